@@ -1,0 +1,319 @@
+//! One event, and the closed sets of words that it is made of.
+
+use bytemuck::{Pod, Zeroable};
+
+/// One event of a trace: 64 bytes, one cache line, little-endian.
+///
+/// The same struct is a slot of the live table: **a live entry is the record of its own
+/// allocation**, so that what a leak report knows does not depend on the ring. Every event
+/// carries all it changes (a free repeats the size and stack of what it frees), so that the
+/// ring can be read from any point.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Record {
+    /// Position in the process's one order of events, from 1. In a ring slot 0 means "being
+    /// written". In a live slot: the event that made the entry.
+    pub seq: u64,
+    /// Nanoseconds since [`crate::layout::Header::start_unix_ns`]. Never decreases with `seq`,
+    /// except for [`Op::Restore`], which keeps the time of the allocation it brings back.
+    pub time: u64,
+    /// Value of the live key: an address, a handle, or an id, as [`Space`] says.
+    pub key: u64,
+    /// Bytes asked for (PyTorch blocks: rounded). For a free: of the allocation it ends.
+    pub size: u64,
+    /// Depends on `op` and `kind`; see [`Op`] and [`Kind`].
+    pub aux: u64,
+    /// Id in the stack table, or [`crate::stacks::NO_STACK`] and its neighbours. For a free: of
+    /// the allocation it ends.
+    pub stack: u32,
+    /// Kernel thread id (`gettid`) of the calling thread.
+    pub thread: u32,
+    /// Id of the innermost NVTX range open on the calling thread; 0 none.
+    pub range: u32,
+    /// Id of the stream (cold record `Stream`); 0 none or the default stream.
+    pub stream: u32,
+    /// Id of the CUDA context (cold record `Context`); 0 none.
+    pub context: u16,
+    /// Id of the outermost API function the program called (cold record `Api`); 0 unknown.
+    pub api: u16,
+    /// What happened: an [`Op`]. In a live slot: the slot's state, see [`crate::live`].
+    pub op: u8,
+    /// Which space `key` belongs to: a [`Space`].
+    pub space: u8,
+    /// What kind of memory: a [`Kind`].
+    pub kind: u8,
+    /// Device ordinal of the process; [`NO_DEVICE`] for host memory.
+    pub device: u8,
+}
+
+const _: () = assert!(size_of::<Record>() == 64 && align_of::<Record>() == 8);
+
+/// `device` of memory that belongs to no device.
+pub const NO_DEVICE: u8 = 255;
+
+/// How many low bits of a free's `aux` are the sequence number of its allocation.
+const SEQ_BITS: u32 = 48;
+
+impl Record {
+    /// `aux` of a free-like event: which allocation it ends, and through which API that was made
+    /// (the event's own `api` names the function that freed).
+    pub fn free_aux(alloc_seq: u64, alloc_api: u16) -> u64 {
+        (alloc_seq & ((1 << SEQ_BITS) - 1)) | (u64::from(alloc_api) << SEQ_BITS)
+    }
+
+    /// Sequence number of the allocation that this free-like event ends.
+    pub fn ended_seq(&self) -> u64 {
+        self.aux & ((1 << SEQ_BITS) - 1)
+    }
+
+    /// The API that made the allocation this event is about.
+    pub fn allocating_api(&self) -> u16 {
+        if self.op().is_some_and(Op::ends_allocation) {
+            (self.aux >> SEQ_BITS) as u16
+        } else {
+            self.api
+        }
+    }
+
+    /// What happened, or `None` for a number that this version does not know.
+    pub fn op(&self) -> Option<Op> {
+        Op::from_u8(self.op)
+    }
+
+    /// The kind, or `None` for a number that this version does not know.
+    pub fn kind(&self) -> Option<Kind> {
+        Kind::from_u8(self.kind)
+    }
+
+    /// The key space, or `None` for a number that this version does not know.
+    pub fn space(&self) -> Option<Space> {
+        Space::from_u8(self.space)
+    }
+}
+
+/// Defines an enum whose numbers are part of the file format, with its number and name.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $number:literal => $text:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$vmeta])* $variant = $number,)* }
+
+        impl $name {
+            /// Every word of the set, in the order of its numbers.
+            pub const ALL: &[$name] = &[$($name::$variant,)*];
+
+            /// The word with this number in the file format.
+            pub const fn from_u8(number: u8) -> Option<$name> {
+                match number { $($number => Some($name::$variant),)* _ => None }
+            }
+
+            /// The name that reports, JSON and the command line use.
+            pub const fn name(self) -> &'static str {
+                match self { $($name::$variant => $text,)* }
+            }
+
+            /// The word with this name.
+            pub fn from_name(name: &str) -> Option<$name> {
+                match name { $($text => Some($name::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+words! {
+    /// What an event is.
+    ///
+    /// "Ends" events (see [`Op::ends_allocation`]) carry the allocation's size, stack, kind,
+    /// device and context, and in `aux` its sequence number and API ([`Record::free_aux`]).
+    Op {
+        /// An allocation succeeded. `aux`: see [`Kind`].
+        Alloc = 1 => "alloc",
+        /// The program freed it.
+        Free = 2 => "free",
+        /// Its address was handed out again, so it must have been freed by a way that is not
+        /// hooked ("free not seen").
+        FreeUnseen = 3 => "free-unseen",
+        /// Its context was destroyed while it was live.
+        EndByContext = 4 => "end-context",
+        /// Its device was reset (or its primary context released for good) while it was live.
+        EndByReset = 5 => "end-reset",
+        /// Freed while the process was going down (interpreter finalising, or after `exit`
+        /// began): the live entry stays, marked.
+        FreeInTeardown = 6 => "free-teardown",
+        /// A free turned out to have failed: the entry is back. All fields are the
+        /// allocation's own, `time` included; only `seq` is new.
+        Restore = 7 => "restore",
+        /// A sampled gauge changed: `size` is the new number of bytes, `aux` the one before.
+        Resize = 8 => "resize",
+        /// An allocation failed. `size`: bytes asked for, `aux`: the driver's error code.
+        AllocFailed = 16 => "alloc-failed",
+        /// A free failed. `key`: what was to be freed, `aux`: the driver's error code.
+        FreeFailed = 17 => "free-failed",
+        /// A free of something that was not in the live set.
+        FreeUnmatched = 18 => "free-unmatched",
+        /// The device's memory, by cuMemGetInfo: `size` total, `aux` free bytes.
+        MemInfo = 19 => "mem-info",
+        /// A context exists from here on. `key`: the handle.
+        ContextCreated = 24 => "context-created",
+        /// A context is being destroyed; what it owned ends between this and `ContextGone`.
+        ContextEnding = 25 => "context-ending",
+        /// The context is gone. `aux`: the driver's error code (0 success).
+        ContextGone = 26 => "context-gone",
+        /// The first sticky error of a context: what is live now can't be freed any more.
+        /// `aux`: the driver's error code.
+        ContextCorrupted = 27 => "context-corrupted",
+        /// A module or library was loaded. `key`: handle.
+        ModuleLoaded = 32 => "module-loaded",
+        /// A module or library was unloaded. `key`: handle.
+        ModuleUnloaded = 33 => "module-unloaded",
+        /// The process was checkpointed or restored. `aux`: which (the API's order).
+        Checkpoint = 34 => "checkpoint",
+        /// The program set a mark. `aux`: id of its text.
+        Mark = 35 => "mark",
+        /// Pools were trimmed. `key`: pool id or 0 for a graph pool, `size`: bytes to keep.
+        Trim = 36 => "trim",
+        /// From here on frees are teardown ([`Op::FreeInTeardown`]).
+        TeardownBegins = 40 => "teardown",
+    }
+}
+
+impl Op {
+    /// The event takes an allocation out of the live set (or marks it in teardown).
+    pub const fn ends_allocation(self) -> bool {
+        matches!(
+            self,
+            Op::Free | Op::FreeUnseen | Op::EndByContext | Op::EndByReset | Op::FreeInTeardown
+        )
+    }
+
+    /// The event puts an entry into the live set.
+    pub const fn begins_allocation(self) -> bool {
+        matches!(self, Op::Alloc | Op::Restore)
+    }
+}
+
+words! {
+    /// Which namespace a live key belongs to: two different things may have the same number.
+    Space {
+        /// A device virtual address (linear, managed, stream-ordered, graph memory).
+        Device = 1 => "device",
+        /// A host address (pinned or registered memory).
+        Host = 2 => "host",
+        /// A CUarray handle.
+        Array = 3 => "array",
+        /// A CUmipmappedArray handle.
+        Mipmap = 4 => "mipmap",
+        /// Our own id of a physical allocation by cuMemCreate (its handles are reused).
+        Vmm = 5 => "vmm",
+        /// A device virtual address where physical memory is mapped.
+        Mapping = 6 => "mapping",
+        /// A reserved range of device virtual addresses.
+        Reservation = 7 => "reservation",
+        /// Our own id of a memory pool (a device's graph pool: `0x1000 + device`).
+        Pool = 8 => "pool",
+        /// The address of a PyTorch caching-allocator block.
+        Torch = 9 => "torch",
+        /// An imported allocation: an address or a handle that is somebody else's memory.
+        Import = 10 => "import",
+    }
+}
+
+words! {
+    /// What kind of memory an allocation is, and with that which [`Layer`] its bytes count in.
+    Kind {
+        /// cuMemAlloc, cuMemAllocPitch.
+        Device = 1 => "device",
+        /// cuMemAllocManaged.
+        Managed = 2 => "managed",
+        /// Page-locked host memory that the driver allocated. `aux`: flags.
+        Pinned = 3 => "pinned",
+        /// The program's own host memory, page-locked by cuMemHostRegister. `aux`: flags.
+        Registered = 4 => "registered",
+        /// CUDA arrays and mipmapped arrays; bytes from the descriptor. `aux`: bytes that the
+        /// driver reports to need, where it does.
+        Array = 5 => "array",
+        /// Physical memory by cuMemCreate. `aux`: the handle.
+        Vmm = 6 => "vmm",
+        /// What a stream-ordered memory pool (or a device's graph pool) holds; a sampled gauge.
+        Pool = 7 => "pool",
+        /// A block of a stream-ordered pool. `aux`: pool id.
+        Async = 8 => "async",
+        /// Memory of a graph's allocation node. `aux`: handle of the executable graph.
+        Graph = 9 => "graph",
+        /// Somebody else's memory, visible here (IPC, shareable handle, external, graphics).
+        Import = 10 => "import",
+        /// A block that PyTorch's caching allocator handed out.
+        Torch = 11 => "torch",
+        /// Where a physical allocation is mapped; no bytes of its own. `aux`: its id.
+        Mapping = 12 => "mapping",
+        /// A reserved address range; no bytes of its own.
+        Reservation = 13 => "reservation",
+    }
+}
+
+words! {
+    /// In which sum a byte is counted. Layers are never added up: the framework layer is memory
+    /// that the device layer already holds.
+    Layer {
+        /// What the driver took from the device.
+        Device = 0 => "device",
+        /// What an allocator handed out inside that.
+        Framework = 1 => "framework",
+        /// Page-locked host memory.
+        Host = 2 => "host",
+    }
+}
+
+impl Kind {
+    /// Which layer the bytes of this kind belong to.
+    pub const fn layer(self) -> Layer {
+        match self {
+            Kind::Pinned | Kind::Registered => Layer::Host,
+            Kind::Async | Kind::Graph | Kind::Torch => Layer::Framework,
+            _ => Layer::Device,
+        }
+    }
+
+    /// Whether its bytes are added to accounts. What is not ours, or holds nothing itself, is
+    /// listed and never added.
+    pub const fn counted(self) -> bool {
+        !matches!(self, Kind::Import | Kind::Mapping | Kind::Reservation)
+    }
+
+    /// Which of the two live tables and rings: busy framework blocks never push out the rare
+    /// events of the device layer.
+    pub const fn lane(self) -> usize {
+        matches!(self.layer(), Layer::Framework) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_round_trip_through_numbers_and_names() {
+        for &kind in Kind::ALL {
+            assert_eq!(Kind::from_u8(kind as u8), Some(kind));
+            assert_eq!(Kind::from_name(kind.name()), Some(kind));
+        }
+        for &op in Op::ALL {
+            assert_eq!(Op::from_u8(op as u8), Some(op));
+        }
+        assert_eq!(Op::from_u8(0), None);
+        assert_eq!(Kind::from_u8(99), None);
+    }
+
+    #[test]
+    fn a_free_names_the_allocation_it_ends() {
+        let free = Record {
+            op: Op::Free as u8,
+            api: 9,
+            aux: Record::free_aux(123_456_789, 7),
+            ..Record::default()
+        };
+        assert_eq!(free.ended_seq(), 123_456_789);
+        assert_eq!(free.allocating_api(), 7);
+    }
+}

@@ -1,0 +1,59 @@
+//! The event rings: logs of fixed size that forget their oldest events.
+
+use crate::publish::{crash_point, publish};
+use crate::record::Record;
+
+/// One ring.
+pub struct Ring<'a> {
+    slots: &'a mut [Record],
+    /// Where the next record goes; always `written % slots.len()`.
+    at: usize,
+}
+
+impl<'a> Ring<'a> {
+    /// Over the records of a ring section, of which `written` were written so far.
+    pub fn new(slots: &'a mut [Record], written: u64) -> Ring<'a> {
+        let at = if slots.is_empty() {
+            0
+        } else {
+            (written % slots.len() as u64) as usize
+        };
+        Ring { slots, at }
+    }
+
+    /// Records it can hold.
+    pub fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Writes a record completely: a reader that finds its `seq` finds all of it.
+    #[inline]
+    pub fn write(&mut self, record: &Record, written: &mut u64) {
+        let Some(slot) = self.slots.get_mut(self.at) else {
+            return;
+        };
+        publish(&mut slot.seq, 0);
+        *slot = Record { seq: 0, ..*record };
+        crash_point();
+        publish(&mut slot.seq, record.seq);
+        self.at += 1;
+        if self.at == self.slots.len() {
+            self.at = 0;
+        }
+        let count = *written + 1;
+        publish(written, count);
+    }
+
+    /// The complete record with this sequence number, if it is the newest one: the one written
+    /// last, or the one after it, complete but not yet counted in `written`.
+    pub fn newest(&self, seq: u64) -> Option<&Record> {
+        let before = self
+            .at
+            .checked_sub(1)
+            .unwrap_or(self.slots.len().saturating_sub(1));
+        [before, self.at]
+            .iter()
+            .filter_map(|&at| self.slots.get(at))
+            .find(|slot| slot.seq == seq && seq != 0)
+    }
+}

@@ -1,0 +1,247 @@
+//! Totals by call stack: who allocated how much, how much of it is live, what it held at the peak.
+
+use crate::record::{Kind, Op, Record};
+use bytemuck::{Pod, Zeroable};
+
+/// How the allocations of a row ended, or that they have not. Part of a row's key, so that what
+/// ended with a context stays exact without keeping an entry for each allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum End {
+    /// Not ended: the ordinary row of a stack.
+    Live = 0,
+    /// Its context was destroyed while they were live.
+    Context = 1,
+    /// The device was reset while they were live.
+    Reset = 2,
+    /// Freed while the process was going down.
+    Teardown = 3,
+}
+
+impl End {
+    /// The end with this number in the file format.
+    pub const fn from_u8(number: u8) -> Option<End> {
+        match number {
+            0 => Some(End::Live),
+            1 => Some(End::Context),
+            2 => Some(End::Reset),
+            3 => Some(End::Teardown),
+            _ => None,
+        }
+    }
+
+    /// In which ended row an event keeps what it takes out of the live set, if in any.
+    pub const fn of(op: Op) -> Option<End> {
+        match op {
+            Op::EndByContext => Some(End::Context),
+            Op::EndByReset => Some(End::Reset),
+            Op::FreeInTeardown => Some(End::Teardown),
+            _ => None,
+        }
+    }
+}
+
+/// What a row stands for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct TotalsKey {
+    /// Stack id; [`crate::stacks::OTHER_STACKS`] in the rows that take what found no row.
+    pub stack: u32,
+    /// API that allocated.
+    pub api: u16,
+    /// Device ordinal, [`crate::record::NO_DEVICE`] for host memory.
+    pub device: u8,
+    /// A [`Kind`].
+    pub kind: u8,
+    /// An [`End`].
+    pub end: u8,
+    /// 1 in a used row.
+    pub used: u8,
+    /// 0.
+    pub reserved: [u8; 6],
+}
+
+/// One row. Bytes are bytes asked for; times are event times.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Totals {
+    /// What the row stands for.
+    pub key: TotalsKey,
+    /// Bytes live now; in an ended row, bytes that ended this way.
+    pub live_bytes: u64,
+    /// Allocations live now; in an ended row, allocations that ended this way.
+    pub live_count: u64,
+    /// Bytes ever allocated.
+    pub alloc_bytes: u64,
+    /// Allocations ever made.
+    pub alloc_count: u64,
+    /// The account's peak epoch that the two shares below belong to.
+    pub peak_epoch: u64,
+    /// Bytes live at the account's peak, if `peak_epoch` is the account's; else `live_bytes` is
+    /// (the row has not changed since the peak).
+    pub peak_bytes: u64,
+    /// Allocations live at the account's peak, by the same rule.
+    pub peak_count: u64,
+    /// First event of the row.
+    pub first_time: u64,
+    /// Last allocation (or end) counted here.
+    pub last_time: u64,
+    /// 0.
+    pub reserved: [u64; 5],
+}
+
+const _: () = assert!(size_of::<TotalsKey>() == 16 && size_of::<Totals>() == 128);
+
+impl TotalsKey {
+    /// The row that an event's allocation is counted in.
+    #[inline]
+    pub fn of(event: &Record, end: End) -> TotalsKey {
+        TotalsKey {
+            stack: event.stack,
+            api: event.allocating_api(),
+            device: event.device,
+            kind: event.kind,
+            end: end as u8,
+            used: 1,
+            reserved: [0; 6],
+        }
+    }
+
+    /// The row for what found no row of its own.
+    pub fn coarsened(self) -> TotalsKey {
+        TotalsKey {
+            stack: crate::stacks::OTHER_STACKS,
+            api: 0,
+            ..self
+        }
+    }
+
+    #[inline]
+    fn hash(&self) -> u64 {
+        let low =
+            u64::from(self.stack) | (u64::from(self.api) << 32) | (u64::from(self.kind) << 48);
+        let high = u64::from(self.device) | (u64::from(self.end) << 8);
+        (low ^ high.wrapping_mul(0xff51_afd7_ed55_8ccd)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+impl Totals {
+    /// Adds one event; `epoch` is the account's peak epoch before the event.
+    #[inline]
+    pub fn apply(&mut self, op: Op, event: &Record, epoch: u64) {
+        if self.peak_epoch != epoch {
+            // First change since the last new peak: what is live here is this row's share of it.
+            self.peak_epoch = epoch;
+            self.peak_bytes = self.live_bytes;
+            self.peak_count = self.live_count;
+        }
+        if self.first_time == 0 {
+            self.first_time = event.time.max(1);
+        }
+        let size = event.size;
+        match op {
+            Op::Alloc => {
+                self.add(size, 1);
+                self.alloc_bytes = self.alloc_bytes.wrapping_add(size);
+                self.alloc_count = self.alloc_count.wrapping_add(1);
+                self.last_time = event.time;
+            }
+            Op::Restore => self.add(size, 1),
+            Op::Resize => {
+                self.live_bytes = self.live_bytes.wrapping_sub(event.aux).wrapping_add(size);
+                self.last_time = event.time;
+            }
+            op if op.ends_allocation() => {
+                self.live_bytes = self.live_bytes.wrapping_sub(size);
+                self.live_count = self.live_count.wrapping_sub(1);
+            }
+            _ => {}
+        }
+    }
+
+    /// Keeps what an ending event took out of the live set; called on a row whose end is not
+    /// [`End::Live`].
+    #[inline]
+    pub fn keep_ended(&mut self, event: &Record) {
+        if self.first_time == 0 {
+            self.first_time = event.time.max(1);
+        }
+        self.add(event.size, 1);
+        self.last_time = event.time;
+    }
+
+    #[inline]
+    fn add(&mut self, bytes: u64, count: u64) {
+        self.live_bytes = self.live_bytes.wrapping_add(bytes);
+        self.live_count = self.live_count.wrapping_add(count);
+    }
+
+    /// Bytes and allocations this row held when its account was at its peak, given the account's
+    /// epoch.
+    pub fn at_peak(&self, epoch: u64) -> (u64, u64) {
+        if self.peak_epoch == epoch {
+            (self.peak_bytes, self.peak_count)
+        } else {
+            (self.live_bytes, self.live_count)
+        }
+    }
+
+    /// The row's kind, or `None` for one that this version does not know.
+    pub fn kind(&self) -> Option<Kind> {
+        Kind::from_u8(self.key.kind)
+    }
+}
+
+/// Rows at the table's end that only coarsened keys may use: all of a small file's 64 first
+/// devices × kinds × ends that really occur fit many times over.
+const OVERFLOW_ROWS: usize = 128;
+/// Longest walk through the table before a key counts as having no place.
+const PROBE_LIMIT: usize = 64;
+
+/// The table: open addressing, rows are never removed.
+pub struct TotalsTable<'a> {
+    rows: &'a mut [Totals],
+}
+
+impl<'a> TotalsTable<'a> {
+    /// Over the rows of the totals section.
+    pub fn new(rows: &'a mut [Totals]) -> TotalsTable<'a> {
+        TotalsTable { rows }
+    }
+
+    /// All rows, used or not.
+    pub fn rows(&self) -> &[Totals] {
+        self.rows
+    }
+
+    /// One row.
+    #[inline]
+    pub fn row_mut(&mut self, index: usize) -> Option<&mut Totals> {
+        self.rows.get_mut(index)
+    }
+
+    /// The row of `key`, or a free row for it, or the coarsened row. `None` only if even that
+    /// finds no room.
+    #[inline]
+    pub fn locate(&self, key: &TotalsKey) -> Option<(usize, TotalsKey)> {
+        let main = self.rows.len().saturating_sub(OVERFLOW_ROWS);
+        if main > 0 {
+            let start = ((u128::from(key.hash()) * main as u128) >> 64) as usize;
+            let mut at = start;
+            for _ in 0..PROBE_LIMIT.min(main) {
+                let row = &self.rows[at];
+                if row.key == *key || row.key.used == 0 {
+                    return Some((at, *key));
+                }
+                at += 1;
+                if at == main {
+                    at = 0;
+                }
+            }
+        }
+        let coarse = key.coarsened();
+        (main..self.rows.len())
+            .find(|&at| self.rows[at].key == coarse || self.rows[at].key.used == 0)
+            .map(|at| (at, coarse))
+    }
+}

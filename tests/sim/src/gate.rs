@@ -1,0 +1,241 @@
+//! The door that every driver call goes through.
+//!
+//! In: which function (its [`Symbol`]) and its body. Out: the result code. Between them, in the order
+//! of the real driver: injected failures and latency, "is the driver up", "is a context current",
+//! "is that context still alive and healthy", "may this be called during a stream capture". The body
+//! then runs with the one lock of the process held. Nothing here may panic into C: bodies run under
+//! `catch_unwind`, and a panic is answered with `CUDA_ERROR_UNKNOWN` and a line on stderr.
+
+use crate::abi::error::{
+    CONTEXT_IS_DESTROYED, DEINITIALIZED, Error, INVALID_CONTEXT, NOT_INITIALIZED, R, UNKNOWN,
+};
+use crate::config::{self, When};
+use crate::model::State;
+use crate::thread;
+use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What must hold for a call to be allowed; a set of the bits below.
+pub type Rules = u8;
+/// Legal at any time, even before `cuInit`.
+pub const ANY: Rules = 0;
+/// `cuInit` must have succeeded.
+pub const INIT: Rules = 1;
+const CTX: Rules = 2;
+const HEALTHY: Rules = 4;
+/// "Potentially unsafe" during a stream capture (cuThreadExchangeStreamCaptureMode's documentation).
+pub const UNSAFE: Rules = 8;
+/// A context must be current.
+pub const CONTEXT: Rules = INIT | CTX;
+/// A context must be current and not have failed.
+pub const WORK: Rules = CONTEXT | HEALTHY;
+/// As `WORK`, and unsafe during capture: most of what takes or gives back memory.
+pub const MEMORY: Rules = WORK | UNSAFE;
+
+/// One exported function.
+pub struct Symbol {
+    pub name: &'static str,
+    pub rules: Rules,
+    /// Per-thread default stream: handle 0 means the calling thread's own stream.
+    pub ptds: bool,
+}
+
+/// The calls so far that matched each rule of `VRAMTRACE_SIM_FAIL` (the first 64 rules).
+static INJECTED: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
+
+/// Whether a call needs more than the fast path: bit 0 unknown yet, bit 1 yes.
+static SLOW: AtomicU8 = AtomicU8::new(1);
+/// Set in the child of a fork: nothing of the parent's state is usable there.
+static FORKED: AtomicBool = AtomicBool::new(false);
+/// Set by an exit handler when the configuration asks for it.
+static EXITING: AtomicBool = AtomicBool::new(false);
+
+static STATE: Mutex<State> = Mutex::new(State::new());
+
+/// A call in progress: the locked state, and what is known about the caller.
+pub struct Call {
+    guard: Option<MutexGuard<'static, State>>,
+    /// The current context's handle; 0 when the rules did not ask for one and there is none.
+    pub ctx: u64,
+    /// Whether handle 0 means the per-thread stream.
+    pub ptds: bool,
+}
+
+impl Deref for Call {
+    type Target = State;
+    fn deref(&self) -> &State {
+        match &self.guard {
+            Some(guard) => guard,
+            // `unlocked` puts the guard back before it returns, also when the closure unwinds.
+            None => unreachable!("the state is only used while it is locked"),
+        }
+    }
+}
+
+impl DerefMut for Call {
+    fn deref_mut(&mut self) -> &mut State {
+        match &mut self.guard {
+            Some(guard) => guard,
+            None => unreachable!("the state is only used while it is locked"),
+        }
+    }
+}
+
+impl Call {
+    /// Runs code of the caller's (a host function) without the lock, so that it may wait for
+    /// other threads that call the driver.
+    pub fn unlocked(&mut self, f: impl FnOnce()) {
+        self.guard = None;
+        f();
+        self.guard = Some(lock());
+    }
+}
+
+fn lock() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs one driver call. Inlined into each exported function, so that the rules are constants there.
+#[inline]
+pub fn enter(symbol: &'static Symbol, body: impl FnOnce(&mut Call) -> R) -> u32 {
+    let slow = SLOW.load(Relaxed);
+    if slow != 0
+        && let Err(Error(code)) = slow_path(symbol)
+    {
+        return log(symbol, code);
+    }
+    let result = catch_unwind(AssertUnwindSafe(|| run(symbol, body))).unwrap_or_else(|_| {
+        eprintln!("libcuda (simulated): internal error in {}", symbol.name);
+        Err(UNKNOWN)
+    });
+    let code = result.err().map_or(0, |Error(code)| code);
+    if slow != 0 { log(symbol, code) } else { code }
+}
+
+#[inline]
+fn run(symbol: &'static Symbol, body: impl FnOnce(&mut Call) -> R) -> R {
+    let mut call = Call { guard: Some(lock()), ctx: thread::current(), ptds: symbol.ptds };
+    let rules = symbol.rules;
+    if rules & INIT != 0 && !call.initialised {
+        return Err(NOT_INITIALIZED);
+    }
+    if rules & CTX != 0 {
+        if call.ctx == 0 {
+            return Err(INVALID_CONTEXT);
+        }
+        let ctx = call.contexts.get(call.ctx).ok_or(CONTEXT_IS_DESTROYED)?;
+        if !ctx.active {
+            return Err(CONTEXT_IS_DESTROYED);
+        }
+        if rules & HEALTHY != 0 && ctx.sticky != 0 {
+            return Err(Error(ctx.sticky));
+        }
+    }
+    if rules & UNSAFE != 0 && !call.captures.is_empty() {
+        call.captures.unsafe_call()?;
+    }
+    body(&mut call)
+}
+
+#[cold]
+fn slow_path(symbol: &'static Symbol) -> R {
+    let config = config::get();
+    if SLOW.load(Relaxed) & 1 != 0 {
+        first_call(config);
+    }
+    if FORKED.load(Relaxed) {
+        return Err(NOT_INITIALIZED);
+    }
+    if EXITING.load(Relaxed) {
+        return Err(DEINITIALIZED);
+    }
+    if config.latency_ns > 0 {
+        let start = std::time::Instant::now();
+        while (start.elapsed().as_nanos() as u64) < config.latency_ns {
+            std::hint::spin_loop();
+        }
+    }
+    for (rule, count) in config.failures.iter().zip(&INJECTED) {
+        if !rule.matches(symbol.name) {
+            continue;
+        }
+        let n = count.fetch_add(1, Relaxed) + 1;
+        let hit = match rule.when {
+            When::Nth(k) => n == k,
+            When::Every(k) => n.is_multiple_of(k),
+            When::From(k) => n >= k,
+        };
+        if hit {
+            return Err(Error(rule.code));
+        }
+    }
+    Ok(())
+}
+
+fn log(symbol: &Symbol, code: u32) -> u32 {
+    if config::get().log {
+        eprintln!("libcuda (simulated): {} = {code}", symbol.name);
+    }
+    code
+}
+
+fn first_call(config: &config::Config) {
+    extern "C" fn after_fork_in_child() {
+        FORKED.store(true, Relaxed);
+        SLOW.store(2, Relaxed);
+    }
+    extern "C" fn at_exit() {
+        EXITING.store(true, Relaxed);
+        SLOW.store(2, Relaxed);
+    }
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: both handlers are plain functions of this library, which no one unloads while
+        // they are registered (a driver is never dlclosed to zero: glibc keeps atexit users alive
+        // through __dso_handle only for cxa_atexit, so a dlclose would run them; they touch only
+        // atomics of the library itself).
+        unsafe {
+            libc::pthread_atfork(None, None, Some(after_fork_in_child));
+            if config.deinit_at_exit {
+                libc::atexit(at_exit);
+            }
+        }
+        let slow = !config.failures.is_empty() || config.latency_ns > 0 || config.log;
+        SLOW.store(if slow { 2 } else { 0 }, Relaxed);
+    });
+}
+
+/// Declares exported driver functions.
+///
+/// Each item reads: doc, `[rules]`, signature with the parameter types of [`crate::ffi`], the name
+/// of the call in the body, the body. With `+ name2` the same body is exported a second time as the
+/// per-thread-default-stream variant. The body is an `R` block that ends in `Ok(())` or a call.
+macro_rules! driver {
+    () => {};
+    (
+        $(#[$doc:meta])*
+        [$rules:expr] fn $name:ident $(+ $ptds:ident)? ($($arg:ident : $ty:ty),* $(,)?) |$call:ident| $body:block
+        $($rest:tt)*
+    ) => {
+        $(#[$doc])*
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $name($($arg: $ty),*) -> u32 {
+            static SYMBOL: $crate::gate::Symbol =
+                $crate::gate::Symbol { name: stringify!($name), rules: $rules, ptds: false };
+            $crate::gate::enter(&SYMBOL, move |$call: &mut $crate::gate::Call| -> $crate::abi::error::R { $body })
+        }
+        $(
+            /// The same, where stream 0 is the calling thread's default stream.
+            #[unsafe(no_mangle)]
+            pub extern "C" fn $ptds($($arg: $ty),*) -> u32 {
+                static SYMBOL: $crate::gate::Symbol =
+                    $crate::gate::Symbol { name: stringify!($ptds), rules: $rules, ptds: true };
+                $crate::gate::enter(&SYMBOL, move |$call: &mut $crate::gate::Call| -> $crate::abi::error::R { $body })
+            }
+        )?
+        $crate::gate::driver! { $($rest)* }
+    };
+}
+pub(crate) use driver;
