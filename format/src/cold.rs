@@ -36,6 +36,11 @@ pub struct Process {
     pub host: String,
     /// Kernel release.
     pub kernel: String,
+    /// When it started, in clock ticks since boot (`/proc/PID/stat`, field 22): with the pid, who
+    /// it is for as long as the machine is up.
+    pub start_ticks: u64,
+    /// Inode of its pid namespace: a pid means nothing in another one.
+    pub pid_namespace: u64,
     /// Where the trace belongs when the process has ended, if not where it is.
     pub final_path: Option<String>,
 }
