@@ -126,6 +126,10 @@ pub struct Header {
     pub pid: u32,
     /// How many of `sections` are used.
     pub section_count: u32,
+    /// Inode of its pid namespace: a pid means nothing in another one. 0 unknown.
+    pub pid_namespace: u64,
+    /// When it started, in clock ticks since boot (`/proc/PID/stat`, field 22). 0 unknown.
+    pub start_ticks: u64,
     /// Where each section is.
     pub sections: [SectionEntry; MAX_SECTIONS],
 }
@@ -252,6 +256,8 @@ impl Layout {
             start_monotonic_ns,
             pid,
             section_count: self.sections.len() as u32,
+            pid_namespace: 0,
+            start_ticks: 0,
             sections,
         }
     }

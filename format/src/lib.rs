@@ -32,3 +32,9 @@ pub mod totals;
 
 pub use layout::{Layout, Section};
 pub use record::{Kind, Layer, Op, Record, Space};
+
+/// Stores one word of the file so that readers, and whoever opens the file after a crash, see
+/// everything written before it.
+pub fn publish_word(cell: &mut u64, value: u64) {
+    publish::publish(cell, value);
+}

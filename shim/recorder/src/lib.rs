@@ -1,1 +1,24 @@
-//! (being written)
+//! In the target: from an allocation event to the trace file.
+//!
+//! The shim's hooks say what happened; this crate gives it a time, a stack, a place in the
+//! process's one order of events, and writes it so that a kill at any instant leaves a whole
+//! trace. It knows nothing of CUDA beyond the words of the trace format.
+//!
+//! What must never happen here: waiting (every lock has a bound, and behind it is the slow
+//! [`lane`]), touching the disk outside [`start`], unwinding into the caller, or writing as a
+//! forked child into the parent's file.
+
+pub mod clock;
+pub mod file;
+pub mod lane;
+pub mod ledger;
+pub mod place;
+pub mod process;
+mod recorder;
+mod renew;
+mod say;
+pub mod settings;
+pub mod stack;
+
+pub use recorder::*;
+pub use renew::Renewable;

@@ -1,0 +1,320 @@
+//! The trace file: reserved, mapped, and split into its sections.
+
+use crate::place::directory::{self, Unusable};
+use crate::place::{self, Candidate};
+use crate::settings::Settings;
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use vramtrace_format::account::Account;
+use vramtrace_format::apply::Tables;
+use vramtrace_format::history::History;
+use vramtrace_format::journal::Journal;
+use vramtrace_format::layout::{Control, Header, MIN_SIZE, PAGE};
+use vramtrace_format::live::LiveTable;
+use vramtrace_format::ring::Ring;
+use vramtrace_format::stacks::StackTable;
+use vramtrace_format::totals::TotalsTable;
+use vramtrace_format::{Layout, Record, Section};
+
+/// A new trace, mapped and empty.
+pub struct TraceFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Where it belongs in the end, if not there.
+    pub final_path: Option<String>,
+    /// How it is divided.
+    pub layout: Layout,
+    /// What the user should know about it.
+    pub remark: Option<String>,
+    base: *mut u8,
+}
+
+// SAFETY: the mapping belongs to whoever owns this value, in whatever thread.
+unsafe impl Send for TraceFile {}
+
+/// Creates the trace of this process in the first place that takes it. The error says why each
+/// place did not.
+pub fn create(settings: &Settings) -> Result<TraceFile, String> {
+    let (candidates, final_path) = place::candidates(settings);
+    let mut refusals = Vec::new();
+    for candidate in &candidates {
+        match create_at(candidate, settings) {
+            Ok(mut file) => {
+                file.final_path = final_path;
+                return Ok(file);
+            }
+            Err(reason) => refusals.push(format!("{}: {reason}", candidate.directory.display())),
+        }
+    }
+    Err(format!(
+        "no place for the trace file ({}); not tracing this process",
+        refusals.join("; ")
+    ))
+}
+
+fn create_at(candidate: &Candidate, settings: &Settings) -> Result<TraceFile, Unusable> {
+    let directory = directory::open(candidate)?;
+    if candidate.private {
+        place::keep::prune(&candidate.directory, settings.keep);
+    }
+    let mut wished = settings.size;
+    if candidate.modest {
+        wished = wished.min(directory::storage(&directory)?.free / 8);
+    }
+    if let Some(limit) = file_size_limit() {
+        // Growing a file beyond the limit would raise SIGXFSZ in a process that is not ours.
+        wished = wished.min(limit);
+    }
+    if wished < MIN_SIZE {
+        return Err(Unusable::Full);
+    }
+    let file = unnamed(&directory)?;
+    let layout = reserve(&file.fd, wished)?;
+    let base = map(&file.fd, layout.file_size)?;
+    let now = (crate::clock::unix_ns(), crate::clock::monotonic_ns());
+    let mut header = layout.header(std::process::id(), now.0, now.1);
+    header.pid_namespace = crate::process::pid_namespace();
+    header.start_ticks = crate::process::start_ticks();
+    // SAFETY: the mapping is at least MIN_SIZE long, page-aligned, and not yet shared with
+    // anybody: the file has no name.
+    unsafe { base.cast::<Header>().write(header) };
+    let name = publish(&directory, file, &candidate.name)
+        .map_err(|error| Unusable::Io("can't name the file", error))?;
+    let remark = (layout.file_size < settings.size / 4096 * 4096).then(|| {
+        format!(
+            "the trace is {} MiB instead of {} MiB, for lack of room",
+            layout.file_size >> 20,
+            settings.size >> 20
+        )
+    });
+    Ok(TraceFile {
+        path: candidate.directory.join(name),
+        final_path: None,
+        layout,
+        remark,
+        base,
+    })
+}
+
+/// A file without a name, or with a temporary one where the file system knows no other way.
+struct Unnamed {
+    fd: OwnedFd,
+    temporary: Option<CString>,
+}
+
+fn unnamed(directory: &OwnedFd) -> Result<Unnamed, Unusable> {
+    let open = |name: &CString, flags: libc::c_int| {
+        // SAFETY: an open directory, a NUL-terminated name, plain flags.
+        let fd = unsafe {
+            libc::openat(
+                directory.as_raw_fd(),
+                name.as_ptr(),
+                flags | libc::O_RDWR | libc::O_CLOEXEC,
+                0o600,
+            )
+        };
+        // SAFETY: openat just returned it; nobody else owns it.
+        if fd < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+        }
+    };
+    if let Ok(fd) = open(&c".".to_owned(), libc::O_TMPFILE) {
+        return Ok(Unnamed {
+            fd,
+            temporary: None,
+        });
+    }
+    let unique = format!(
+        ".vramtrace-{}-{:x}.tmp",
+        std::process::id(),
+        crate::clock::monotonic_ns()
+    );
+    let name = CString::new(unique).unwrap_or_default();
+    match open(&name, libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW) {
+        Ok(fd) => Ok(Unnamed {
+            fd,
+            temporary: Some(name),
+        }),
+        Err(error) => Err(Unusable::Io("can't create a file", error)),
+    }
+}
+
+/// Gives the file its name, or the next free one after it: a process is never untraced because
+/// another had the same pid in another container.
+fn publish(directory: &OwnedFd, file: Unnamed, wished: &OsString) -> io::Result<OsString> {
+    let (from_dir, from, flags) = match &file.temporary {
+        Some(name) => (directory.as_raw_fd(), name.clone(), 0),
+        None => {
+            let path = CString::new(format!("/proc/self/fd/{}", file.fd.as_raw_fd()))?;
+            (libc::AT_FDCWD, path, libc::AT_SYMLINK_FOLLOW)
+        }
+    };
+    let mut result = Err(io::Error::from(io::ErrorKind::AlreadyExists));
+    for attempt in 1..10_000 {
+        let mut name = wished.clone();
+        if attempt > 1 {
+            name = numbered(wished, attempt);
+        }
+        let c_name = CString::new(name.as_bytes())?;
+        // SAFETY: open directories and NUL-terminated names. linkat never replaces anything.
+        let linked = unsafe {
+            libc::linkat(
+                from_dir,
+                from.as_ptr(),
+                directory.as_raw_fd(),
+                c_name.as_ptr(),
+                flags,
+            )
+        };
+        if linked == 0 {
+            result = Ok(name);
+            break;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::AlreadyExists {
+            result = Err(error);
+            break;
+        }
+    }
+    if let Some(temporary) = &file.temporary {
+        // SAFETY: as above; removes only the name we made.
+        unsafe { libc::unlinkat(directory.as_raw_fd(), temporary.as_ptr(), 0) };
+    }
+    result
+}
+
+/// `a.vrt`, `a.2.vrt`, `a.3.vrt` …
+fn numbered(wished: &OsString, number: u32) -> OsString {
+    let mut name = wished.clone();
+    match wished.as_bytes().strip_suffix(b".vrt") {
+        Some(stem) => {
+            name = std::ffi::OsStr::from_bytes(stem).to_owned();
+            name.push(format!(".{number}.vrt"));
+        }
+        None => name.push(format!(".{number}")),
+    }
+    name
+}
+
+/// Reserves every byte now: a store into a hole of a full disk is SIGBUS. Half as much is tried
+/// where all of it is not to be had.
+fn reserve(fd: &OwnedFd, wished: u64) -> Result<Layout, Unusable> {
+    let mut size = wished;
+    loop {
+        let layout = Layout::for_size(size);
+        // SAFETY: an open descriptor. The raw system call, not glibc's emulation, which would
+        // write every block.
+        let done =
+            unsafe { libc::fallocate(fd.as_raw_fd(), 0, 0, layout.file_size as libc::off_t) };
+        if done == 0 {
+            return Ok(layout);
+        }
+        let error = io::Error::last_os_error();
+        let room = matches!(
+            error.raw_os_error(),
+            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG | libc::ENOMEM)
+        );
+        if error.kind() == io::ErrorKind::Interrupted {
+            continue;
+        }
+        if !room || size <= MIN_SIZE {
+            return Err(Unusable::Io("can't reserve space", error));
+        }
+        size = (size / 2).max(MIN_SIZE);
+    }
+}
+
+fn map(fd: &OwnedFd, size: u64) -> Result<*mut u8, Unusable> {
+    // SAFETY: a new mapping at an address of the kernel's choice. The file is fully reserved, so
+    // no access to it can fail for lack of space.
+    let base = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            size as usize,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_POPULATE,
+            fd.as_raw_fd(),
+            0,
+        )
+    };
+    if base == libc::MAP_FAILED {
+        return Err(Unusable::Io(
+            "can't map the file",
+            io::Error::last_os_error(),
+        ));
+    }
+    Ok(base.cast())
+}
+
+fn file_size_limit() -> Option<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: a valid struct to write to.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) } == 0;
+    (known && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
+/// A trace's sections, for its one writer.
+pub struct Sections {
+    /// Counters and flags.
+    pub control: &'static mut Control,
+    /// Tables that events change.
+    pub tables: Tables<'static>,
+    /// Event rings: device layer, framework layer.
+    pub rings: [Ring<'static>; 2],
+    /// Stack table.
+    pub stacks: StackTable<'static>,
+    /// Cold records.
+    pub cold: &'static mut [u8],
+}
+
+impl TraceFile {
+    /// Splits the mapping. Consumes the file, whose mapping then lives as long as the process:
+    /// calls arrive until the very end, so nothing is ever unmapped.
+    pub fn into_sections(self) -> Sections {
+        fn section<T: bytemuck::Pod>(file: &TraceFile, section: Section) -> &'static mut [T] {
+            let entry = file.layout.of(section);
+            assert!(entry.entry_size as usize == size_of::<T>() && entry.offset >= PAGE);
+            assert!(entry.offset + entry.length <= file.layout.file_size);
+            // SAFETY: the range lies inside the mapping (asserted), which is never unmapped;
+            // sections are page-aligned and disjoint, each is taken once, T is plain data, and
+            // other processes only read.
+            unsafe {
+                std::slice::from_raw_parts_mut(
+                    file.base.add(entry.offset as usize).cast::<T>(),
+                    entry.length as usize / size_of::<T>(),
+                )
+            }
+        }
+        let control = &mut section::<Control>(&self, Section::Control)[0];
+        Sections {
+            tables: Tables {
+                journal: &mut section::<Journal>(&self, Section::Journal)[0],
+                accounts: section::<Account>(&self, Section::Accounts),
+                live: [
+                    LiveTable::new(section(&self, Section::LiveDevice)),
+                    LiveTable::new(section(&self, Section::LiveFramework)),
+                ],
+                totals: TotalsTable::new(section(&self, Section::Totals)),
+                history: History::new(section(&self, Section::History)),
+            },
+            rings: [
+                Ring::new(section::<Record>(&self, Section::RingDevice), 0),
+                Ring::new(section::<Record>(&self, Section::RingFramework), 0),
+            ],
+            stacks: StackTable::new(
+                section(&self, Section::Stacks),
+                section(&self, Section::StackIndex),
+            ),
+            cold: section(&self, Section::Cold),
+            control,
+        }
+    }
+}

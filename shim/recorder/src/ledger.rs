@@ -1,0 +1,274 @@
+//! The critical section: everything that happens to the trace, in one order.
+//!
+//! A [`Ledger`] belongs to whoever holds the recorder's lock. Each call here is short, never
+//! blocks, and never calls anything outside this process's memory.
+
+use crate::clock::Clock;
+use crate::file::Sections;
+use vramtrace_format::apply::Applied;
+use vramtrace_format::cold::{self, Cold};
+use vramtrace_format::live::Place;
+use vramtrace_format::record::{Op, Record, Space};
+use vramtrace_format::stacks::{self, Interned};
+
+/// The trace of this process, as its writer sees it.
+pub struct Ledger {
+    trace: Sections,
+    clock: Clock,
+    seq: u64,
+    teardown: bool,
+}
+
+/// What a free found.
+#[derive(Clone, Copy, Debug)]
+pub enum Freed {
+    /// It was live; this is its entry, unchanged.
+    Entry(Record),
+    /// Nothing with that key was live.
+    Unmatched,
+}
+
+impl Ledger {
+    /// Over a new trace.
+    pub fn new(trace: Sections, clock: Clock) -> Ledger {
+        Ledger {
+            trace,
+            clock,
+            seq: 0,
+            teardown: false,
+        }
+    }
+
+    /// Number of the last event.
+    pub fn last_seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// The process's counters and flags.
+    pub fn control(&mut self) -> &mut vramtrace_format::layout::Control {
+        self.trace.control
+    }
+
+    /// Records an allocation. `seq` and `time` of the record are filled in here, and `stack` if
+    /// `frames` are given.
+    #[inline]
+    pub fn allocated(&mut self, mut entry: Record, frames: Option<(&[u64], u16)>) {
+        if let Some((frames, flags)) = frames {
+            entry.stack = self.intern(frames, flags);
+        }
+        let lane = entry.kind().map_or(0, |kind| kind.lane());
+        let mut place = self.trace.tables.live[lane].place(entry.space, entry.key);
+        if let Place::Live(at) = place {
+            // The address was handed out again, so its last owner freed it unseen.
+            self.end_at(
+                lane,
+                at,
+                Op::FreeUnseen,
+                entry.api,
+                entry.thread,
+                entry.stream,
+            );
+            place = self.trace.tables.live[lane].place(entry.space, entry.key);
+        }
+        let slot = match place {
+            Place::Vacant(at) => Some(at),
+            _ => None,
+        };
+        entry.op = Op::Alloc as u8;
+        self.write(lane, entry, slot);
+    }
+
+    /// Records that the allocation at a key ends. Looks in the `first` lane, then in the other.
+    #[inline]
+    pub fn freed(
+        &mut self,
+        first: usize,
+        space: Space,
+        key: u64,
+        how: Op,
+        api: u16,
+        thread: u32,
+        stream: u32,
+    ) -> Freed {
+        for lane in [first, 1 - first] {
+            if let Some(at) = self.trace.tables.live[lane].find(space, key) {
+                let op = if how == Op::Free && self.teardown {
+                    Op::FreeInTeardown
+                } else {
+                    how
+                };
+                return Freed::Entry(self.end_at(lane, at, op, api, thread, stream));
+            }
+        }
+        Freed::Unmatched
+    }
+
+    fn end_at(
+        &mut self,
+        lane: usize,
+        at: usize,
+        op: Op,
+        api: u16,
+        thread: u32,
+        stream: u32,
+    ) -> Record {
+        let entry = self.trace.tables.live[lane]
+            .slot(at)
+            .copied()
+            .unwrap_or_default();
+        let event = Record {
+            op: op as u8,
+            aux: Record::free_aux(entry.seq, entry.api),
+            api,
+            thread,
+            stream,
+            ..entry
+        };
+        self.write(lane, event, Some(at));
+        entry
+    }
+
+    /// A free turned out to have failed: its entry is live again, unchanged but for its number.
+    pub fn restore(&mut self, entry: &Record) {
+        let lane = entry.kind().map_or(0, |kind| kind.lane());
+        if let Place::Vacant(at) = self.trace.tables.live[lane].place(entry.space, entry.key) {
+            self.seq += 1;
+            let event = Record {
+                seq: self.seq,
+                op: Op::Restore as u8,
+                ..*entry
+            };
+            let now = self.clock.now();
+            self.commit(lane, event, Some(at), now);
+        }
+    }
+
+    /// Changes a sampled gauge to `bytes`; creates it if it does not exist.
+    pub fn gauge(&mut self, mut entry: Record) {
+        let lane = entry.kind().map_or(0, |kind| kind.lane());
+        match self.trace.tables.live[lane].place(entry.space, entry.key) {
+            Place::Live(at) => {
+                let old = self.trace.tables.live[lane]
+                    .slot(at)
+                    .copied()
+                    .unwrap_or_default();
+                if old.size != entry.size {
+                    entry.stack = old.stack;
+                    entry.aux = old.size;
+                    entry.api = old.api;
+                    entry.op = Op::Resize as u8;
+                    self.write(lane, entry, Some(at));
+                }
+            }
+            _ if entry.size == 0 => {}
+            _ => self.allocated(entry, None),
+        }
+    }
+
+    /// Records any other event.
+    pub fn event(&mut self, event: Record) {
+        let lane = event.kind().map_or(0, |kind| kind.lane());
+        self.write(lane, event, None);
+    }
+
+    /// From now on frees are teardown.
+    pub fn begin_teardown(&mut self, thread: u32) {
+        if !self.teardown {
+            self.teardown = true;
+            self.event(Record {
+                op: Op::TeardownBegins as u8,
+                thread,
+                ..Record::default()
+            });
+            self.trace.control.teardown_seq = self.seq;
+        }
+    }
+
+    /// The live entries that `matches`, from slot `from` on, at most `room` slots of one lane:
+    /// ends each as `how`. Returns where to go on; `None` at the end of the table.
+    pub fn end_matching(
+        &mut self,
+        lane: usize,
+        from: usize,
+        room: usize,
+        how: Op,
+        api: u16,
+        thread: u32,
+        matches: &dyn Fn(&Record) -> bool,
+    ) -> Option<usize> {
+        let slots = self.trace.tables.live[lane].slots().len();
+        let until = (from + room).min(slots);
+        for at in from..until {
+            let found = self.trace.tables.live[lane]
+                .slot(at)
+                .is_some_and(|slot| vramtrace_format::live::is_live(slot.op) && matches(slot));
+            if found {
+                self.end_at(lane, at, how, api, thread, 0);
+            }
+        }
+        (until < slots).then_some(until)
+    }
+
+    /// The live entry at a key.
+    pub fn find(&self, lane: usize, space: Space, key: u64) -> Option<Record> {
+        let table = &self.trace.tables.live[lane];
+        table
+            .find(space, key)
+            .and_then(|at| table.slot(at))
+            .copied()
+    }
+
+    /// Appends a cold record.
+    pub fn cold(&mut self, record: &Cold) {
+        match cold::append(self.trace.cold, self.trace.control.cold_used, record) {
+            Some(used) => vramtrace_format::publish_word(&mut self.trace.control.cold_used, used),
+            None => self.trace.control.cold_dropped += 1,
+        }
+    }
+
+    /// The id of a stack in the trace.
+    pub fn intern(&mut self, frames: &[u64], flags: u16) -> u32 {
+        if frames.is_empty() {
+            return stacks::NO_STACK;
+        }
+        let control = &mut *self.trace.control;
+        match self
+            .trace
+            .stacks
+            .intern(frames, flags, &mut control.stack_words)
+        {
+            Interned::Known(id) => id,
+            Interned::Added(id) => {
+                control.stack_count += 1;
+                id
+            }
+            Interned::Full => {
+                control.stacks_dropped += 1;
+                stacks::STACK_TABLE_FULL
+            }
+        }
+    }
+
+    #[inline]
+    fn write(&mut self, lane: usize, mut event: Record, slot: Option<usize>) {
+        self.seq += 1;
+        event.seq = self.seq;
+        event.time = self.clock.now();
+        let now = event.time;
+        self.commit(lane, event, slot, now);
+    }
+
+    #[inline]
+    fn commit(&mut self, lane: usize, event: Record, slot: Option<usize>, now: u64) -> Applied {
+        let Sections {
+            control,
+            tables,
+            rings,
+            ..
+        } = &mut self.trace;
+        rings[lane].write(&event, &mut control.ring_written[lane]);
+        let applied = tables.apply(&event, slot, control);
+        control.last_time = now;
+        applied
+    }
+}

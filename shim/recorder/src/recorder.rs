@@ -1,0 +1,549 @@
+//! The one recorder of a process: from off, through its first use of CUDA, to the end.
+
+use crate::clock::Clock;
+use crate::lane::Lane;
+use crate::ledger::{Freed, Ledger};
+use crate::renew::Renewable;
+use crate::settings::{self, Log, Settings, Stacks};
+use crate::stack::{self, Stack};
+use crate::{file, process, say};
+use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use vramtrace_format::cold::{self, Cold};
+use vramtrace_format::record::{Op, Record, Space};
+use vramtrace_format::stacks::STACK_SKIPPED;
+
+/// Where the recorder is in its life.
+const OFF: u8 = 0;
+const STARTING: u8 = 1;
+const ON: u8 = 2;
+/// Switched off by a setting, or no file could be had: nothing more is tried.
+const NEVER: u8 = 3;
+
+static STATE: AtomicU8 = AtomicU8::new(OFF);
+static LEDGER: Renewable<Option<Ledger>> = Renewable::new();
+static SETTINGS: Renewable<Option<Settings>> = Renewable::new();
+/// Whether native stacks are taken; decided once, at the start.
+static NATIVE_STACKS: AtomicBool = AtomicBool::new(false);
+/// Calls that could not be recorded because the lock was out of reach or none was there yet.
+static UNRECORDED: AtomicU64 = AtomicU64::new(0);
+static PANICS: AtomicU64 = AtomicU64::new(0);
+/// Threads whose name the trace knows, as a small set of thread ids that forgets by collision.
+static NAMED: [AtomicU64; 256] = [const { AtomicU64::new(0) }; 256];
+
+/// Room for events that could not wait for the lock.
+static LANE: Lane<Request, 1024> = Lane::new();
+
+/// What waits in the slow lane.
+#[derive(Clone, Copy)]
+enum Request {
+    Allocated(Record),
+    Freed {
+        lane: usize,
+        space: Space,
+        key: u64,
+        how: Op,
+        api: u16,
+        thread: u32,
+        stream: u32,
+    },
+    Restore(Record),
+    Event(Record),
+}
+
+thread_local! {
+    /// A thread's own capture buffer: too large for someone else's stack.
+    static STACK: UnsafeCell<Stack> = const { UnsafeCell::new(Stack::new()) };
+}
+
+/// Whether events are being recorded in this process.
+#[inline]
+pub fn is_on() -> bool {
+    STATE.load(Ordering::Acquire) == ON && process::is_same()
+}
+
+/// Starts recording at the process's first successful use of GPU memory, if it has not started.
+/// True if events are recorded from here on. `describe` gives the cold records that only the
+/// caller knows.
+#[inline]
+pub fn start(describe: &dyn Fn() -> Vec<Cold>) -> bool {
+    if is_on() {
+        true
+    } else {
+        start_slowly(describe)
+    }
+}
+
+#[cold]
+fn start_slowly(describe: &dyn Fn() -> Vec<Cold>) -> bool {
+    if STATE.load(Ordering::Acquire) == ON && !process::is_same() {
+        after_fork();
+    }
+    match STATE.compare_exchange(OFF, STARTING, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => {}
+        Err(STARTING) => return wait_for_start(),
+        Err(state) => return state == ON,
+    }
+    let started = guarded(|| try_start(describe)).unwrap_or(false);
+    STATE.store(if started { ON } else { NEVER }, Ordering::Release);
+    started
+}
+
+/// Another thread is starting; its file takes some milliseconds.
+fn wait_for_start() -> bool {
+    for _ in 0..2000 {
+        match STATE.load(Ordering::Acquire) {
+            STARTING => std::thread::sleep(std::time::Duration::from_micros(500)),
+            state => return state == ON,
+        }
+    }
+    false
+}
+
+fn try_start(describe: &dyn Fn() -> Vec<Cold>) -> bool {
+    // SAFETY: getauxval takes a number and cannot fail.
+    if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+        return false;
+    }
+    let settings = match settings::from_environment() {
+        Ok(Some(settings)) => settings,
+        Ok(None) => return false,
+        Err(invalid) => {
+            say::line(Log::Warn, Log::Warn, &invalid.message);
+            return false;
+        }
+    };
+    let file = match file::create(&settings) {
+        Ok(file) => file,
+        Err(reasons) => {
+            say::line(settings.log, Log::Warn, &reasons);
+            return false;
+        }
+    };
+    if settings.size_raised {
+        say::line(
+            settings.log,
+            Log::Warn,
+            "VRAMTRACE_SIZE is below the smallest workable trace; using 1 MiB",
+        );
+    }
+    if let Some(remark) = &file.remark {
+        say::line(settings.log, Log::Warn, remark);
+    }
+    say::line(
+        settings.log,
+        Log::Info,
+        &format!("recording to {}", file.path.display()),
+    );
+    process::claim();
+    let mut records = vec![
+        Cold::Process(process::describe(file.final_path.clone())),
+        Cold::Config(cold::Config {
+            version: env!("CARGO_PKG_VERSION").into(),
+            settings: settings.shown.clone(),
+        }),
+    ];
+    if let Some(remark) = &file.remark {
+        records.push(Cold::Note(cold::Note {
+            code: "smaller".into(),
+            text: remark.clone(),
+        }));
+    }
+    records.extend(describe());
+    NATIVE_STACKS.store(settings.stacks.native(), Ordering::Relaxed);
+    let clock = Clock::new(crate::clock::monotonic_ns());
+    let mut ledger = Ledger::new(file.into_sections(), clock);
+    for record in &records {
+        ledger.cold(record);
+    }
+    let Some(mut place) = LEDGER.lock() else {
+        return false;
+    };
+    *place = Some(ledger);
+    if let Some(mut kept) = SETTINGS.lock() {
+        *kept = Some(settings);
+    }
+    true
+}
+
+/// This is a forked child: its parent's trace is none of its business.
+fn after_fork() {
+    LEDGER.renew();
+    SETTINGS.renew();
+    stack::modules::start_over();
+    // SAFETY: a forked child has one thread.
+    while unsafe { LANE.pop() }.is_some() {}
+    for cell in &NAMED {
+        cell.store(0, Ordering::Relaxed);
+    }
+    STATE.store(OFF, Ordering::Release);
+}
+
+/// Runs `act` on the ledger, after everything that waits in the slow lane. `None` if recording is
+/// off or the lock cannot be had in time; the caller then uses the lane.
+#[inline]
+fn with<R>(act: impl FnOnce(&mut Ledger) -> R) -> Option<R> {
+    // Once somebody had to use the lane, nobody else waits as long as they did.
+    let mut guard = if LANE.is_empty() {
+        LEDGER.lock()?
+    } else {
+        LEDGER.try_lock()?
+    };
+    let ledger = guard.as_mut()?;
+    if !LANE.is_empty() {
+        drain(ledger);
+    }
+    Some(act(ledger))
+}
+
+#[cold]
+fn drain(ledger: &mut Ledger) {
+    // SAFETY: the caller holds the ledger, whose lock admits one consumer.
+    while let Some(request) = unsafe { LANE.pop() } {
+        match request {
+            Request::Allocated(record) => {
+                ledger.control().stacks_skipped += 1;
+                ledger.allocated(
+                    Record {
+                        stack: STACK_SKIPPED,
+                        ..record
+                    },
+                    None,
+                );
+            }
+            Request::Freed {
+                lane,
+                space,
+                key,
+                how,
+                api,
+                thread,
+                stream,
+            } => {
+                if let Freed::Unmatched = ledger.freed(lane, space, key, how, api, thread, stream) {
+                    unmatched(ledger, space, key, api, thread);
+                }
+            }
+            Request::Restore(record) => ledger.restore(&record),
+            Request::Event(record) => ledger.event(record),
+        }
+    }
+}
+
+/// Leaves a request in the lane; if that is full the lane's live set is not exact any more.
+#[cold]
+fn leave(request: Request, lane: usize) {
+    if !LANE.push(request) {
+        if let Some(mut guard) = LEDGER.lock() {
+            if let Some(ledger) = guard.as_mut() {
+                ledger.control().events_lost[lane] += 1;
+                return;
+            }
+        }
+        UNRECORDED.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn unmatched(ledger: &mut Ledger, space: Space, key: u64, api: u16, thread: u32) {
+    ledger.event(Record {
+        op: Op::FreeUnmatched as u8,
+        space: space as u8,
+        kind: 1,
+        device: vramtrace_format::record::NO_DEVICE,
+        key,
+        api,
+        thread,
+        ..Record::default()
+    });
+}
+
+/// Keeps a panic of ours away from the program; it is counted and shown by reports.
+#[inline]
+fn guarded<R>(act: impl FnOnce() -> R) -> Option<R> {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(act)) {
+        Ok(value) => Some(value),
+        Err(_) => {
+            PANICS.fetch_add(1, Ordering::Relaxed);
+            None
+        }
+    }
+}
+
+/// Records an allocation that succeeded. The caller fills in everything but `seq`, `time`,
+/// `thread`, `stack` and `op`.
+#[inline]
+pub fn allocated(entry: &Record) {
+    guarded(|| {
+        let entry = Record {
+            op: Op::Alloc as u8,
+            thread: process::thread_id(),
+            ..*entry
+        };
+        if entry.thread != 0 {
+            name_thread(entry.thread);
+        }
+        let recorded = if NATIVE_STACKS.load(Ordering::Relaxed) {
+            STACK
+                .try_with(|stack| {
+                    // SAFETY: the thread's own buffer; `capture` and `with` never come back here
+                    // (hooks do not nest), so this is the only reference.
+                    let stack = unsafe { &mut *stack.get() };
+                    let modules = if stack::capture(stack) {
+                        stack::new_modules()
+                    } else {
+                        Vec::new()
+                    };
+                    with(|ledger| {
+                        for module in modules {
+                            ledger.cold(&Cold::Module(module));
+                        }
+                        ledger.allocated(entry, Some((stack.frames(), stack.flags())));
+                    })
+                })
+                .unwrap_or_else(|_| with(|ledger| ledger.allocated(entry, None)))
+        } else {
+            with(|ledger| ledger.allocated(entry, None))
+        };
+        if recorded.is_none() {
+            leave(
+                Request::Allocated(entry),
+                entry.kind().map_or(0, |kind| kind.lane()),
+            );
+        }
+    });
+}
+
+/// What is needed to take a free back.
+#[derive(Clone, Copy, Debug)]
+pub struct FreeToken(Option<Record>);
+
+impl FreeToken {
+    /// The entry that was freed, if it is known.
+    pub fn entry(&self) -> Option<&Record> {
+        self.0.as_ref()
+    }
+}
+
+/// Records, **before** the real call, that the allocation at a key is being freed: the moment the
+/// call returns, another thread may be given the same address. Looks in `lane` first, then in the
+/// other.
+#[inline]
+pub fn freeing(lane: usize, space: Space, key: u64, api: u16, stream: u32) -> FreeToken {
+    ending(lane, space, key, Op::Free, api, stream)
+}
+
+/// As [`freeing`], for any way in which an allocation can end.
+#[inline]
+pub fn ending(lane: usize, space: Space, key: u64, how: Op, api: u16, stream: u32) -> FreeToken {
+    guarded(|| {
+        let thread = process::thread_id();
+        match with(|ledger| ledger.freed(lane, space, key, how, api, thread, stream)) {
+            Some(Freed::Entry(entry)) => FreeToken(Some(entry)),
+            Some(Freed::Unmatched) => FreeToken(None),
+            None => {
+                leave(
+                    Request::Freed {
+                        lane,
+                        space,
+                        key,
+                        how,
+                        api,
+                        thread,
+                        stream,
+                    },
+                    lane,
+                );
+                FreeToken(None)
+            }
+        }
+    })
+    .unwrap_or(FreeToken(None))
+}
+
+/// The real free failed: puts the entry back unchanged and records the failure.
+#[cold]
+pub fn free_failed(token: FreeToken, space: Space, key: u64, api: u16, error: u64) {
+    guarded(|| {
+        let thread = process::thread_id();
+        let entry = token.0.unwrap_or_default();
+        if let Some(entry) = token.0 {
+            if with(|ledger| ledger.restore(&entry)).is_none() {
+                leave(
+                    Request::Restore(entry),
+                    entry.kind().map_or(0, |kind| kind.lane()),
+                );
+            }
+        }
+        event(&Record {
+            op: Op::FreeFailed as u8,
+            space: space as u8,
+            kind: entry.kind.max(1),
+            device: if token.0.is_some() {
+                entry.device
+            } else {
+                vramtrace_format::record::NO_DEVICE
+            },
+            context: entry.context,
+            key,
+            size: entry.size,
+            aux: error,
+            api,
+            thread,
+            ..Record::default()
+        });
+    });
+}
+
+/// The real free of something that was not in the live set succeeded.
+#[cold]
+pub fn free_unmatched(space: Space, key: u64, api: u16) {
+    guarded(|| {
+        let thread = process::thread_id();
+        with(|ledger| unmatched(ledger, space, key, api, thread));
+    });
+}
+
+/// Records an event that is neither an allocation nor a free. `seq`, `time` and `thread` are
+/// filled in here.
+pub fn event(event: &Record) {
+    guarded(|| {
+        let event = Record {
+            thread: process::thread_id(),
+            ..*event
+        };
+        if with(|ledger| ledger.event(event)).is_none() {
+            leave(
+                Request::Event(event),
+                event.kind().map_or(0, |kind| kind.lane()),
+            );
+        }
+    });
+}
+
+/// As [`event`], with the stack of the calling thread.
+pub fn event_with_stack(record: &Record) {
+    let stack = guarded(|| {
+        STACK
+            .try_with(|stack| {
+                // SAFETY: as in `allocated`.
+                let stack = unsafe { &mut *stack.get() };
+                let modules = if stack::capture(stack) {
+                    stack::new_modules()
+                } else {
+                    Vec::new()
+                };
+                with(|ledger| {
+                    for module in modules {
+                        ledger.cold(&Cold::Module(module));
+                    }
+                    ledger.intern(stack.frames(), stack.flags())
+                })
+            })
+            .ok()
+            .flatten()
+    });
+    event(&Record {
+        stack: stack.flatten().unwrap_or(0),
+        ..*record
+    });
+}
+
+/// A sampled gauge (a pool's reserve) now stands at `entry.size`.
+pub fn gauge(entry: &Record) {
+    guarded(|| {
+        with(|ledger| {
+            ledger.gauge(Record {
+                thread: process::thread_id(),
+                ..*entry
+            })
+        })
+    });
+}
+
+/// The live entry at a key.
+pub fn find(lane: usize, space: Space, key: u64) -> Option<Record> {
+    guarded(|| with(|ledger| ledger.find(lane, space, key)))
+        .flatten()
+        .flatten()
+}
+
+/// Ends every live entry that `matches`, a few slots at a time so that nobody waits long.
+pub fn end_all(how: Op, api: u16, matches: &dyn Fn(&Record) -> bool) {
+    const SLOTS_AT_ONCE: usize = 256;
+    guarded(|| {
+        let thread = process::thread_id();
+        for lane in 0..2 {
+            let mut next = Some(0);
+            while let Some(from) = next {
+                next = with(|ledger| {
+                    ledger.end_matching(lane, from, SLOTS_AT_ONCE, how, api, thread, matches)
+                })
+                .flatten();
+            }
+        }
+    });
+}
+
+/// Appends a cold record.
+pub fn cold(record: &Cold) {
+    guarded(|| with(|ledger| ledger.cold(record)));
+}
+
+/// The process is going down: frees from here on keep their entries, marked.
+pub fn begin_teardown() {
+    guarded(|| {
+        let thread = process::thread_id();
+        with(|ledger| ledger.begin_teardown(thread))
+    });
+}
+
+/// The process reached its normal end. Recording goes on: calls arrive even after this.
+pub fn finished() {
+    guarded(|| {
+        with(|ledger| {
+            let control = ledger.control();
+            control.clean_exit = 1;
+            control.calls_unrecorded = UNRECORDED.load(Ordering::Relaxed);
+            control.panics = PANICS.load(Ordering::Relaxed);
+        })
+    });
+}
+
+/// Counts an entry point that was handed out unhooked though it looks like one for memory.
+pub fn bypassed() {
+    guarded(|| with(|ledger| ledger.control().bypassed += 1));
+}
+
+/// Which stacks were asked for.
+pub fn stacks_setting() -> Stacks {
+    SETTINGS
+        .lock()
+        .and_then(|settings| settings.as_ref().map(|s| s.stacks))
+        .unwrap_or(Stacks::Off)
+}
+
+/// Writes a line to standard error, if the user wants to hear it.
+pub fn warn(text: &str) {
+    let log = SETTINGS
+        .lock()
+        .and_then(|settings| settings.as_ref().map(|s| s.log))
+        .unwrap_or(Log::Warn);
+    say::line(log, Log::Warn, text);
+}
+
+/// Writes a thread's name to the trace the first time the thread allocates.
+#[inline]
+fn name_thread(tid: u32) {
+    let cell = &NAMED[tid as usize % NAMED.len()];
+    if cell.load(Ordering::Relaxed) != u64::from(tid) {
+        cell.store(u64::from(tid), Ordering::Relaxed);
+        name_thread_slowly(tid);
+    }
+}
+
+#[cold]
+fn name_thread_slowly(tid: u32) {
+    if let Some(text) = process::thread_name(tid) {
+        cold(&Cold::Thread(cold::Name { id: tid, text }));
+    }
+}

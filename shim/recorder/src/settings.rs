@@ -1,0 +1,252 @@
+//! What the environment asks for: one variable a setting.
+//!
+//! A value that makes no sense is never guessed at: the process runs untraced and one line says
+//! which variable, and what it accepts.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use vramtrace_format::layout::{DEFAULT_SIZE, MIN_SIZE};
+
+/// Which stacks to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stacks {
+    /// What suits each API.
+    Auto,
+    /// Python frames only.
+    Python,
+    /// Native frames only.
+    Native,
+    /// Both, always.
+    Both,
+    /// None.
+    Off,
+}
+
+impl Stacks {
+    /// Whether native stacks are taken at all.
+    pub fn native(self) -> bool {
+        matches!(self, Stacks::Auto | Stacks::Native | Stacks::Both)
+    }
+}
+
+/// How much the recorder says on standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Log {
+    /// Nothing.
+    Quiet,
+    /// What the user should know.
+    Warn,
+    /// Also where the trace is.
+    Info,
+}
+
+/// Everything the environment decides.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `VRAMTRACE_OUTPUT`: pattern of the trace's path.
+    pub output: Option<Vec<u8>>,
+    /// `VRAMTRACE_RUN_DIR`: where `vramtrace run` wants the file while the process lives.
+    pub run_dir: Option<Vec<u8>>,
+    /// `VRAMTRACE_SIZE`: bytes of the trace.
+    pub size: u64,
+    /// The wish was below the smallest workable size.
+    pub size_raised: bool,
+    /// `VRAMTRACE_KEEP`: bytes of dead traces to keep in the default directory.
+    pub keep: u64,
+    /// `VRAMTRACE_STACKS`.
+    pub stacks: Stacks,
+    /// `VRAMTRACE_LOG`.
+    pub log: Log,
+    /// Every setting in force, as `NAME=value`, for the trace.
+    pub shown: Vec<String>,
+}
+
+/// A variable whose value makes no sense.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Invalid {
+    /// One sentence: the variable, its value, what is accepted.
+    pub message: String,
+}
+
+/// Reads the environment; `Ok(None)` where `VRAMTRACE_OFF` says to stay out.
+pub fn from_environment() -> Result<Option<Settings>, Invalid> {
+    read(|name| std::env::var_os(name))
+}
+
+const SIZE_HELP: &str = "bytes, or a number with KiB, MiB, GiB";
+
+fn read(var: impl Fn(&str) -> Option<OsString>) -> Result<Option<Settings>, Invalid> {
+    let raw = |name: &str| {
+        var(name)
+            .map(OsString::into_vec)
+            .filter(|value| !value.is_empty())
+    };
+    let text = |name: &'static str| match raw(name) {
+        None => Ok(None),
+        Some(value) => match String::from_utf8(value) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => Err(invalid(
+                name,
+                &String::from_utf8_lossy(error.as_bytes()),
+                "plain text",
+            )),
+        },
+    };
+    let size = |name: &'static str, default: u64| match text(name)? {
+        None => Ok(default),
+        Some(value) => parse_size(&value).ok_or_else(|| invalid(name, &value, SIZE_HELP)),
+    };
+    match text("VRAMTRACE_OFF")?.as_deref() {
+        None | Some("0") => {}
+        Some("1") => return Ok(None),
+        Some(other) => return Err(invalid("VRAMTRACE_OFF", other, "0 or 1")),
+    }
+    let wished = size("VRAMTRACE_SIZE", DEFAULT_SIZE)?;
+    if wished > 1 << 40 {
+        return Err(invalid(
+            "VRAMTRACE_SIZE",
+            &wished.to_string(),
+            "at most 1024GiB",
+        ));
+    }
+    let keep = size("VRAMTRACE_KEEP", 1 << 30)?;
+    let stacks = match text("VRAMTRACE_STACKS")?.as_deref() {
+        None | Some("auto") => Stacks::Auto,
+        Some("python") => Stacks::Python,
+        Some("native") => Stacks::Native,
+        Some("both") => Stacks::Both,
+        Some("off") => Stacks::Off,
+        Some(other) => {
+            return Err(invalid(
+                "VRAMTRACE_STACKS",
+                other,
+                "auto, python, native, both or off",
+            ));
+        }
+    };
+    let log = match text("VRAMTRACE_LOG")?.as_deref() {
+        None | Some("warn") => Log::Warn,
+        Some("quiet") => Log::Quiet,
+        Some("info") => Log::Info,
+        Some(other) => return Err(invalid("VRAMTRACE_LOG", other, "quiet, warn or info")),
+    };
+    let output = raw("VRAMTRACE_OUTPUT");
+    if let Some(pattern) = &output {
+        crate::place::pattern::check(pattern).map_err(|wrong| {
+            invalid(
+                "VRAMTRACE_OUTPUT",
+                &String::from_utf8_lossy(pattern),
+                &wrong,
+            )
+        })?;
+    }
+    let shown = vec![
+        format!("VRAMTRACE_SIZE={}", wished.max(MIN_SIZE)),
+        format!(
+            "VRAMTRACE_STACKS={}",
+            text("VRAMTRACE_STACKS")?.as_deref().unwrap_or("auto")
+        ),
+        format!("VRAMTRACE_KEEP={keep}"),
+    ];
+    Ok(Some(Settings {
+        output,
+        run_dir: raw("VRAMTRACE_RUN_DIR"),
+        size: wished.max(MIN_SIZE),
+        size_raised: wished < MIN_SIZE,
+        keep,
+        stacks,
+        log,
+        shown,
+    }))
+}
+
+fn invalid(name: &str, value: &str, accepted: &str) -> Invalid {
+    let value: String = value
+        .chars()
+        .take(80)
+        .flat_map(char::escape_default)
+        .collect();
+    Invalid {
+        message: format!(
+            "{name}=\"{value}\" makes no sense (accepted: {accepted}); not tracing this process"
+        ),
+    }
+}
+
+/// Bytes, or a number with a binary unit.
+pub fn parse_size(text: &str) -> Option<u64> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    let unit = match text[digits..].trim() {
+        "" | "B" => 1,
+        "K" | "KiB" | "k" => 1 << 10,
+        "M" | "MiB" => 1 << 20,
+        "G" | "GiB" => 1 << 30,
+        "T" | "TiB" => 1 << 40,
+        _ => return None,
+    };
+    number.checked_mul(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(pairs: &[(&str, &str)]) -> Result<Option<Settings>, Invalid> {
+        read(|name| {
+            pairs
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, v)| OsString::from(v))
+        })
+    }
+
+    #[test]
+    fn nothing_set_is_the_defaults() {
+        let settings = with(&[]).unwrap().unwrap();
+        assert_eq!(
+            (settings.size, settings.stacks, settings.log),
+            (64 << 20, Stacks::Auto, Log::Warn)
+        );
+    }
+
+    #[test]
+    fn a_bad_value_names_the_variable_and_what_is_accepted() {
+        for (name, value, accepted) in [
+            ("VRAMTRACE_SIZE", "lots", "KiB"),
+            ("VRAMTRACE_SIZE", "-1", "KiB"),
+            ("VRAMTRACE_SIZE", "99999999999999999999GiB", "KiB"),
+            ("VRAMTRACE_STACKS", "yes", "native"),
+            ("VRAMTRACE_OFF", "maybe", "0 or 1"),
+            ("VRAMTRACE_OUTPUT", "/tmp/%z", "%p"),
+            ("VRAMTRACE_LOG", "debug\x1b[31m", "quiet"),
+        ] {
+            let message = with(&[(name, value)]).unwrap_err().message;
+            assert!(
+                message.contains(name) && message.contains(accepted),
+                "{message}"
+            );
+            assert!(!message.contains('\x1b'));
+        }
+    }
+
+    #[test]
+    fn sizes_are_binary() {
+        assert_eq!(parse_size("4096"), Some(4096));
+        assert_eq!(parse_size("512KiB"), Some(512 << 10));
+        assert_eq!(parse_size("2 GiB"), Some(2 << 30));
+        assert_eq!(parse_size("2GB"), None);
+        assert_eq!(
+            with(&[("VRAMTRACE_SIZE", "5")]).unwrap().unwrap().size,
+            MIN_SIZE
+        );
+    }
+
+    #[test]
+    fn off_is_off() {
+        assert!(with(&[("VRAMTRACE_OFF", "1")]).unwrap().is_none());
+        assert!(with(&[("VRAMTRACE_OFF", "0")]).unwrap().is_some());
+    }
+}

@@ -1,0 +1,215 @@
+//! Native call stacks of the calling thread, cheap enough for every allocation.
+//!
+//! framehop walks with cached unwind rules; what a return address means (module and offset) is
+//! cached too, so a warm frame costs a few nanoseconds. Walking never leaves the thread's own
+//! stack, reads unwind data only from our own mappings of the files (a dlclose cannot pull it
+//! away), and allocates nothing.
+
+mod bounds;
+mod image;
+pub mod modules;
+
+use framehop::{CacheNative, MustNotAllocateDuringUnwind, UnwindRegsNative, Unwinder};
+use modules::Modules;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use vramtrace_format::cold;
+use vramtrace_format::stacks::{Frame, MAX_FRAMES, TRUNCATED};
+
+/// A captured stack: stored frames, innermost first.
+pub struct Stack {
+    frames: [u64; MAX_FRAMES],
+    len: usize,
+    flags: u16,
+}
+
+impl Stack {
+    /// An empty one.
+    pub const fn new() -> Stack {
+        Stack {
+            frames: [0; MAX_FRAMES],
+            len: 0,
+            flags: 0,
+        }
+    }
+
+    /// The frames, as the trace stores them.
+    pub fn frames(&self) -> &[u64] {
+        &self.frames[..self.len]
+    }
+
+    /// Flags for the stack table.
+    pub fn flags(&self) -> u16 {
+        self.flags
+    }
+
+    #[inline]
+    fn push(&mut self, frame: u64) -> bool {
+        let room = self.len < MAX_FRAMES;
+        if room {
+            self.frames[self.len] = frame;
+            self.len += 1;
+        } else {
+            self.flags |= TRUNCATED;
+        }
+        room
+    }
+}
+
+/// Entries of a walker's address cache.
+const KNOWN: usize = 1024;
+/// Walkers kept for reuse; more threads than this at once make their own for one walk.
+const POOL: usize = 64;
+
+/// Everything one walk needs. Pooled, so that threads that come and go leave nothing behind.
+struct Walker {
+    cache: CacheNative<MustNotAllocateDuringUnwind>,
+    modules: Arc<Modules>,
+    /// What return addresses mean, direct-mapped: address and stored frame.
+    known: Box<[(u64, u64); KNOWN]>,
+}
+
+static WALKERS: [AtomicPtr<Walker>; POOL] = [const { AtomicPtr::new(std::ptr::null_mut()) }; POOL];
+
+/// Modules found since the last call, for the trace. Called with no lock held.
+pub fn new_modules() -> Vec<cold::Module> {
+    modules::take_unreported()
+}
+
+/// Takes the stack of the calling thread, without the frames of this library.
+///
+/// Returns whether modules became known that the trace does not know yet.
+#[inline(never)]
+pub fn capture(into: &mut Stack) -> bool {
+    into.len = 0;
+    into.flags = 0;
+    let home = crate::process::thread_id() as usize % POOL;
+    let mut walker = take(home);
+    walk(&mut walker, into);
+    give_back(home, walker);
+    modules::has_unreported()
+}
+
+fn take(home: usize) -> Box<Walker> {
+    let found = WALKERS[home].swap(std::ptr::null_mut(), Ordering::Acquire);
+    if found.is_null() {
+        return Box::new(Walker {
+            cache: CacheNative::new_in(),
+            modules: modules::current(),
+            known: Box::new([(0, 0); KNOWN]),
+        });
+    }
+    // SAFETY: pointers in the pool come from `give_back`, and the swap made us the only owner.
+    unsafe { Box::from_raw(found) }
+}
+
+fn give_back(home: usize, walker: Box<Walker>) {
+    let walker = Box::into_raw(walker);
+    if WALKERS[home]
+        .compare_exchange(
+            std::ptr::null_mut(),
+            walker,
+            Ordering::Release,
+            Ordering::Relaxed,
+        )
+        .is_err()
+    {
+        // SAFETY: it was not put into the pool, so it is still ours alone.
+        drop(unsafe { Box::from_raw(walker) });
+    }
+}
+
+/// Where the calling thread is: instruction, stack and frame pointer.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn here() -> (u64, UnwindRegsNative) {
+    let (ip, sp, bp): (u64, u64, u64);
+    // SAFETY: reads three registers; touches no memory and no flags.
+    unsafe {
+        std::arch::asm!("lea {ip}, [rip]", "mov {sp}, rsp", "mov {bp}, rbp",
+            ip = out(reg) ip, sp = out(reg) sp, bp = out(reg) bp, options(nomem, nostack, preserves_flags));
+    }
+    (ip, UnwindRegsNative::new(ip, sp, bp))
+}
+
+#[inline(never)]
+fn walk(walker: &mut Walker, into: &mut Stack) {
+    modules::refresh_if_stale();
+    if modules::generation() != walker.modules.generation {
+        walker.update();
+    }
+    let (ip, regs) = here();
+    let (low, high) = bounds::of_this_thread(regs.sp());
+    let mut read_stack = |address: u64| {
+        if address < low || address > high - 8 || address % 8 != 0 {
+            return Err(());
+        }
+        // SAFETY: inside the thread's own stack, above its stack pointer, aligned: live memory
+        // that only this thread writes.
+        Ok(unsafe { *(address as *const u64) })
+    };
+    let own = walker.modules.own.clone();
+    let Walker {
+        cache,
+        modules,
+        known,
+    } = walker;
+    let mut frames = modules
+        .unwinder
+        .iter_frames(ip, regs, cache, &mut read_stack);
+    let mut first = true;
+    loop {
+        let address = match frames.next() {
+            Ok(Some(frame)) => frame.address(),
+            Ok(None) => break,
+            Err(_) => {
+                into.flags |= TRUNCATED;
+                break;
+            }
+        };
+        if own.contains(&address) || std::mem::take(&mut first) {
+            continue;
+        }
+        let cell = &mut known[(address as usize ^ (address >> 11) as usize) % KNOWN];
+        if cell.0 != address {
+            *cell = (address, modules.stored(address));
+        }
+        if !into.push(cell.1) {
+            break;
+        }
+    }
+    if into.len == 0 {
+        fallback(&own, modules, into);
+    }
+}
+
+/// framehop knew nothing at all about where we are: ask the system's unwinder.
+#[cold]
+fn fallback(own: &std::ops::Range<u64>, modules: &Modules, into: &mut Stack) {
+    backtrace::trace(|frame| {
+        let address = frame.ip() as u64;
+        own.contains(&address) || into.push(modules.stored(address))
+    });
+}
+
+impl Walker {
+    #[cold]
+    fn update(&mut self) {
+        self.modules = modules::current();
+        self.known.fill((0, 0));
+    }
+}
+
+impl Modules {
+    /// A return address as the trace stores it.
+    fn stored(&self, address: u64) -> u64 {
+        match self.find(address.wrapping_sub(1)) {
+            Some(module) => Frame::Native {
+                module: module.id,
+                offset: address.wrapping_sub(module.bias),
+            },
+            None => Frame::Raw(address),
+        }
+        .encode()
+    }
+}
