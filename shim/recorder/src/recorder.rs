@@ -315,12 +315,20 @@ pub fn allocated(entry: &Record) {
 
 /// What is needed to take a free back.
 #[derive(Clone, Copy, Debug)]
-pub struct FreeToken(Option<Record>);
+pub struct FreeToken {
+    entry: Option<Record>,
+    waits: bool,
+}
 
 impl FreeToken {
     /// The entry that was freed, if it is known.
     pub fn entry(&self) -> Option<&Record> {
-        self.0.as_ref()
+        self.entry.as_ref()
+    }
+
+    /// The free waits in the slow lane: whether anything was live is not known yet.
+    pub fn waits(&self) -> bool {
+        self.waits
     }
 }
 
@@ -338,8 +346,14 @@ pub fn ending(lane: usize, space: Space, key: u64, how: Op, api: u16, stream: u3
     guarded(|| {
         let thread = process::thread_id();
         match with(|ledger| ledger.freed(lane, space, key, how, api, thread, stream)) {
-            Some(Freed::Entry(entry)) => FreeToken(Some(entry)),
-            Some(Freed::Unmatched) => FreeToken(None),
+            Some(Freed::Entry(entry)) => FreeToken {
+                entry: Some(entry),
+                waits: false,
+            },
+            Some(Freed::Unmatched) => FreeToken {
+                entry: None,
+                waits: false,
+            },
             None => {
                 leave(
                     Request::Freed {
@@ -353,11 +367,17 @@ pub fn ending(lane: usize, space: Space, key: u64, how: Op, api: u16, stream: u3
                     },
                     lane,
                 );
-                FreeToken(None)
+                FreeToken {
+                    entry: None,
+                    waits: true,
+                }
             }
         }
     })
-    .unwrap_or(FreeToken(None))
+    .unwrap_or(FreeToken {
+        entry: None,
+        waits: true,
+    })
 }
 
 /// The real free failed: puts the entry back unchanged and records the failure.
@@ -365,8 +385,8 @@ pub fn ending(lane: usize, space: Space, key: u64, how: Op, api: u16, stream: u3
 pub fn free_failed(token: FreeToken, space: Space, key: u64, api: u16, error: u64) {
     guarded(|| {
         let thread = process::thread_id();
-        let entry = token.0.unwrap_or_default();
-        if let Some(entry) = token.0 {
+        let entry = token.entry.unwrap_or_default();
+        if let Some(entry) = token.entry {
             if with(|ledger| ledger.restore(&entry)).is_none() {
                 leave(
                     Request::Restore(entry),
@@ -378,7 +398,7 @@ pub fn free_failed(token: FreeToken, space: Space, key: u64, api: u16, error: u6
             op: Op::FreeFailed as u8,
             space: space as u8,
             kind: entry.kind.max(1),
-            device: if token.0.is_some() {
+            device: if token.entry.is_some() {
                 entry.device
             } else {
                 vramtrace_format::record::NO_DEVICE
@@ -404,19 +424,38 @@ pub fn free_unmatched(space: Space, key: u64, api: u16) {
 }
 
 /// Records an event that is neither an allocation nor a free. `seq`, `time` and `thread` are
-/// filled in here.
-pub fn event(event: &Record) {
+/// filled in here. Returns its `seq`, or `u64::MAX` if it waits in the slow lane.
+pub fn event(event: &Record) -> u64 {
     guarded(|| {
         let event = Record {
             thread: process::thread_id(),
             ..*event
         };
-        if with(|ledger| ledger.event(event)).is_none() {
+        let seq = with(|ledger| {
+            ledger.event(event);
+            ledger.last_seq()
+        });
+        seq.unwrap_or_else(|| {
             leave(
                 Request::Event(event),
                 event.kind().map_or(0, |kind| kind.lane()),
             );
-        }
+            u64::MAX
+        })
+    })
+    .unwrap_or(u64::MAX)
+}
+
+/// The program set a mark.
+pub fn mark(text: &str) {
+    static MARKS: AtomicU64 = AtomicU64::new(0);
+    let id = MARKS.fetch_add(1, Ordering::Relaxed) as u32;
+    let text = text.chars().take(1000).collect();
+    cold(&Cold::Mark(cold::Name { id, text }));
+    event(&Record {
+        op: Op::Mark as u8,
+        aux: u64::from(id),
+        ..Record::default()
     });
 }
 

@@ -9,7 +9,7 @@ mod bounds;
 mod image;
 pub mod modules;
 
-use framehop::{CacheNative, MustNotAllocateDuringUnwind, UnwindRegsNative, Unwinder};
+use framehop::{CacheNative, FrameAddress, MustNotAllocateDuringUnwind, Unwinder, UnwindRegsNative};
 use modules::Modules;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -56,6 +56,8 @@ impl Stack {
     }
 }
 
+/// Rule tables of a walker, a power of two.
+const CACHES: usize = 8;
 /// Entries of a walker's address cache.
 const KNOWN: usize = 1024;
 /// Walkers kept for reuse; more threads than this at once make their own for one walk.
@@ -63,7 +65,10 @@ const POOL: usize = 64;
 
 /// Everything one walk needs. Pooled, so that threads that come and go leave nothing behind.
 struct Walker {
-    cache: CacheNative<MustNotAllocateDuringUnwind>,
+    /// framehop keeps a rule per address in a direct-mapped table of 509; frames of one stack that
+    /// share a slot evict each other on every walk, at some 200 ns a miss. Several tables, chosen
+    /// by address, make that rare.
+    caches: Box<[CacheNative<MustNotAllocateDuringUnwind>; CACHES]>,
     modules: Arc<Modules>,
     /// What return addresses mean, direct-mapped: address and stored frame.
     known: Box<[(u64, u64); KNOWN]>,
@@ -94,7 +99,7 @@ fn take(home: usize) -> Box<Walker> {
     let found = WALKERS[home].swap(std::ptr::null_mut(), Ordering::Acquire);
     if found.is_null() {
         return Box::new(Walker {
-            cache: CacheNative::new_in(),
+            caches: Box::new(std::array::from_fn(|_| CacheNative::new_in())),
             modules: modules::current(),
             known: Box::new([(0, 0); KNOWN]),
         });
@@ -138,57 +143,65 @@ fn walk(walker: &mut Walker, into: &mut Stack) {
     if modules::generation() != walker.modules.generation {
         walker.update();
     }
-    let (ip, regs) = here();
+    let (ip, mut regs) = here();
     let (low, high) = bounds::of_this_thread(regs.sp());
     let mut read_stack = |address: u64| {
-        if address < low || address > high - 8 || address % 8 != 0 {
+        if address < low || address > high - 8 || !address.is_multiple_of(8) {
             return Err(());
         }
         // SAFETY: inside the thread's own stack, above its stack pointer, aligned: live memory
         // that only this thread writes.
         Ok(unsafe { *(address as *const u64) })
     };
-    let own = walker.modules.own.clone();
     let Walker {
-        cache,
+        caches,
         modules,
         known,
     } = walker;
-    let mut frames = modules
-        .unwinder
-        .iter_frames(ip, regs, cache, &mut read_stack);
-    let mut first = true;
+    let own = &modules.own;
+    let mut frame = FrameAddress::from_instruction_pointer(ip);
     loop {
-        let address = match frames.next() {
-            Ok(Some(frame)) => frame.address(),
+        let address = frame.address_for_lookup();
+        let cache = &mut caches
+            [(address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - CACHES.ilog2())) as usize];
+        let caller = match modules
+            .unwinder
+            .unwind_frame(frame, &mut regs, cache, &mut read_stack)
+        {
+            Ok(Some(address)) => address,
             Ok(None) => break,
             Err(_) => {
                 into.flags |= TRUNCATED;
                 break;
             }
         };
-        if own.contains(&address) || std::mem::take(&mut first) {
+        let Some(next) = FrameAddress::from_return_address(caller) else {
+            break;
+        };
+        frame = next;
+        if own.contains(&caller) {
             continue;
         }
-        let cell = &mut known[(address as usize ^ (address >> 11) as usize) % KNOWN];
-        if cell.0 != address {
-            *cell = (address, modules.stored(address));
+        let cell = &mut known
+            [(caller.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - KNOWN.ilog2())) as usize];
+        if cell.0 != caller {
+            *cell = (caller, modules.stored(caller));
         }
         if !into.push(cell.1) {
             break;
         }
     }
     if into.len == 0 {
-        fallback(&own, modules, into);
+        fallback(modules, into);
     }
 }
 
 /// framehop knew nothing at all about where we are: ask the system's unwinder.
 #[cold]
-fn fallback(own: &std::ops::Range<u64>, modules: &Modules, into: &mut Stack) {
+fn fallback(modules: &Modules, into: &mut Stack) {
     backtrace::trace(|frame| {
         let address = frame.ip() as u64;
-        own.contains(&address) || into.push(modules.stored(address))
+        modules.own.contains(&address) || into.push(modules.stored(address))
     });
 }
 

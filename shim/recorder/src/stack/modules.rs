@@ -91,7 +91,7 @@ pub fn expect_change() {
 /// Makes a new snapshot if the last look is too long ago and something changed since.
 #[inline]
 pub fn refresh_if_stale() {
-    let now = coarse_ns();
+    let now = crate::clock::coarse_ns();
     let due = NEXT_CHECK.load(Ordering::Relaxed);
     if now >= due
         && NEXT_CHECK
@@ -121,17 +121,6 @@ pub fn take_unreported() -> Vec<cold::Module> {
 pub fn start_over() {
     STATE.renew();
     NEXT_CHECK.store(0, Ordering::Release);
-}
-
-/// Milliseconds are enough here, and the coarse clock is a memory read.
-fn coarse_ns() -> u64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: a valid timespec to write to.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut now) };
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 #[cold]

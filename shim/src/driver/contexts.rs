@@ -1,0 +1,70 @@
+//! Contexts and their ends.
+
+use super::Handle;
+use crate::hook::{Call, driver_hooks};
+use crate::memory::allocation::out;
+use crate::memory::{Real, SUCCESS, context, errors};
+
+/// A context may have appeared in `made`.
+fn create(call: &Call, made: *const usize, device: i32, primary: bool, real: impl Real) -> u32 {
+    let result = real();
+    // SAFETY: the program's out-parameter, read only after success.
+    let handle = if result == SUCCESS {
+        unsafe { out(made) }
+    } else {
+        None
+    };
+    if result != SUCCESS {
+        errors::look_at(result, call.api());
+    }
+    context::created(call, result, handle, device, primary)
+}
+
+driver_hooks! { HOOKS:
+    fn cuInit(flags: u32)
+        = |_call, real| real();
+    fn cuCtxCreate(context: *mut usize, flags: u32, device: i32)
+        = |call, real| create(call, context, device, false, real);
+    fn cuCtxCreate_v2(context: *mut usize, flags: u32, device: i32)
+        = |call, real| create(call, context, device, false, real);
+    fn cuCtxCreate_v3(context: *mut usize, affinity: Handle, count: i32, flags: u32, device: i32)
+        = |call, real| create(call, context, device, false, real);
+    fn cuCtxCreate_v4(context: *mut usize, parameters: Handle, flags: u32, device: i32)
+        = |call, real| create(call, context, device, false, real);
+    fn cuGLCtxCreate(context: *mut usize, flags: u32, device: i32)
+        = |call, real| create(call, context, device, false, real);
+    fn cuGLCtxCreate_v2(context: *mut usize, flags: u32, device: i32)
+        = |call, real| create(call, context, device, false, real);
+    fn cuVDPAUCtxCreate(context: *mut usize, flags: u32, device: i32, vdpau: u32, get_address: Handle)
+        = |call, real| create(call, context, device, false, real);
+    fn cuVDPAUCtxCreate_v2(context: *mut usize, flags: u32, device: i32, vdpau: u32, get_address: Handle)
+        = |call, real| create(call, context, device, false, real);
+    fn cuCtxAttach(context: *mut usize, flags: u32)
+        = |_call, real| real();
+    // The last detach destroys; an allocation of a context that is still used is closed late then,
+    // never early.
+    fn cuCtxDetach(context: Handle)
+        = |_call, real| real();
+    fn cuCtxDestroy(context: Handle)
+        = |call, real| context::destroy(call, context as usize, real);
+    fn cuCtxDestroy_v2(context: Handle)
+        = |call, real| context::destroy(call, context as usize, real);
+    fn cuDevicePrimaryCtxRetain(context: *mut usize, device: i32)
+        = |call, real| create(call, context, device, true, real);
+    fn cuDevicePrimaryCtxRelease(device: i32)
+        = |call, real| context::reset(call, device, true, real);
+    fn cuDevicePrimaryCtxRelease_v2(device: i32)
+        = |call, real| context::reset(call, device, true, real);
+    fn cuDevicePrimaryCtxReset(device: i32)
+        = |call, real| context::reset(call, device, false, real);
+    fn cuDevicePrimaryCtxReset_v2(device: i32)
+        = |call, real| context::reset(call, device, false, real);
+    fn cuCtxSetLimit(limit: u32, value: usize)
+        = |_call, real| real();
+    fn cuGreenCtxCreate(context: *mut usize, resources: Handle, device: i32, flags: u32)
+        = |_call, real| real();
+    fn cuGreenCtxDestroy(context: Handle)
+        = |_call, real| real();
+    fn cuCtxFromGreenCtx(context: *mut usize, green: Handle)
+        = |_call, real| real();
+}

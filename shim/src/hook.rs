@@ -1,0 +1,252 @@
+//! What a hook is: a name, our function of that name, and the real one behind it.
+
+use std::cell::Cell;
+use std::ffi::{CStr, c_void};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, AtomicU16, Ordering};
+use vramtrace_recorder as recorder;
+
+/// One exported function of ours and the real one that it stands before.
+pub struct Hook {
+    name: &'static CStr,
+    wrapper: *const c_void,
+    /// What our function calls: the next one in the chain of preloaded libraries.
+    real: AtomicPtr<c_void>,
+    /// The address that libcuda itself exports: how a resolver's answer is recognised.
+    exported: AtomicPtr<c_void>,
+    /// 1 + its position among all hooks once the trace knows its name; 0 before.
+    named: AtomicU16,
+}
+
+// SAFETY: the raw pointer is the address of a function, which never changes.
+unsafe impl Sync for Hook {}
+
+impl Hook {
+    /// A hook whose real function is not known yet.
+    pub const fn new(name: &'static CStr, wrapper: *const c_void) -> Hook {
+        Hook {
+            name,
+            wrapper,
+            real: AtomicPtr::new(null_mut()),
+            exported: AtomicPtr::new(null_mut()),
+            named: AtomicU16::new(0),
+        }
+    }
+
+    /// Its exported name.
+    pub fn name(&self) -> &'static CStr {
+        self.name
+    }
+
+    /// Our function.
+    pub fn wrapper(&self) -> *mut c_void {
+        self.wrapper.cast_mut()
+    }
+
+    /// The real function, if it is known.
+    #[inline]
+    pub fn known(&self) -> Option<*mut c_void> {
+        let real = self.real.load(Ordering::Acquire);
+        (!real.is_null()).then_some(real)
+    }
+
+    /// Whether this address is the function that we stand before.
+    pub fn stands_before(&self, address: *mut c_void) -> bool {
+        !address.is_null()
+            && (self.exported.load(Ordering::Acquire) == address
+                || self.real.load(Ordering::Acquire) == address)
+    }
+
+    /// Learns the real function; the first one stays.
+    pub fn bind(&self, real: *mut c_void, exported: *mut c_void) {
+        if !exported.is_null() && exported != self.wrapper() {
+            let _ = self.exported.compare_exchange(
+                null_mut(),
+                exported,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            );
+        }
+        if !real.is_null() && real != self.wrapper() {
+            let _ =
+                self.real
+                    .compare_exchange(null_mut(), real, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
+    /// The real function of a driver hook, looked for if it is not known yet.
+    #[inline]
+    pub fn driver_function(&self) -> Option<*mut c_void> {
+        self.known().or_else(|| {
+            crate::link::driver::bind_all();
+            self.known()
+        })
+    }
+
+    /// Number of this API in the trace; its name is written there at its first use.
+    #[inline]
+    pub fn api(&'static self) -> u16 {
+        match self.named.load(Ordering::Relaxed) {
+            0 => self.introduce(),
+            number => number,
+        }
+    }
+
+    #[cold]
+    fn introduce(&'static self) -> u16 {
+        let position = crate::driver_hooks()
+            .chain(crate::runtime_hooks())
+            .position(|hook| std::ptr::eq(hook, self));
+        let number = position.map_or(0, |position| position as u16 + 1);
+        self.named.store(number, Ordering::Relaxed);
+        recorder::cold(&vramtrace_format::cold::Cold::Api(
+            vramtrace_format::cold::Name {
+                id: u32::from(number),
+                text: self.name.to_string_lossy().into_owned(),
+            },
+        ));
+        number
+    }
+
+    /// Forgets what the trace knows: a new trace begins.
+    pub fn forget_introduction(&self) {
+        self.named.store(0, Ordering::Relaxed);
+    }
+}
+
+thread_local! {
+    /// Nesting of this thread: what the program called, and whether we are inside a driver call.
+    static NESTING: Nesting = const { Nesting { outermost: Cell::new(null_mut()), in_driver: Cell::new(false), seen: Cell::new(0) } };
+}
+
+struct Nesting {
+    /// The hook of the outermost API call, or null.
+    outermost: Cell<*mut Hook>,
+    in_driver: Cell<bool>,
+    /// Driver-level calls this thread has made so far; lets a runtime hook notice that none
+    /// came through.
+    seen: Cell<u64>,
+}
+
+/// A call that the program made: tells the label of what happens inside, and that driver calls
+/// inside driver calls (another interposer, the driver itself) are not the program's.
+pub struct Call {
+    outermost: *mut Hook,
+    opened_label: bool,
+    driver: bool,
+}
+
+impl Call {
+    /// The program called a driver function; `None` inside another driver call, or where a
+    /// thread is past keeping state.
+    #[inline]
+    pub fn driver(hook: &'static Hook) -> Option<Call> {
+        NESTING
+            .try_with(|nesting| {
+                if nesting.in_driver.replace(true) {
+                    return None;
+                }
+                nesting.seen.set(nesting.seen.get() + 1);
+                Some(Call::labelled(nesting, hook, true))
+            })
+            .ok()
+            .flatten()
+    }
+
+    /// The program called a runtime function.
+    #[inline]
+    pub fn runtime(hook: &'static Hook) -> Option<Call> {
+        NESTING
+            .try_with(|nesting| Call::labelled(nesting, hook, false))
+            .ok()
+    }
+
+    #[inline]
+    fn labelled(nesting: &Nesting, hook: &'static Hook, driver: bool) -> Call {
+        let label = nesting.outermost.get();
+        let own = std::ptr::from_ref(hook).cast_mut();
+        if label.is_null() {
+            nesting.outermost.set(own);
+        }
+        Call {
+            outermost: if label.is_null() { own } else { label },
+            opened_label: label.is_null(),
+            driver,
+        }
+    }
+
+    /// Number of the outermost API function, for the trace.
+    #[inline]
+    pub fn api(&self) -> u16 {
+        // SAFETY: hooks are statics; the pointer was made from a `&'static Hook`.
+        unsafe { &*self.outermost }.api()
+    }
+
+    /// Driver calls this thread has made so far.
+    pub fn driver_calls_seen() -> u64 {
+        NESTING.try_with(|nesting| nesting.seen.get()).unwrap_or(0)
+    }
+}
+
+impl Drop for Call {
+    #[inline]
+    fn drop(&mut self) {
+        let _ = NESTING.try_with(|nesting| {
+            if self.driver {
+                nesting.in_driver.set(false);
+            }
+            if self.opened_label {
+                nesting.outermost.set(null_mut());
+            }
+        });
+    }
+}
+
+/// CUDA_ERROR_NOT_INITIALIZED (cuda.h): what a driver function says that has no driver.
+pub const NOT_INITIALIZED: u32 = 3;
+
+/// Defines the hooks of one family of the driver API: each an exported function with the ABI of
+/// its namesake, that calls the real one through `real` and may record in between.
+///
+/// `fn NAME(args) = |call, real| expression;` — `call` is the [`Call`], `real()` makes the real
+/// call, the expression is the CUresult that the program gets.
+macro_rules! driver_hooks {
+    ($table:ident: $(fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = |$call:ident, $real:ident| $body:expr;)*) => {
+        /// The hooks of this family.
+        pub static $table: &[&$crate::hook::Hook] = &[$(&slots::$name),*];
+
+        #[allow(non_upper_case_globals)]
+        mod slots {
+            $(pub static $name: $crate::hook::Hook = $crate::hook::Hook::new(
+                // SAFETY: a literal with its NUL appended and none inside.
+                unsafe { std::ffi::CStr::from_bytes_with_nul_unchecked(concat!(stringify!($name), "\0").as_bytes()) },
+                super::$name as *const std::ffi::c_void,
+            );)*
+        }
+
+        $(
+            /// Stands before the driver's function of the same name.
+            ///
+            /// # Safety
+            /// As the real function requires.
+            #[unsafe(no_mangle)]
+            #[allow(non_snake_case)]
+            pub unsafe extern "C" fn $name($($arg: $ty),*) -> u32 {
+                let Some(function) = slots::$name.driver_function() else { return $crate::hook::NOT_INITIALIZED };
+                // SAFETY: `function` is the real function of this name, whose ABI the signature
+                // copies (tests compare it with cudarc's declarations).
+                let function: unsafe extern "C" fn($($ty),*) -> u32 = unsafe { std::mem::transmute(function) };
+                // SAFETY: the arguments are the program's own, passed on unchanged.
+                let $real = || unsafe { function($($arg),*) };
+                match $crate::hook::Call::driver(&slots::$name) {
+                    Some(call) => {
+                        let $call = &call;
+                        $body
+                    }
+                    None => $real(),
+                }
+            }
+        )*
+    };
+}
+pub(crate) use driver_hooks;

@@ -1,0 +1,144 @@
+//! From loading to the end: the trace starts at the first use of GPU memory, and knows when the
+//! process goes down.
+
+use crate::link::dlsym::real_dlsym;
+use crate::memory::{context, own_calls, streams, vmm};
+use std::ffi::{c_int, c_void};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use vramtrace_format::cold::{Cold, Name, Note};
+use vramtrace_recorder as recorder;
+
+/// Starts recording, if it has not started: called after a context creation or an allocation
+/// succeeded, the first sign that this process uses a GPU.
+#[inline]
+pub fn start() -> bool {
+    recorder::is_on() || start_slowly()
+}
+
+#[cold]
+fn start_slowly() -> bool {
+    recorder::start(&|| {
+        quiet_panics();
+        forget_what_the_parent_knew();
+        register_exit();
+        find_interpreter();
+        describe()
+    })
+}
+
+/// Facts for the head of the trace.
+fn describe() -> Vec<Cold> {
+    let mut records = Vec::new();
+    if let Some(version) = own_calls::driver_version() {
+        records.push(Cold::Driver(Name {
+            id: version,
+            text: String::new(),
+        }));
+    }
+    if !FINALIZING.load(Ordering::Relaxed).is_null() {
+        let text = "a Python interpreter runs in this process".into();
+        records.push(Cold::Note(Note {
+            code: "python".into(),
+            text,
+        }));
+    }
+    records
+}
+
+/// A panic of ours is caught and counted; it must not print a line into the program's output.
+fn quiet_panics() {
+    std::panic::set_hook(Box::new(|_| {}));
+}
+
+/// In a forked child everything that was learned about the parent's CUDA state is void. In a
+/// first start there is nothing to forget.
+fn forget_what_the_parent_knew() {
+    context::start_over();
+    streams::start_over();
+    vmm::start_over();
+    crate::memory::pools::start_over();
+    crate::memory::imports::start_over();
+    for hook in crate::driver_hooks().chain(crate::runtime_hooks()) {
+        hook.forget_introduction();
+    }
+}
+
+unsafe extern "C" {
+    fn __cxa_atexit(
+        function: extern "C" fn(*mut c_void),
+        argument: *mut c_void,
+        dso: *mut c_void,
+    ) -> c_int;
+}
+
+/// Registered at the first use of CUDA, so it runs before the exit handlers that were there
+/// earlier: those of global objects, whose frees are teardown.
+fn register_exit() {
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    if !REGISTERED.swap(true, Ordering::Relaxed) {
+        // SAFETY: a function with the expected type; a null dso means "at exit", and this
+        // library is never unloaded.
+        unsafe { __cxa_atexit(exit_began, null_mut(), null_mut()) };
+    }
+}
+
+extern "C" fn exit_began(_: *mut c_void) {
+    if recorder::is_on() {
+        recorder::begin_teardown();
+    }
+}
+
+extern "C" fn exit_ends() {
+    if recorder::is_on() {
+        recorder::finished();
+    }
+}
+
+/// Runs when the loader finishes this library, which is after every library that depends on
+/// nothing of ours: late.
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static AT_THE_END: extern "C" fn() = exit_ends;
+
+/// `Py_IsFinalizing` (3.13) or `_Py_IsFinalizing` (3.7 to 3.12): a read of one word, safe without
+/// the GIL.
+static FINALIZING: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
+
+fn find_interpreter() {
+    let found = [c"Py_IsFinalizing", c"_Py_IsFinalizing"]
+        .iter()
+        .map(|name| real_dlsym(libc::RTLD_DEFAULT, name))
+        .find(|found| !found.is_null());
+    FINALIZING.store(found.unwrap_or(null_mut()), Ordering::Relaxed);
+}
+
+/// When a Python interpreter goes down its module globals die and frees rain: those are teardown.
+#[inline]
+pub fn watch_teardown() {
+    let finalizing = FINALIZING.load(Ordering::Relaxed);
+    if finalizing.is_null() {
+        return;
+    }
+    // SAFETY: the interpreter's function of this name takes nothing and returns an int.
+    let finalizing: extern "C" fn() -> c_int = unsafe { std::mem::transmute(finalizing) };
+    if finalizing() != 0 {
+        FINALIZING.store(null_mut(), Ordering::Relaxed);
+        recorder::begin_teardown();
+    }
+}
+
+/// Marks a point in the trace: an exported C function for programs that want one. NVTX marks do
+/// the same without linking.
+///
+/// # Safety
+/// `text` must be null or a NUL-terminated string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vramtrace_mark(text: *const std::ffi::c_char) {
+    if text.is_null() || !recorder::is_on() {
+        return;
+    }
+    // SAFETY: the caller's contract.
+    let text = unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy();
+    recorder::mark(&text);
+}

@@ -1,0 +1,51 @@
+//! Errors of the driver that mean something for memory.
+
+use super::context;
+use std::sync::atomic::{AtomicU64, Ordering};
+use vramtrace_format::Record;
+use vramtrace_format::record::Op;
+use vramtrace_recorder as recorder;
+
+/// CUDA_ERROR_OUT_OF_MEMORY (cuda.h).
+pub const OUT_OF_MEMORY: u32 = 2;
+/// CUDA_ERROR_DEINITIALIZED: the driver is shutting down, and with it everything.
+pub const DEINITIALIZED: u32 = 4;
+
+/// After such an error the context is lost: every further call fails, frees included (cuda.h:
+/// "the process must be terminated"; seen for 719 on an H100).
+pub const fn is_sticky(error: u32) -> bool {
+    matches!(
+        error,
+        214 | 220 | 226 | 700 | 702 | 710 | 714..=719 | 721 | 722
+    )
+}
+
+/// Contexts already known to be corrupted, by the low 64 ids.
+static CORRUPTED: AtomicU64 = AtomicU64::new(0);
+
+/// Looks at the result of any hooked call; the first sticky error of a context becomes an event.
+#[inline]
+pub fn look_at(result: u32, api: u16) {
+    if result != 0 && is_sticky(result) {
+        corrupted(result, api);
+    }
+}
+
+#[cold]
+fn corrupted(error: u32, api: u16) {
+    if !recorder::is_on() {
+        return;
+    }
+    let (context, device) = context::current();
+    let bit = 1u64 << (context % 64);
+    if CORRUPTED.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+        recorder::event(&Record {
+            op: Op::ContextCorrupted as u8,
+            context,
+            device,
+            aux: u64::from(error),
+            api,
+            ..Record::default()
+        });
+    }
+}

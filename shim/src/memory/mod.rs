@@ -1,0 +1,23 @@
+//! What memory means: the one place that knows what a CUDA call does to what is allocated.
+//!
+//! Hooks come here with a call that they let through; from here the recorder is told. Each file
+//! is one idea of the driver API's memory model.
+
+pub mod allocation;
+pub mod arrays;
+pub mod capture;
+pub mod context;
+pub mod errors;
+pub mod graphs;
+pub mod imports;
+pub mod own_calls;
+pub mod pools;
+pub mod streams;
+pub mod vmm;
+
+/// What a hook's code gets as "the real call".
+pub trait Real: FnOnce() -> u32 {}
+impl<F: FnOnce() -> u32> Real for F {}
+
+/// CUDA_SUCCESS (cuda.h).
+pub const SUCCESS: u32 = 0;
