@@ -250,3 +250,83 @@ macro_rules! driver_hooks {
     };
 }
 pub(crate) use driver_hooks;
+
+/// cudaErrorInitializationError (driver_types.h): what a runtime function says that has no
+/// runtime.
+pub const NO_RUNTIME: u32 = 3;
+
+/// Defines the hooks of one family of the runtime API, as [`driver_hooks`] does for the driver's.
+///
+/// A process can hold several runtimes, and each caller must get its own, so the exported
+/// function notes its return address before anything else; the arguments, also those on the
+/// stack, stay where they are.
+macro_rules! runtime_hooks {
+    ($table:ident: $(fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(= |$call:ident, $real:ident| $body:expr)?;)*) => {
+        /// The hooks of this family.
+        pub static $table: &[&$crate::hook::Hook] = &[$(&slots::$name),*];
+
+        #[allow(non_upper_case_globals)]
+        mod slots {
+            $(pub static $name: $crate::hook::Hook = $crate::hook::Hook::new(
+                // SAFETY: a literal with its NUL appended and none inside.
+                unsafe { std::ffi::CStr::from_bytes_with_nul_unchecked(concat!(stringify!($name), "\0").as_bytes()) },
+                super::$name as *const std::ffi::c_void,
+            );)*
+        }
+
+        $(
+            /// Stands before the runtime's function of the same name.
+            ///
+            /// # Safety
+            /// As the real function requires.
+            #[cfg(target_arch = "x86_64")]
+            #[unsafe(no_mangle)]
+            #[unsafe(naked)]
+            #[allow(non_snake_case)]
+            pub unsafe extern "C" fn $name($($arg: $ty),*) -> u32 {
+                core::arch::naked_asm!(
+                    "push rdi", "push rsi", "push rdx", "push rcx", "push r8", "push r9", "sub rsp, 8",
+                    "mov rdi, [rsp + 56]",
+                    "call {note}",
+                    "add rsp, 8", "pop r9", "pop r8", "pop rcx", "pop rdx", "pop rsi", "pop rdi",
+                    "jmp {inner}",
+                    note = sym $crate::link::runtime::note_caller,
+                    inner = sym inner::$name,
+                )
+            }
+        )*
+
+        #[allow(non_snake_case)]
+        mod inner {
+            #[allow(unused_imports)]
+            use super::*;
+            $(
+                pub unsafe extern "C" fn $name($($arg: $ty),*) -> u32 {
+                    let caller = $crate::link::runtime::noted_caller();
+                    let Some(function) = $crate::link::runtime::real_for(&slots::$name, caller) else {
+                        return $crate::hook::NO_RUNTIME;
+                    };
+                    // SAFETY: `function` is the real function of this name, whose ABI the
+                    // signature copies (tests compare it with the headers').
+                    let function: unsafe extern "C" fn($($ty),*) -> u32 = unsafe { std::mem::transmute(function) };
+                    // SAFETY: the arguments are the program's own, passed on unchanged.
+                    let real = || unsafe { function($($arg),*) };
+                    match $crate::hook::Call::runtime(&slots::$name) {
+                        Some(call) => $crate::hook::runtime_hooks!(@body call, real $(, $call, $real, $body)?),
+                        None => real(),
+                    }
+                }
+            )*
+        }
+    };
+    (@body $call:ident, $real:ident) => {{
+        let _label = $call;
+        $real()
+    }};
+    (@body $made:ident, $made_real:ident, $call:ident, $real:ident, $body:expr) => {{
+        let $call = &$made;
+        let $real = $made_real;
+        $body
+    }};
+}
+pub(crate) use runtime_hooks;

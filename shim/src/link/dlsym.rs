@@ -209,20 +209,25 @@ fn substitute(hook: &'static crate::hook::Hook, found: *mut c_void) -> *mut c_vo
     }
 }
 
+type Dlclose = unsafe extern "C" fn(*mut c_void) -> c_int;
+
+/// The real `dlclose`.
+pub fn real_dlclose(handle: *mut c_void) -> c_int {
+    let next = next_dlclose();
+    if next.is_null() {
+        return -1;
+    }
+    // SAFETY: the next dlclose has dlclose's type; the handle is the caller's own.
+    unsafe { std::mem::transmute::<*mut c_void, Dlclose>(next)(handle) }
+}
+
 /// `dlclose`: a module may go away, so stacks look anew.
 ///
 /// # Safety
 /// As dlclose(3).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dlclose(handle: *mut c_void) -> c_int {
-    let next = next_dlclose();
-    if next.is_null() {
-        return -1;
-    }
-    // SAFETY: the next dlclose has dlclose's type, and the handle is the caller's own.
-    let result = unsafe {
-        std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void) -> c_int>(next)(handle)
-    };
+    let result = real_dlclose(handle);
     vramtrace_recorder::stack::modules::expect_change();
     runtime::forget_callers();
     result

@@ -5,7 +5,7 @@
 //! which is decided by the caller's own module: its handle, then its dependencies, as the
 //! loader itself searches for a library opened on its own.
 
-use super::dlsym::real_dlsym;
+use super::dlsym::{real_dlclose, real_dlsym};
 use crate::hook::Hook;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ops::Range;
@@ -116,8 +116,8 @@ impl Module {
             return null_mut();
         }
         let found = real_dlsym(handle, name);
-        // SAFETY: gives back the reference just taken; the caller's code keeps its module.
-        unsafe { libc::dlclose(handle) };
+        // Gives back the reference just taken; the caller's code keeps its module.
+        real_dlclose(handle);
         found
     }
 }
@@ -187,4 +187,19 @@ fn any_runtime() -> Option<Module> {
 
 fn runtimes_loaded() -> usize {
     search(0).runtimes
+}
+
+thread_local! {
+    /// Where the runtime hook that is being entered returns to.
+    static CALLER: std::cell::Cell<*mut c_void> = const { std::cell::Cell::new(null_mut()) };
+}
+
+/// Keeps a runtime hook's return address until its body asks for it.
+pub extern "C" fn note_caller(return_address: *mut c_void) {
+    let _ = CALLER.try_with(|caller| caller.set(return_address));
+}
+
+/// The return address noted last by this thread.
+pub fn noted_caller() -> *mut c_void {
+    CALLER.try_with(std::cell::Cell::get).unwrap_or(null_mut())
 }

@@ -102,12 +102,7 @@ impl Shape {
         })
     }
 
-    /// Bytes of its elements; 0 where it holds nothing yet.
-    pub fn bytes(&self) -> u64 {
-        self.bytes_of_level(0)
-    }
-
-    /// Bytes of `levels` mipmap levels.
+    /// Bytes of its elements, over so many mipmap levels; 0 where it holds nothing yet.
     pub fn bytes_of_levels(&self, levels: u32) -> u64 {
         (0..levels.clamp(1, 32))
             .map(|level| self.bytes_of_level(level))
@@ -216,15 +211,15 @@ mod tests {
             channels: 1,
             ..Shape::default()
         };
-        assert_eq!(float.bytes(), 16_384);
-        assert_eq!(Shape { height: 0, ..float }.bytes(), 256, "one-dimensional");
+        assert_eq!(float.bytes_of_levels(1), 16_384);
+        assert_eq!(Shape { height: 0, ..float }.bytes_of_levels(1), 256, "one-dimensional");
         assert_eq!(
             Shape {
                 depth: 6,
                 flags: CUBEMAP,
                 ..float
             }
-            .bytes(),
+            .bytes_of_levels(1),
             6 * 16_384
         );
         assert_eq!(
@@ -232,7 +227,7 @@ mod tests {
                 flags: SPARSE,
                 ..float
             }
-            .bytes(),
+            .bytes_of_levels(1),
             0
         );
         assert_eq!(float.bytes_of_levels(3), 16_384 + 4_096 + 1_024);
@@ -252,7 +247,7 @@ mod tests {
                 channels: 4,
                 ..float
             }
-            .bytes(),
+            .bytes_of_levels(1),
             64 * 64 / 2,
             "BC1"
         );
@@ -262,7 +257,7 @@ mod tests {
                 height: u64::MAX,
                 ..float
             }
-            .bytes(),
+            .bytes_of_levels(1),
             u64::MAX
         );
     }
