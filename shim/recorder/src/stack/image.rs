@@ -98,6 +98,11 @@ impl Loaded {
         }
     }
 
+    /// Whether it is the program itself.
+    pub fn is_program(&self) -> bool {
+        self.name_len == 0
+    }
+
     fn segments(&self, kind: u32) -> impl Iterator<Item = &Segment> {
         self.segments[..self.segment_count]
             .iter()

@@ -7,9 +7,13 @@
 
 mod bounds;
 mod image;
+
+pub use image::SectionBytes;
 pub mod modules;
 
-use framehop::{CacheNative, FrameAddress, MustNotAllocateDuringUnwind, Unwinder, UnwindRegsNative};
+use framehop::{
+    CacheNative, FrameAddress, MustNotAllocateDuringUnwind, UnwindRegsNative, Unwinder,
+};
 use modules::Modules;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -68,7 +72,7 @@ struct Walker {
     /// framehop keeps a rule per address in a direct-mapped table of 509; frames of one stack that
     /// share a slot evict each other on every walk, at some 200 ns a miss. Several tables, chosen
     /// by address, make that rare.
-    caches: Box<[CacheNative<MustNotAllocateDuringUnwind>; CACHES]>,
+    caches: Box<Caches>,
     modules: Arc<Modules>,
     /// What return addresses mean, direct-mapped: address and stored frame.
     known: Box<[(u64, u64); KNOWN]>,
@@ -95,11 +99,17 @@ pub fn capture(into: &mut Stack) -> bool {
     modules::has_unreported()
 }
 
+type Caches = [CacheNative<MustNotAllocateDuringUnwind>; CACHES];
+
+fn fresh_caches() -> Box<Caches> {
+    Box::new(std::array::from_fn(|_| CacheNative::new_in()))
+}
+
 fn take(home: usize) -> Box<Walker> {
     let found = WALKERS[home].swap(std::ptr::null_mut(), Ordering::Acquire);
     if found.is_null() {
         return Box::new(Walker {
-            caches: Box::new(std::array::from_fn(|_| CacheNative::new_in())),
+            caches: fresh_caches(),
             modules: modules::current(),
             known: Box::new([(0, 0); KNOWN]),
         });
@@ -191,18 +201,25 @@ fn walk(walker: &mut Walker, into: &mut Stack) {
             break;
         }
     }
-    if into.len == 0 {
+    // framehop knows the common rules and guesses by frame pointer at the rest; where the guess
+    // led nowhere the system's unwinder, ten times slower, may know. Not on a stack whose end
+    // nobody knows: that one reads without bounds.
+    if into.flags & TRUNCATED != 0 && into.len < MAX_FRAMES && low != u64::MAX {
         fallback(modules, into);
     }
 }
 
-/// framehop knew nothing at all about where we are: ask the system's unwinder.
+/// Asks the system's unwinder for the whole stack, and takes its answer if it is longer.
 #[cold]
 fn fallback(modules: &Modules, into: &mut Stack) {
+    let mut whole = Stack::new();
     backtrace::trace(|frame| {
         let address = frame.ip() as u64;
-        modules.own.contains(&address) || into.push(modules.stored(address))
+        modules.own.contains(&address) || whole.push(modules.stored(address))
     });
+    if whole.len > into.len {
+        *into = whole;
+    }
 }
 
 impl Walker {
@@ -210,6 +227,9 @@ impl Walker {
     fn update(&mut self) {
         self.modules = modules::current();
         self.known.fill((0, 0));
+        // framehop tells old rules from new ones by a 16-bit count of module changes, which a
+        // long-lived process wraps.
+        self.caches = fresh_caches();
     }
 }
 

@@ -178,7 +178,8 @@ impl Modules {
             if range.is_empty() {
                 continue;
             }
-            if range.contains(&here) {
+            // In a benchmark or test this code is part of the program, whose frames are wanted.
+            if range.contains(&here) && !object.is_program() {
                 own = range.clone();
             }
             let path = object.path().to_string_lossy().into_owned();
