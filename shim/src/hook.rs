@@ -1,19 +1,22 @@
 //! What a hook is: a name, our function of that name, and the real one behind it.
 
+use once_cell::race::OnceNonZeroUsize;
 use std::cell::Cell;
 use std::ffi::{CStr, c_void};
+use std::num::NonZeroUsize;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicPtr, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use vramtrace_recorder as recorder;
 
 /// One exported function of ours and the real one that it stands before.
 pub struct Hook {
     name: &'static CStr,
     wrapper: *const c_void,
-    /// What our function calls: the next one in the chain of preloaded libraries.
-    real: AtomicPtr<c_void>,
+    /// What our function calls: the next one in the chain of preloaded libraries. Both cells
+    /// never block: a look-up that comes back here through our own `dlsym` cannot deadlock.
+    real: OnceNonZeroUsize,
     /// The address that libcuda itself exports: how a resolver's answer is recognised.
-    exported: AtomicPtr<c_void>,
+    exported: OnceNonZeroUsize,
     /// 1 + its position among all hooks once the trace knows its name; 0 before.
     named: AtomicU16,
 }
@@ -27,8 +30,8 @@ impl Hook {
         Hook {
             name,
             wrapper,
-            real: AtomicPtr::new(null_mut()),
-            exported: AtomicPtr::new(null_mut()),
+            real: OnceNonZeroUsize::new(),
+            exported: OnceNonZeroUsize::new(),
             named: AtomicU16::new(0),
         }
     }
@@ -46,31 +49,23 @@ impl Hook {
     /// The real function, if it is known.
     #[inline]
     pub fn known(&self) -> Option<*mut c_void> {
-        let real = self.real.load(Ordering::Acquire);
-        (!real.is_null()).then_some(real)
+        self.real.get().map(|real| real.get() as *mut c_void)
     }
 
     /// Whether this address is the function that we stand before.
     pub fn stands_before(&self, address: *mut c_void) -> bool {
-        !address.is_null()
-            && (self.exported.load(Ordering::Acquire) == address
-                || self.real.load(Ordering::Acquire) == address)
+        let address = NonZeroUsize::new(address as usize);
+        address.is_some() && (self.exported.get() == address || self.real.get() == address)
     }
 
     /// Learns the real function; the first one stays.
     pub fn bind(&self, real: *mut c_void, exported: *mut c_void) {
-        if !exported.is_null() && exported != self.wrapper() {
-            let _ = self.exported.compare_exchange(
-                null_mut(),
-                exported,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            );
-        }
-        if !real.is_null() && real != self.wrapper() {
-            let _ =
-                self.real
-                    .compare_exchange(null_mut(), real, Ordering::AcqRel, Ordering::Relaxed);
+        for (cell, address) in [(&self.exported, exported), (&self.real, real)] {
+            if let Some(address) =
+                NonZeroUsize::new(address as usize).filter(|_| address != self.wrapper())
+            {
+                let _ = cell.set(address);
+            }
         }
     }
 

@@ -25,9 +25,12 @@ static LEDGER: Renewable<Option<Ledger>> = Renewable::new();
 static SETTINGS: Renewable<Option<Settings>> = Renewable::new();
 /// Whether native stacks are taken; decided once, at the start.
 static NATIVE_STACKS: AtomicBool = AtomicBool::new(false);
-/// Calls that could not be recorded because the lock was out of reach or none was there yet.
-static UNRECORDED: AtomicU64 = AtomicU64::new(0);
+/// Events that found the lane full, by lane of the trace; written to the trace when that can be
+/// had again.
+static LOST: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 static PANICS: AtomicU64 = AtomicU64::new(0);
+/// Something above is not in the trace yet.
+static TROUBLE: AtomicBool = AtomicBool::new(false);
 /// Threads whose name the trace knows, as a small set of thread ids that forgets by collision.
 static NAMED: [AtomicU64; 256] = [const { AtomicU64::new(0) }; 256];
 
@@ -193,6 +196,9 @@ fn with<R>(act: impl FnOnce(&mut Ledger) -> R) -> Option<R> {
     if !LANE.is_empty() {
         drain(ledger);
     }
+    if TROUBLE.load(Ordering::Relaxed) {
+        admit(ledger);
+    }
     Some(act(ledger))
 }
 
@@ -234,14 +240,20 @@ fn drain(ledger: &mut Ledger) {
 #[cold]
 fn leave(request: Request, lane: usize) {
     if !LANE.push(request) {
-        if let Some(mut guard) = LEDGER.lock() {
-            if let Some(ledger) = guard.as_mut() {
-                ledger.control().events_lost[lane] += 1;
-                return;
-            }
-        }
-        UNRECORDED.fetch_add(1, Ordering::Relaxed);
+        LOST[lane].fetch_add(1, Ordering::Relaxed);
+        TROUBLE.store(true, Ordering::Release);
     }
+}
+
+/// Writes to the trace what went wrong while it could not be had.
+#[cold]
+fn admit(ledger: &mut Ledger) {
+    TROUBLE.store(false, Ordering::Release);
+    let control = ledger.control();
+    for (lost, total) in LOST.iter().zip(&mut control.events_lost) {
+        *total += lost.swap(0, Ordering::Relaxed);
+    }
+    control.panics += PANICS.swap(0, Ordering::Relaxed);
 }
 
 fn unmatched(ledger: &mut Ledger, space: Space, key: u64, api: u16, thread: u32) {
@@ -264,6 +276,7 @@ fn guarded<R>(act: impl FnOnce() -> R) -> Option<R> {
         Ok(value) => Some(value),
         Err(_) => {
             PANICS.fetch_add(1, Ordering::Relaxed);
+            TROUBLE.store(true, Ordering::Release);
             None
         }
     }
@@ -540,10 +553,7 @@ pub fn begin_teardown() {
 pub fn finished() {
     guarded(|| {
         with(|ledger| {
-            let control = ledger.control();
-            control.clean_exit = 1;
-            control.calls_unrecorded = UNRECORDED.load(Ordering::Relaxed);
-            control.panics = PANICS.load(Ordering::Relaxed);
+            ledger.control().clean_exit = 1;
         })
     });
 }

@@ -8,25 +8,21 @@
 //! by who the caller is.
 
 use super::{driver, elf, runtime};
+use once_cell::race::OnceNonZeroUsize;
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::num::NonZeroUsize;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 type Dlsym = unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void;
 type Dlvsym = unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char) -> *mut c_void;
 
-static NEXT_DLSYM: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
-static NEXT_DLVSYM: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
-static NEXT_DLCLOSE: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
+static NEXT_DLSYM: OnceNonZeroUsize = OnceNonZeroUsize::new();
+static NEXT_DLVSYM: OnceNonZeroUsize = OnceNonZeroUsize::new();
+static NEXT_DLCLOSE: OnceNonZeroUsize = OnceNonZeroUsize::new();
 
-fn found(cell: &AtomicPtr<c_void>, find: impl FnOnce() -> *mut c_void) -> *mut c_void {
-    let known = cell.load(Ordering::Relaxed);
-    if !known.is_null() {
-        return known;
-    }
-    let address = find();
-    cell.store(address, Ordering::Relaxed);
-    address
+fn found(cell: &OnceNonZeroUsize, find: impl FnOnce() -> *mut c_void) -> *mut c_void {
+    let found = cell.get_or_try_init(|| NonZeroUsize::new(find() as usize).ok_or(()));
+    found.map_or(null_mut(), |address| address.get() as *mut c_void)
 }
 
 /// The next `dlsym` after ours: another preloaded library's, else the C library's. Its symbol

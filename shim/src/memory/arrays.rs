@@ -212,7 +212,11 @@ mod tests {
             ..Shape::default()
         };
         assert_eq!(float.bytes_of_levels(1), 16_384);
-        assert_eq!(Shape { height: 0, ..float }.bytes_of_levels(1), 256, "one-dimensional");
+        assert_eq!(
+            Shape { height: 0, ..float }.bytes_of_levels(1),
+            256,
+            "one-dimensional"
+        );
         assert_eq!(
             Shape {
                 depth: 6,

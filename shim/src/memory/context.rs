@@ -215,10 +215,10 @@ pub fn reset(call: &Call, device: i32, only_if_last: bool, real: impl super::Rea
         Op::ContextGone,
         known,
         call.api(),
-        if gone {
-            result
+        if result == SUCCESS && !gone {
+            NOT_THE_LAST
         } else {
-            result.max(NOT_THE_LAST)
+            result
         },
     ));
     result

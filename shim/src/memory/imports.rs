@@ -25,7 +25,8 @@ pub fn open_ipc(call: &Call, address: *const u64, real: impl Real) -> u32 {
             *count == 1
         });
         if first {
-            import(call, Space::Import, address, 0, 0);
+            let size = super::own_calls::size_of_allocation(address).unwrap_or(0);
+            import(call, Space::Import, address, size, 0);
         }
     }
     result

@@ -8,9 +8,10 @@
 
 use super::capture;
 use crate::link::driver;
+use once_cell::race::OnceNonZeroUsize;
 use std::ffi::{CStr, c_char, c_void};
+use std::num::NonZeroUsize;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// When a function may be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub enum When {
 pub struct Own {
     name: &'static CStr,
     when: When,
-    address: AtomicPtr<c_void>,
+    address: OnceNonZeroUsize,
 }
 
 impl Own {
@@ -33,17 +34,16 @@ impl Own {
         Own {
             name,
             when,
-            address: AtomicPtr::new(null_mut()),
+            address: OnceNonZeroUsize::new(),
         }
     }
 
     fn address(&self) -> Option<*mut c_void> {
-        let mut address = self.address.load(Ordering::Relaxed);
-        if address.is_null() {
-            address = driver::function(self.name);
-            self.address.store(address, Ordering::Relaxed);
-        }
-        (!address.is_null()).then_some(address)
+        let find = || NonZeroUsize::new(driver::function(self.name) as usize).ok_or(());
+        self.address
+            .get_or_try_init(find)
+            .ok()
+            .map(|address| address.get() as *mut c_void)
     }
 
     /// Makes the call if it may be made now and the driver has the function.
@@ -119,6 +119,7 @@ own! {
     OutsideCaptures cuGraphMemAllocNodeGetParams(node: usize, params: *mut [u64; 16]);
     OutsideCaptures cuGraphMemFreeNodeGetParams(node: usize, address: *mut u64);
     OutsideCaptures cuGraphChildGraphNodeGetGraph(node: usize, graph: *mut usize);
+    OutsideCaptures cuMemGetAddressRange_v2(base: *mut u64, size: *mut usize, address: u64);
     OutsideCaptures cuArrayGetMemoryRequirements(requirements: *mut [u64; 4], array: usize, device: i32);
 }
 
@@ -260,6 +261,13 @@ pub fn graph_pool_reserve(device: u8) -> Option<u64> {
         &mut reserved,
     ))?;
     Some(reserved)
+}
+
+/// Bytes of the allocation that an address belongs to.
+pub fn size_of_allocation(address: u64) -> Option<u64> {
+    let (mut base, mut size) = (0, 0);
+    ok(cuMemGetAddressRange_v2(&mut base, &mut size, address))?;
+    Some(size as u64)
 }
 
 /// Bytes that an array really needs.

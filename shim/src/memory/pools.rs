@@ -303,7 +303,7 @@ pub fn import_pointer(call: &Call, address: *const u64, pool: usize, real: impl 
             kind: Kind::Import,
             space: Space::Device,
             key: address,
-            size: 0,
+            size: own_calls::size_of_allocation(address).unwrap_or(0),
             aux: id,
         };
         allocation::record(call, &new, context, pool_device);
