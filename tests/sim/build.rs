@@ -1,6 +1,9 @@
-//! Gives the simulated driver the name that every CUDA program asks the loader for.
+//! Gives the simulated driver the name that every CUDA program asks the loader for, and keeps its
+//! export list to the driver's functions.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libcuda.so.1");
+    // The bounds of the symbol section (see src/gate.rs) are for the library itself.
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-z,start-stop-visibility=hidden");
 }

@@ -65,9 +65,13 @@ pub fn get() -> &'static Config {
 }
 
 fn read() -> Config {
-    let memory = var("VRAMTRACE_SIM_MEMORY", parse_bytes).unwrap_or(DEFAULT_MEMORY).max(32 * MIB);
+    let memory = var("VRAMTRACE_SIM_MEMORY", parse_bytes)
+        .unwrap_or(DEFAULT_MEMORY)
+        .max(32 * MIB);
     Config {
-        devices: var("VRAMTRACE_SIM_DEVICES", |t| t.parse().ok()).unwrap_or(1).min(16),
+        devices: var("VRAMTRACE_SIM_DEVICES", |t| t.parse().ok())
+            .unwrap_or(1)
+            .min(16),
         // Whole 2 MiB pages, as a device has.
         memory: memory & !(2 * MIB - 1),
         context_bytes: var("VRAMTRACE_SIM_CONTEXT", parse_bytes)
@@ -105,7 +109,10 @@ fn parse_bytes(text: &str) -> Option<u64> {
 /// Rules separated by commas; each `name[:option]…` with the options `N`, `every=N`, `from=N`,
 /// `code=C`. Without an option the first call fails; without a code it is out of memory.
 fn parse_failures(text: &str) -> Option<Vec<Failure>> {
-    text.split(',').filter(|rule| !rule.trim().is_empty()).map(parse_failure).collect()
+    text.split(',')
+        .filter(|rule| !rule.trim().is_empty())
+        .map(parse_failure)
+        .collect()
 }
 
 fn parse_failure(rule: &str) -> Option<Failure> {
@@ -123,6 +130,14 @@ fn parse_failure(rule: &str) -> Option<Failure> {
         }
     }
     // A rule that names only a code means "always": that is what one writes it for.
-    let default = if code == 2 { When::Nth(1) } else { When::From(1) };
-    Some(Failure { name, when: when.unwrap_or(default), code })
+    let default = if code == 2 {
+        When::Nth(1)
+    } else {
+        When::From(1)
+    };
+    Some(Failure {
+        name,
+        when: when.unwrap_or(default),
+        code,
+    })
 }

@@ -15,13 +15,25 @@ use std::ffi::{CStr, c_char, c_void};
 
 /// A place that the caller gave us to write one value to.
 #[repr(transparent)]
-#[derive(Clone, Copy)]
 pub struct Out<T>(*mut T);
+
+// By hand: a derive would ask for `T: Copy`, and the pointer is what is copied.
+impl<T> Clone for Out<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Out<T> {}
 
 impl<T> Out<T> {
     /// Whether the caller passed NULL, i.e. is not interested (where that is legal).
     pub fn is_null(self) -> bool {
         self.0.is_null()
+    }
+
+    /// An out-parameter that an older variant of a function does not have.
+    pub fn none() -> Self {
+        Out(std::ptr::null_mut())
     }
 
     /// Writes the value; NULL is an error.
@@ -42,7 +54,11 @@ impl<T> Out<T> {
 
     /// The error that a NULL out-parameter is; for calls that must check before they act.
     pub fn check(self) -> R {
-        if self.0.is_null() { Err(INVALID_VALUE) } else { Ok(()) }
+        if self.0.is_null() {
+            Err(INVALID_VALUE)
+        } else {
+            Ok(())
+        }
     }
 
     /// Reads an in-out parameter.
@@ -85,7 +101,9 @@ impl<T> Out<T> {
 impl Out<c_char> {
     /// Writes a NUL-terminated string into a buffer of `len` bytes, cut to fit.
     pub fn text(self, s: &str, len: i32) -> R {
-        let Ok(len) = usize::try_from(len) else { return Err(INVALID_VALUE) };
+        let Ok(len) = usize::try_from(len) else {
+            return Err(INVALID_VALUE);
+        };
         if len == 0 {
             return Err(INVALID_VALUE);
         }
@@ -131,22 +149,14 @@ impl<T: Copy> Items<T> {
             return Err(INVALID_VALUE);
         }
         // SAFETY: non-null, and the caller said that `n` elements are there.
-        Ok((0..n).map(|i| unsafe { self.0.add(i).read_unaligned() }).collect())
+        Ok((0..n)
+            .map(|i| unsafe { self.0.add(i).read_unaligned() })
+            .collect())
     }
 
     /// Whether the caller passed NULL.
     pub fn is_null(self) -> bool {
         self.0.is_null()
-    }
-
-    /// The address, for what is only passed through.
-    pub fn addr(self) -> u64 {
-        self.0 as u64
-    }
-
-    /// Rebuilds the array argument from an address that came inside a struct.
-    pub fn from_addr(addr: u64) -> Self {
-        Items(addr as *const T)
     }
 }
 

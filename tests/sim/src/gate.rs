@@ -35,11 +35,42 @@ pub const WORK: Rules = CONTEXT | HEALTHY;
 pub const MEMORY: Rules = WORK | UNSAFE;
 
 /// One exported function.
+///
+/// All of them lie side by side in a section of their own, so that the resolver can list them
+/// without a table that somebody must keep in step. The resolver must not use `dlsym` for that: a
+/// preloaded tracer would answer with its wrappers.
+#[repr(C)]
 pub struct Symbol {
     pub name: &'static str,
+    pub address: Address,
     pub rules: Rules,
     /// Per-thread default stream: handle 0 means the calling thread's own stream.
     pub ptds: bool,
+}
+
+/// A function's address.
+pub struct Address(pub *const ());
+
+// SAFETY: the address of a function; nothing is ever read through it.
+unsafe impl Sync for Address {}
+
+/// All exported functions.
+pub fn symbols() -> &'static [Symbol] {
+    unsafe extern "C" {
+        // Only their addresses mean something.
+        #[link_name = "__start_cu_symbols"]
+        static START: u8;
+        #[link_name = "__stop_cu_symbols"]
+        static STOP: u8;
+    }
+    let (start, stop) = (
+        (&raw const START).cast::<Symbol>(),
+        (&raw const STOP).cast::<Symbol>(),
+    );
+    // SAFETY: the linker defines both symbols as the bounds of section `cu_symbols`, into which
+    // `driver!` puts `Symbol`s and nothing else puts anything. Their size is a multiple of their
+    // alignment, so that they are contiguous.
+    unsafe { std::slice::from_raw_parts(start, stop.offset_from_unsigned(start)) }
 }
 
 /// The calls so far that matched each rule of `VRAMTRACE_SIM_FAIL` (the first 64 rules).
@@ -68,7 +99,8 @@ impl Deref for Call {
     fn deref(&self) -> &State {
         match &self.guard {
             Some(guard) => guard,
-            // `unlocked` puts the guard back before it returns, also when the closure unwinds.
+            // Only `unlocked` takes the guard away, and puts it back before the body goes on; a
+            // closure that unwinds takes the whole call with it.
             None => unreachable!("the state is only used while it is locked"),
         }
     }
@@ -116,7 +148,11 @@ pub fn enter(symbol: &'static Symbol, body: impl FnOnce(&mut Call) -> R) -> u32 
 
 #[inline]
 fn run(symbol: &'static Symbol, body: impl FnOnce(&mut Call) -> R) -> R {
-    let mut call = Call { guard: Some(lock()), ctx: thread::current(), ptds: symbol.ptds };
+    let mut call = Call {
+        guard: Some(lock()),
+        ctx: thread::current(),
+        ptds: symbol.ptds,
+    };
     let rules = symbol.rules;
     if rules & INIT != 0 && !call.initialised {
         return Err(NOT_INITIALIZED);
@@ -136,7 +172,22 @@ fn run(symbol: &'static Symbol, body: impl FnOnce(&mut Call) -> R) -> R {
     if rules & UNSAFE != 0 && !call.captures.is_empty() {
         call.captures.unsafe_call()?;
     }
-    body(&mut call)
+    let result = body(&mut call);
+    if !call.graphs.due.is_empty() {
+        run_destructors(&mut call);
+    }
+    result
+}
+
+/// Calls destructors of user objects whose last reference went, without the lock.
+#[cold]
+fn run_destructors(call: &mut Call) {
+    for (destroy, data) in std::mem::take(&mut call.graphs.due) {
+        if let Some(destroy) = destroy {
+            // SAFETY: cuUserObjectCreate's contract: called once with the object's pointer.
+            call.unlocked(|| unsafe { destroy(data as *mut std::ffi::c_void) });
+        }
+    }
 }
 
 #[cold]
@@ -215,26 +266,48 @@ fn first_call(config: &config::Config) {
 macro_rules! driver {
     () => {};
     (
-        $(#[$doc:meta])*
-        [$rules:expr] fn $name:ident $(+ $ptds:ident)? ($($arg:ident : $ty:ty),* $(,)?) |$call:ident| $body:block
-        $($rest:tt)*
+        @one $ptds:literal, $(#[$doc:meta])* [$rules:expr] $name:ident
+        ($($arg:ident : $ty:ty),*) $call:ident $body:block
     ) => {
         $(#[$doc])*
         #[unsafe(no_mangle)]
         pub extern "C" fn $name($($arg: $ty),*) -> u32 {
-            static SYMBOL: $crate::gate::Symbol =
-                $crate::gate::Symbol { name: stringify!($name), rules: $rules, ptds: false };
-            $crate::gate::enter(&SYMBOL, move |$call: &mut $crate::gate::Call| -> $crate::abi::error::R { $body })
+            #[used]
+            #[unsafe(link_section = "cu_symbols")]
+            static SYMBOL: $crate::gate::Symbol = $crate::gate::Symbol {
+                name: stringify!($name),
+                address: $crate::gate::Address($name as *const ()),
+                rules: $rules,
+                ptds: $ptds,
+            };
+            $crate::gate::enter(
+                &SYMBOL,
+                move |$call: &mut $crate::gate::Call| -> $crate::abi::error::R { $body },
+            )
         }
-        $(
-            /// The same, where stream 0 is the calling thread's default stream.
-            #[unsafe(no_mangle)]
-            pub extern "C" fn $ptds($($arg: $ty),*) -> u32 {
-                static SYMBOL: $crate::gate::Symbol =
-                    $crate::gate::Symbol { name: stringify!($ptds), rules: $rules, ptds: true };
-                $crate::gate::enter(&SYMBOL, move |$call: &mut $crate::gate::Call| -> $crate::abi::error::R { $body })
-            }
-        )?
+    };
+    (
+        $(#[$doc:meta])*
+        [$rules:expr] fn $name:ident + $ptds:ident ($($arg:ident : $ty:ty),* $(,)?)
+        |$call:ident| $body:block
+        $($rest:tt)*
+    ) => {
+        $crate::gate::driver! {
+            @one false, $(#[$doc])* [$rules] $name ($($arg: $ty),*) $call $body
+        }
+        $crate::gate::driver! {
+            @one true, $(#[$doc])* [$rules] $ptds ($($arg: $ty),*) $call $body
+        }
+        $crate::gate::driver! { $($rest)* }
+    };
+    (
+        $(#[$doc:meta])*
+        [$rules:expr] fn $name:ident ($($arg:ident : $ty:ty),* $(,)?) |$call:ident| $body:block
+        $($rest:tt)*
+    ) => {
+        $crate::gate::driver! {
+            @one false, $(#[$doc])* [$rules] $name ($($arg: $ty),*) $call $body
+        }
         $crate::gate::driver! { $($rest)* }
     };
 }

@@ -18,7 +18,11 @@ thread_local! {
 /// The context on top of the stack, 0 for none.
 pub fn current() -> u64 {
     let len = LEN.get();
-    if len == 0 { 0 } else { STACK.with(|s| s[len - 1].get()) }
+    if len == 0 {
+        0
+    } else {
+        STACK.with(|s| s[len - 1].get())
+    }
 }
 
 /// Pushes a context; false when the stack is full.

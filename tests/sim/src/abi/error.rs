@@ -12,7 +12,6 @@ pub const OUT_OF_MEMORY: Error = Error(2);
 pub const NOT_INITIALIZED: Error = Error(3);
 pub const DEINITIALIZED: Error = Error(4);
 pub const INVALID_DEVICE: Error = Error(101);
-pub const INVALID_IMAGE: Error = Error(200);
 pub const INVALID_CONTEXT: Error = Error(201);
 pub const FILE_NOT_FOUND: Error = Error(301);
 pub const OPERATING_SYSTEM: Error = Error(304);
@@ -28,7 +27,6 @@ pub const CONTEXT_IS_DESTROYED: Error = Error(709);
 pub const HOST_MEMORY_ALREADY_REGISTERED: Error = Error(712);
 pub const HOST_MEMORY_NOT_REGISTERED: Error = Error(713);
 pub const LAUNCH_FAILED: Error = Error(719);
-pub const NOT_PERMITTED: Error = Error(800);
 pub const NOT_SUPPORTED: Error = Error(801);
 pub const STREAM_CAPTURE_UNSUPPORTED: Error = Error(900);
 pub const STREAM_CAPTURE_INVALIDATED: Error = Error(901);
@@ -150,7 +148,10 @@ const NAMES: &[(u32, &str)] = &[
 
 /// The NUL-terminated name of a code.
 pub fn name(code: u32) -> Option<&'static str> {
-    NAMES.binary_search_by_key(&code, |&(c, _)| c).ok().map(|i| NAMES[i].1)
+    NAMES
+        .binary_search_by_key(&code, |&(c, _)| c)
+        .ok()
+        .map(|i| NAMES[i].1)
 }
 
 /// A NUL-terminated sentence for a code: worded by us for the ones that a memory tool meets, and

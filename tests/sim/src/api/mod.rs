@@ -1,0 +1,34 @@
+//! The driver's families, one file each, named as `cuda.h` groups them.
+
+mod absent;
+mod array;
+mod capture;
+mod checkpoint;
+mod context;
+mod device;
+mod driver;
+mod event;
+mod graph;
+mod graph_exec;
+mod graph_nodes;
+mod graphics;
+mod green_context;
+mod host_memory;
+mod ipc;
+mod launch;
+mod library;
+mod managed;
+mod memcpy;
+mod memcpy_v1;
+mod memory;
+mod memset;
+mod module;
+mod pointer;
+mod pool;
+mod primary_context;
+mod resolver;
+mod stream;
+mod stream_memory_ops;
+mod stream_ordered;
+mod texture;
+mod virtual_memory;

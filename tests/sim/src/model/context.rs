@@ -1,0 +1,206 @@
+//! Contexts: created ones, each device's primary one, green ones; and what ends with them.
+
+use super::State;
+use super::hash::{Map, map};
+use super::live::Kind;
+use super::stream::Stream;
+use crate::abi::error::{CONTEXT_IS_DESTROYED, INVALID_CONTEXT, INVALID_VALUE, R};
+use crate::{config, thread};
+
+/// One context.
+pub struct Context {
+    pub device: u32,
+    pub flags: u32,
+    /// What cuCtxGetApiVersion answers.
+    pub api_version: u32,
+    pub id: u64,
+    pub primary: bool,
+    /// False for a primary context between a reset and the next retain.
+    pub active: bool,
+    /// The error that every further use answers; 0 while healthy.
+    pub sticky: u32,
+    /// CUlimit values.
+    pub limits: [u64; 10],
+    pub cache_config: u32,
+    pub shared_config: u32,
+    /// The legacy default stream.
+    pub legacy: u64,
+    /// Default streams of threads.
+    pub per_thread: Map<u64>,
+    /// Contexts whose memory this one may access.
+    pub peers: Vec<u64>,
+    /// The green context that this is the face of, or 0.
+    pub green: u64,
+}
+
+/// A green context: a share of the device's multiprocessors with a context face.
+pub struct Green {
+    pub ctx: u64,
+    pub id: u64,
+}
+
+/// Defaults of CUlimit 0 to 9, as a Hopper driver reports them.
+const LIMITS: [u64; 10] = [1024, 8 << 20, 8 << 20, 2, 2048, 64, 0, 0, 0, 0];
+
+impl State {
+    /// Makes a context; it is not made current.
+    pub fn create_context(&mut self, ordinal: i32, flags: u32, version: u32) -> R<u64> {
+        let device = self.device(ordinal)?;
+        device.charge(config::get().context_bytes)?;
+        let id = self.fresh_id();
+        let ctx = self.contexts.insert(Context {
+            device: ordinal as u32,
+            flags,
+            api_version: version,
+            id,
+            primary: false,
+            active: true,
+            sticky: 0,
+            limits: LIMITS,
+            cache_config: 0,
+            shared_config: 0,
+            legacy: 0,
+            per_thread: map(),
+            peers: Vec::new(),
+            green: 0,
+        });
+        self.open_legacy_stream(ctx);
+        Ok(ctx)
+    }
+
+    fn open_legacy_stream(&mut self, ctx: u64) {
+        let id = self.fresh_id();
+        let legacy = self.streams.insert(Stream::new(ctx, 0, 0, id, true));
+        if let Some(c) = self.contexts.get_mut(ctx) {
+            c.legacy = legacy;
+        }
+    }
+
+    /// A live context by its handle.
+    pub fn context(&mut self, ctx: u64) -> R<&mut Context> {
+        let c = self.contexts.get_mut(ctx).ok_or(INVALID_CONTEXT)?;
+        if c.active {
+            Ok(c)
+        } else {
+            Err(CONTEXT_IS_DESTROYED)
+        }
+    }
+
+    /// cuDevicePrimaryCtxRetain.
+    pub fn retain_primary(&mut self, ordinal: i32) -> R<u64> {
+        let primary = &self.device(ordinal)?.primary;
+        let (existing, flags) = (primary.ctx, primary.flags);
+        let active = self.contexts.get(existing).is_some_and(|c| c.active);
+        let ctx = if active {
+            existing
+        } else if existing != 0 {
+            self.device(ordinal)?.charge(config::get().context_bytes)?;
+            let id = self.fresh_id();
+            if let Some(c) = self.contexts.get_mut(existing) {
+                c.active = true;
+                c.sticky = 0;
+                c.id = id;
+                c.flags = flags;
+                c.limits = LIMITS;
+            }
+            self.open_legacy_stream(existing);
+            existing
+        } else {
+            let made = self.create_context(ordinal, flags, 3020)?;
+            if let Some(c) = self.contexts.get_mut(made) {
+                c.primary = true;
+            }
+            made
+        };
+        let primary = &mut self.device(ordinal)?.primary;
+        primary.ctx = ctx;
+        primary.retained += 1;
+        Ok(ctx)
+    }
+
+    /// cuDevicePrimaryCtxRelease: the last one resets.
+    pub fn release_primary(&mut self, ordinal: i32) -> R {
+        let primary = &mut self.device(ordinal)?.primary;
+        if primary.retained == 0 {
+            return Err(INVALID_CONTEXT);
+        }
+        primary.retained -= 1;
+        if primary.retained == 0 {
+            self.reset_primary(ordinal)?;
+        }
+        Ok(())
+    }
+
+    /// cuDevicePrimaryCtxReset: everything in it ends, pool memory included; the handle stays.
+    pub fn reset_primary(&mut self, ordinal: i32) -> R {
+        let ctx = self.device(ordinal)?.primary.ctx;
+        if self.contexts.get(ctx).is_none_or(|c| !c.active) {
+            return Ok(());
+        }
+        self.end_context(ctx);
+        for base in self.live.select(|a| {
+            a.ctx == ctx && matches!(a.kind, Kind::Pool(_) | Kind::Graph(_) | Kind::PoolImport(_))
+        }) {
+            self.end(base);
+        }
+        self.synchronised();
+        if let Some(c) = self.contexts.get_mut(ctx) {
+            c.active = false;
+            c.per_thread.clear();
+        }
+        self.device(ordinal)?.primary.retained = 0;
+        Ok(())
+    }
+
+    /// cuCtxDestroy.
+    pub fn destroy_context(&mut self, ctx: u64) -> R {
+        let c = self.contexts.get(ctx).ok_or(INVALID_CONTEXT)?;
+        if c.primary {
+            return Err(INVALID_CONTEXT);
+        }
+        self.end_context(ctx);
+        self.contexts.remove(ctx);
+        if thread::current() == ctx {
+            thread::pop();
+        }
+        Ok(())
+    }
+
+    /// Ends what ends with a context: linear, managed, imported and pinned memory, arrays, modules,
+    /// streams and events. Pools' blocks and virtual memory belong to the device.
+    fn end_context(&mut self, ctx: u64) {
+        for base in self.live.select(|a| {
+            a.ctx == ctx && !matches!(a.kind, Kind::Pool(_) | Kind::Graph(_) | Kind::PoolImport(_))
+        }) {
+            self.end(base);
+        }
+        for base in self.host.select(|a| a.ctx == ctx) {
+            self.end_host(base);
+        }
+        for mipmap in self.mipmaps.select(|m| m.ctx == ctx) {
+            self.destroy_mipmap(mipmap);
+        }
+        for array in self.arrays.select(|a| a.ctx == ctx) {
+            self.end_array(array);
+        }
+        self.end_modules(ctx);
+        for stream in self.streams.select(|s| s.ctx == ctx) {
+            self.abandon_capture(stream);
+            self.streams.remove(stream);
+        }
+        for event in self.events.select(|e| e.ctx == ctx) {
+            self.events.remove(event);
+        }
+        let device = self.contexts.get(ctx).map_or(0, |c| c.device);
+        if let Ok(device) = self.device(device as i32) {
+            device.discharge(config::get().context_bytes);
+        }
+    }
+
+    /// cuCtxSetLimit.
+    pub fn set_limit(&mut self, ctx: u64, limit: u32, value: u64) -> R {
+        let c = self.context(ctx)?;
+        *c.limits.get_mut(limit as usize).ok_or(INVALID_VALUE)? = value;
+        Ok(())
+    }
+}

@@ -1,0 +1,275 @@
+//! What allocating and freeing means: the one place that keeps addresses, charges and pools in step.
+
+use super::State;
+use super::arena::Arena;
+use super::live::{Alloc, Kind};
+use crate::abi::error::{INVALID_VALUE, OUT_OF_MEMORY, R};
+
+/// Pinned memory comes in pages of the host.
+const HOST_PAGE: u64 = 4096;
+
+impl State {
+    /// Linear memory of the context's device.
+    pub fn alloc_linear(&mut self, ctx: u64, bytes: u64, low: bool) -> R<u64> {
+        if bytes == 0 {
+            return Err(INVALID_VALUE);
+        }
+        let ordinal = self.device_of(ctx)?;
+        let taken = Arena::taken(bytes).ok_or(OUT_OF_MEMORY)?;
+        let device = self.device(ordinal as i32)?;
+        let base = device.alloc_linear(taken, low)?;
+        let data = device.arena_of(base).data(base);
+        self.add(base, bytes, taken, Kind::Linear, ordinal, ctx, data);
+        Ok(base)
+    }
+
+    /// Managed memory: nothing is charged to the device until it migrates, which is not simulated.
+    pub fn alloc_managed(&mut self, ctx: u64, bytes: u64) -> R<u64> {
+        let ordinal = self.device_of(ctx)?;
+        let (base, taken) = self.alloc_host_pages(bytes)?;
+        self.add(base, bytes, taken, Kind::Managed, ordinal, ctx, base);
+        Ok(base)
+    }
+
+    /// Pinned host memory.
+    pub fn alloc_host(&mut self, ctx: u64, bytes: u64, flags: u32) -> R<u64> {
+        let ordinal = self.device_of(ctx)?;
+        let (base, taken) = self.alloc_host_pages(bytes)?;
+        self.host.insert(Alloc {
+            base,
+            size: bytes,
+            taken,
+            kind: Kind::Host(flags),
+            device: ordinal,
+            ctx,
+            id: 0,
+            data: base,
+            dirty: true,
+            exported: 0,
+        });
+        Ok(base)
+    }
+
+    fn alloc_host_pages(&mut self, bytes: u64) -> R<(u64, u64)> {
+        if bytes == 0 {
+            return Err(INVALID_VALUE);
+        }
+        let rounded = bytes
+            .checked_next_multiple_of(HOST_PAGE)
+            .ok_or(OUT_OF_MEMORY)?;
+        let taken = Arena::taken(rounded).ok_or(OUT_OF_MEMORY)?;
+        let (base, _) = self.host_arena()?.alloc(taken, u64::MAX)?;
+        Ok((base, taken))
+    }
+
+    /// A block of a pool.
+    pub fn alloc_pool(&mut self, ctx: u64, pool: u64, bytes: u64) -> R<u64> {
+        if bytes == 0 {
+            return Err(INVALID_VALUE);
+        }
+        let State {
+            pools,
+            devices,
+            host_arena,
+            ..
+        } = self;
+        let p = pools
+            .get_mut(pool)
+            .filter(|p| !p.destroyed)
+            .ok_or(INVALID_VALUE)?;
+        if p.imported.is_some() {
+            return Err(INVALID_VALUE);
+        }
+        let ((base, taken, _), data, ordinal) = match p.device() {
+            Some(index) => {
+                let device = devices.get_mut(index).ok_or(INVALID_VALUE)?;
+                let room = device.room();
+                let got = p.alloc(bytes, &mut device.arena, room)?;
+                device.used += got.2;
+                (got, device.arena.data(got.0), index as u32)
+            }
+            None => {
+                let arena = host_arena.as_mut().ok_or(OUT_OF_MEMORY)?;
+                let got = p.alloc(bytes, arena, u64::MAX)?;
+                (got, got.0, 0)
+            }
+        };
+        self.add(base, bytes, taken, Kind::Pool(pool), ordinal, ctx, data);
+        Ok(base)
+    }
+
+    /// Enters a range into the live set.
+    #[allow(clippy::too_many_arguments)]
+    pub fn add(
+        &mut self,
+        base: u64,
+        size: u64,
+        taken: u64,
+        kind: Kind,
+        device: u32,
+        ctx: u64,
+        data: u64,
+    ) {
+        let alloc = Alloc {
+            base,
+            size,
+            taken,
+            kind,
+            device,
+            ctx,
+            id: 0,
+            data,
+            dirty: false,
+            exported: 0,
+        };
+        self.live.insert(alloc);
+    }
+
+    /// cuMemFree: linear, managed, pool, graph, imported and external memory.
+    pub fn free(&mut self, base: u64) -> R {
+        let alloc = self.live.get(base).ok_or(INVALID_VALUE)?;
+        match alloc.kind {
+            Kind::Global | Kind::Ipc => Err(INVALID_VALUE),
+            _ => {
+                self.end(base);
+                Ok(())
+            }
+        }
+    }
+
+    /// cuMemFreeAsync outside of a capture.
+    pub fn free_async(&mut self, base: u64) -> R {
+        let alloc = self.live.get(base).ok_or(INVALID_VALUE)?;
+        match alloc.kind {
+            Kind::Global | Kind::Ipc | Kind::External(_) => Err(INVALID_VALUE),
+            _ => {
+                self.end(base);
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends a live range, whatever it is, and gives back what it holds.
+    pub fn end(&mut self, base: u64) {
+        let Some(a) = self.live.remove(base) else {
+            return;
+        };
+        let State {
+            pools,
+            devices,
+            host_arena,
+            ..
+        } = self;
+        let device = devices.get_mut(a.device as usize);
+        match a.kind {
+            Kind::Linear | Kind::Global => {
+                if let Some(device) = device {
+                    if a.exported != 0 {
+                        device.arena_of(base).unexport(a.exported - 1);
+                    }
+                    device.free_linear(base, a.taken, a.dirty);
+                }
+            }
+            Kind::Managed => {
+                if let Some(arena) = host_arena {
+                    arena.free(base, a.taken, true);
+                }
+            }
+            Kind::Pool(handle) => {
+                if let Some(pool) = pools.get_mut(handle) {
+                    pool.free(base, a.taken, a.dirty);
+                }
+                self.drop_pool_if_done(handle);
+            }
+            Kind::Graph(_) => {
+                if let Some(device) = device {
+                    device.graph.used = device.graph.used.saturating_sub(a.taken);
+                }
+                self.graph_memory_freed(base, a.dirty);
+            }
+            Kind::Ipc => self.sharing.close_ipc(base),
+            Kind::PoolImport(handle) => {
+                if let Some(pool) = pools.get_mut(handle) {
+                    pool.imported_live = pool.imported_live.saturating_sub(1);
+                    if let Some(imported) = &mut pool.imported {
+                        imported.mapped.remove(&base);
+                    }
+                }
+                self.drop_pool_if_done(handle);
+            }
+            Kind::External(handle) => self.unmap_external(handle, base),
+            // Kept in the host set, never in this one.
+            Kind::Host(_) | Kind::Registered(_) => {}
+        }
+    }
+
+    /// cuMemFreeHost.
+    pub fn free_host(&mut self, base: u64) -> R {
+        let alloc = self.host.get(base).ok_or(INVALID_VALUE)?;
+        if !matches!(alloc.kind, Kind::Host(_)) {
+            return Err(INVALID_VALUE);
+        }
+        self.end_host(base);
+        Ok(())
+    }
+
+    /// Ends a range of the host set.
+    pub fn end_host(&mut self, base: u64) {
+        let Some(a) = self.host.remove(base) else {
+            return;
+        };
+        if let (Kind::Host(_), Some(arena)) = (a.kind, &mut self.host_arena) {
+            arena.free(base, a.taken, true);
+        }
+    }
+
+    /// Destroys a pool that was asked to go, once nothing of it is live.
+    pub fn drop_pool_if_done(&mut self, handle: u64) {
+        let done = self
+            .pools
+            .get(handle)
+            .is_some_and(|p| p.destroyed && p.is_idle());
+        if done {
+            self.trim_pool(handle, 0);
+            self.pools.remove(handle);
+        }
+    }
+
+    /// Releases what a pool does not need, down to `keep` reserved bytes.
+    pub fn trim_pool(&mut self, handle: u64, keep: u64) {
+        let State {
+            pools,
+            devices,
+            host_arena,
+            ..
+        } = self;
+        let Some(pool) = pools.get_mut(handle) else {
+            return;
+        };
+        match pool.device().and_then(|d| devices.get_mut(d)) {
+            Some(device) => {
+                let released = pool.trim(keep, &mut device.arena);
+                device.discharge(released);
+            }
+            None => {
+                if let Some(arena) = host_arena {
+                    pool.trim(keep, arena);
+                }
+            }
+        }
+    }
+
+    /// What a synchronisation does to pools: all work is done, so everything above the release
+    /// threshold may go.
+    pub fn synchronised(&mut self) {
+        let want: Vec<(u64, u64)> = self
+            .pools
+            .iter()
+            .filter(|(_, p)| p.wants_trim())
+            .map(|(h, p)| (h, p.threshold))
+            .collect();
+        for (handle, keep) in want {
+            self.trim_pool(handle, keep);
+        }
+    }
+}
