@@ -139,7 +139,8 @@ pub fn created(call: &Call, result: u32, handle: Option<usize>, device: i32, pri
 }
 
 /// Whether the driver ends an allocation of this kind together with its context. Physical memory
-/// (cuMemCreate) and pools belong to the device (CUDA programming guide; seen on an H100).
+/// (cuMemCreate) and stream-ordered memory belong to the device: they survive the context, and
+/// also a reset of the primary context (seen on an H100, driver 580).
 fn ends_with_context(kind: Option<Kind>) -> bool {
     !matches!(
         kind,
@@ -202,14 +203,11 @@ pub fn reset(call: &Call, device: i32, only_if_last: bool, real: impl super::Rea
     if gone {
         forget(|context| context.primary && context.device == ordinal);
         recorder::end_all(Op::EndByReset, call.api(), &|entry| {
-            entry.seq < began
-                && entry.device_or_context_is(ordinal, known.id)
-                && !matches!(
-                    entry.kind(),
-                    Some(Kind::Vmm | Kind::Mapping | Kind::Reservation)
-                )
+            known.id != 0
+                && entry.context == known.id
+                && entry.seq < began
+                && ends_with_context(entry.kind())
         });
-        super::pools::device_was_reset(ordinal);
     }
     recorder::event(&marker(
         Op::ContextGone,
@@ -227,20 +225,6 @@ pub fn reset(call: &Call, device: i32, only_if_last: bool, real: impl super::Rea
 /// `aux` of [`Op::ContextGone`] where the context did not go after all: the release was not the
 /// last one.
 const NOT_THE_LAST: u32 = u32::MAX;
-
-trait Belongs {
-    fn device_or_context_is(&self, device: u8, context: u16) -> bool;
-}
-
-impl Belongs for Record {
-    /// Stream-ordered memory belongs to the device, everything else to the context.
-    fn device_or_context_is(&self, device: u8, context: u16) -> bool {
-        match self.kind() {
-            Some(Kind::Async | Kind::Graph | Kind::Pool) => self.device == device,
-            _ => context != 0 && self.context == context,
-        }
-    }
-}
 
 fn marker(op: Op, known: Known, api: u16, result: u32) -> Record {
     Record {

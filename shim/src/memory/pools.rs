@@ -376,15 +376,6 @@ pub fn reserve_is(id: u64, device: u8, bytes: u64) {
     });
 }
 
-/// A device was reset: its pools are empty again.
-pub fn device_was_reset(device: u8) {
-    if let Some(mut pools) = POOLS.lock() {
-        pools.by_handle.retain(|_, pool| pool.device != device);
-        pools.current.remove(&device);
-    }
-    EPOCH.fetch_add(1, Ordering::Relaxed);
-}
-
 /// A new trace begins.
 pub fn start_over() {
     POOLS.renew();

@@ -133,9 +133,23 @@ impl Loaded {
             .unwrap_or_default()
     }
 
+    /// Whether the file on disk has the notes that are in memory, the build id among them, where
+    /// the program headers say. (Tools like patchelf move them to the end of a file.)
+    fn has_same_notes(&self, memory: &Memory) -> bool {
+        let Ok(file) = File::open(self.path()) else {
+            return false;
+        };
+        self.segments(PT_NOTE).all(|note| {
+            let len = note.file_size.min(4096);
+            let mut on_disk = vec![0; len as usize];
+            let in_memory = memory.read(self.bias.wrapping_add(note.address), len);
+            file.read_exact_at(&mut on_disk, note.file_offset).is_ok() && in_memory == Some(on_disk)
+        })
+    }
+
     /// The unwind sections, from our own mapping of the file if it is the same file as the one
     /// that was loaded, else copied from memory.
-    pub fn unwind_sections(&self, memory: &Memory, build_id: &[u8]) -> Option<UnwindSections> {
+    pub fn unwind_sections(&self, memory: &Memory) -> Option<UnwindSections> {
         let header = *self.segments(PT_GNU_EH_FRAME).next()?;
         let load = *self.segments(PT_LOAD).find(|load| {
             header.address >= load.address && header.address < load.address + load.file_size
@@ -147,8 +161,7 @@ impl Loaded {
         let file = OwnMapping::of(&self.path(), load.file_offset, load.file_size).filter(|own| {
             // A file replaced since (an upgrade under a running process) must not be believed.
             let at = (header.address - load.address) as usize;
-            own.get(at..at + in_memory.len()) == Some(&in_memory)
-                && (build_id.is_empty() || same_build_id(&self.path(), build_id))
+            own.get(at..at + in_memory.len()) == Some(&in_memory) && self.has_same_notes(memory)
         });
         let bytes = match file {
             Some(own) => own,
@@ -320,21 +333,6 @@ fn find_build_id(mut notes: &[u8]) -> Option<Vec<u8>> {
         notes = notes.get(end.checked_next_multiple_of(4)?..)?;
     }
     None
-}
-
-/// Whether the file on disk carries this build id.
-fn same_build_id(path: &std::path::Path, build_id: &[u8]) -> bool {
-    // The note lies in the first page or two of every real object.
-    let mut head = vec![0u8; 16 << 10];
-    let Ok(mut file) = File::open(path) else {
-        return false;
-    };
-    let Ok(len) = std::io::Read::read(&mut file, &mut head) else {
-        return false;
-    };
-    head[..len]
-        .windows(build_id.len())
-        .any(|window| window == build_id)
 }
 
 #[cfg(test)]

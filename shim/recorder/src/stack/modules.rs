@@ -203,7 +203,7 @@ impl Modules {
                 });
             let sections = memory
                 .as_ref()
-                .and_then(|memory| object.unwind_sections(memory, &build_id));
+                .and_then(|memory| object.unwind_sections(memory));
             if let Some(sections) = sections {
                 unwinder.add_module(framehop::Module::new(
                     path,
