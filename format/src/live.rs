@@ -54,6 +54,16 @@ impl<'a> LiveTable<'a> {
         LiveTable { slots }
     }
 
+    /// Where a key's search begins, as an address to prefetch.
+    #[inline]
+    pub fn home_of(slots: usize, space: Space, key: u64) -> usize {
+        if slots == 0 {
+            0
+        } else {
+            home(space as u8, key, slots)
+        }
+    }
+
     /// All slots, in whatever state.
     pub fn slots(&self) -> &[Record] {
         self.slots

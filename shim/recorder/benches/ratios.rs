@@ -12,13 +12,14 @@ use framehop::{
 use parking_lot::Mutex;
 use std::hint::black_box;
 use std::time::Instant;
-use vramtrace_format::Record;
 use vramtrace_format::record::{Kind, Space};
+use vramtrace_format::{Layout, Record, Section};
 use vramtrace_recorder as recorder;
-use vramtrace_recorder::stack::Stack;
 
 /// Alternating rounds; the medians of their ratios are reported.
 const ROUNDS: usize = 41;
+/// Bytes of the trace: room for 200,000 live allocations.
+const TRACE: u64 = 128 << 20;
 
 fn main() {
     if std::env::args().any(|argument| argument == "--list") {
@@ -36,7 +37,7 @@ fn main() {
     unsafe {
         std::env::set_var("VRAMTRACE_OUTPUT", &trace);
         std::env::set_var("VRAMTRACE_STACKS", "off");
-        std::env::set_var("VRAMTRACE_SIZE", "256MiB");
+        std::env::set_var("VRAMTRACE_SIZE", TRACE.to_string());
     }
     assert!(recorder::start(&Vec::new), "the recorder starts");
     println!("{:<44} {:>9} {:>9} {:>7}", "", "ours", "least", "ratio");
@@ -78,7 +79,7 @@ fn events(live: u64) {
     for n in 0..live {
         recorder::allocated(&entry(n));
     }
-    let mut least = Least::new(live);
+    let mut least = Least::new();
     let (mut oldest, mut newest) = (0, live);
     let mut pairs = Vec::new();
     for _ in 0..ROUNDS {
@@ -123,11 +124,13 @@ struct State {
 }
 
 impl Least {
-    fn new(live: u64) -> Least {
-        let slots = (live as usize * 4).next_power_of_two();
+    fn new() -> Least {
+        let layout = Layout::for_size(TRACE);
+        let slots = (layout.of(Section::LiveFramework).length / 64) as usize;
+        let ring = (layout.of(Section::RingFramework).length / 64) as usize;
         Least {
             lock: Mutex::new(State {
-                ring: vec![Record::default(); 800_000],
+                ring: vec![Record::default(); ring],
                 at: 0,
                 live: vec![Record::default(); slots],
                 totals: vec![[0; 16]; 64],
@@ -208,7 +211,6 @@ fn deep(depth: usize, act: &mut dyn FnMut()) {
 fn stacks() {
     const WALKS: usize = 2_000;
     const DEPTH: usize = 38;
-    let mut stack = Box::new(Stack::new());
     let modules = recorder::stack::modules::current();
     let mut cache: CacheNative<MustNotAllocateDuringUnwind> = CacheNative::new_in();
     let mut frames = 0;
@@ -218,9 +220,12 @@ fn stacks() {
     deep(DEPTH, &mut || {
         for _ in 0..ROUNDS {
             let ours = time(WALKS, || {
-                recorder::stack::capture(&mut stack);
+                let mut capture = recorder::stack::capture();
+                if black_box(capture.known()).is_none() {
+                    capture.remember(7);
+                }
+                frames = capture.depth();
             });
-            frames = stack.frames().len();
             let before = cache.stats().misses();
             let least = time(WALKS, || alone(&modules.unwinder, &mut cache));
             misses = cache.stats().misses() - before;

@@ -1,9 +1,9 @@
 //! The slow lane: where an event waits when the recorder's lock cannot be had in time.
 //!
 //! The lock is held for well under a microsecond, unless its holder is stopped inside: by a page
-//! fault on a stalled file system, by a debugger, by a scheduler that has other plans. The
-//! program's threads do not wait for that. They leave their event here, in order, and whoever
-//! next holds the lock takes them all before its own.
+//! fault on a stalled file system, or by a debugger. The program's threads do not wait long for
+//! that. They leave their event here, in order, and whoever next holds the lock takes them all
+//! before its own. In memory, not in the trace: a store into that may be what is stuck.
 //!
 //! A bounded queue of many producers and one consumer at a time (the lock holder), after Dmitry
 //! Vyukov's: each slot carries a turn number that says whether it may be written or read.

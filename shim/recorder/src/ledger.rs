@@ -49,13 +49,9 @@ impl Ledger {
         self.trace.control
     }
 
-    /// Records an allocation. `seq` and `time` of the record are filled in here, and `stack` if
-    /// `frames` are given.
+    /// Records an allocation. `seq` and `time` of the record are filled in here.
     #[inline]
-    pub fn allocated(&mut self, mut entry: Record, frames: Option<(&[u64], u16)>) {
-        if let Some((frames, flags)) = frames {
-            entry.stack = self.intern(frames, flags);
-        }
+    pub fn allocated(&mut self, mut entry: Record) {
         let lane = entry.kind().map_or(0, |kind| kind.lane());
         let mut place = self.trace.tables.live[lane].place(entry.space, entry.key);
         if let Place::Live(at) = place {
@@ -161,7 +157,7 @@ impl Ledger {
                 }
             }
             _ if entry.size == 0 => {}
-            _ => self.allocated(entry, None),
+            _ => self.allocated(entry),
         }
     }
 
@@ -207,6 +203,11 @@ impl Ledger {
             }
         }
         (until < slots).then_some(until)
+    }
+
+    /// The slots of a lane's live table.
+    pub fn live_slots(&self, lane: usize) -> &[Record] {
+        self.trace.tables.live[lane].slots()
     }
 
     /// The live entry at a key.

@@ -5,11 +5,11 @@ use crate::lane::Lane;
 use crate::ledger::{Freed, Ledger};
 use crate::renew::Renewable;
 use crate::settings::{self, Log, Settings, Stacks};
-use crate::stack::{self, Stack};
+use crate::stack;
 use crate::{file, process, say};
-use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use vramtrace_format::cold::{self, Cold};
+use vramtrace_format::live::LiveTable;
 use vramtrace_format::record::{Op, Record, Space};
 use vramtrace_format::stacks::STACK_SKIPPED;
 
@@ -29,10 +29,40 @@ static NATIVE_STACKS: AtomicBool = AtomicBool::new(false);
 /// had again.
 static LOST: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 static PANICS: AtomicU64 = AtomicU64::new(0);
+/// How often the lock was taken.
+static PROGRESS: AtomicU64 = AtomicU64::new(0);
+/// The lock could not be had: its holder is stopped inside.
+static STALLED: AtomicBool = AtomicBool::new(false);
 /// Something above is not in the trace yet.
 static TROUBLE: AtomicBool = AtomicBool::new(false);
 /// Threads whose name the trace knows, as a small set of thread ids that forgets by collision.
 static NAMED: [AtomicU64; 256] = [const { AtomicU64::new(0) }; 256];
+
+/// First slot and number of slots of each live table, to fetch a key's slot into the cache while
+/// the lock is taken and the clock is read. Never used to read or write.
+static LIVE: [(AtomicU64, AtomicU64); 2] = [const { (AtomicU64::new(0), AtomicU64::new(0)) }; 2];
+
+#[inline]
+fn prefetch(lane: usize, space: Space, key: u64) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        let (base, slots) = (
+            LIVE[lane].0.load(Ordering::Relaxed),
+            LIVE[lane].1.load(Ordering::Relaxed),
+        );
+        let slot = base + 64 * LiveTable::home_of(slots as usize, space, key) as u64;
+        // SAFETY: a prefetch is a hint: it reads nothing and faults at no address.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(slot as *const i8) };
+    }
+}
+
+#[inline]
+fn prefetch_entry(entry: &Record) {
+    if let (Some(kind), Some(space)) = (entry.kind(), entry.space()) {
+        prefetch(kind.lane(), space, entry.key);
+    }
+}
 
 /// Room for events that could not wait for the lock.
 static LANE: Lane<Request, 1024> = Lane::new();
@@ -52,11 +82,6 @@ enum Request {
     },
     Restore(Record),
     Event(Record),
-}
-
-thread_local! {
-    /// A thread's own capture buffer: too large for someone else's stack.
-    static STACK: UnsafeCell<Stack> = const { UnsafeCell::new(Stack::new()) };
 }
 
 /// Whether events are being recorded in this process.
@@ -156,6 +181,11 @@ fn try_start(describe: &dyn Fn() -> Vec<Cold>) -> bool {
     NATIVE_STACKS.store(settings.stacks.native(), Ordering::Relaxed);
     let clock = Clock::new(crate::clock::monotonic_ns());
     let mut ledger = Ledger::new(file.into_sections(), clock);
+    for (lane, (base, slots)) in LIVE.iter().enumerate() {
+        let table = ledger.live_slots(lane);
+        base.store(table.as_ptr() as u64, Ordering::Relaxed);
+        slots.store(table.len() as u64, Ordering::Relaxed);
+    }
     for record in &records {
         ledger.cold(record);
     }
@@ -182,16 +212,25 @@ fn after_fork() {
     STATE.store(OFF, Ordering::Release);
 }
 
+type Guard = parking_lot::MutexGuard<'static, Option<Ledger>>;
+
 /// Runs `act` on the ledger, after everything that waits in the slow lane. `None` if recording is
 /// off or the lock cannot be had in time; the caller then uses the lane.
 #[inline]
 fn with<R>(act: impl FnOnce(&mut Ledger) -> R) -> Option<R> {
-    // Once somebody had to use the lane, nobody else waits as long as they did.
-    let mut guard = if LANE.is_empty() {
-        LEDGER.lock()?
-    } else {
+    // Once somebody has waited in vain, nobody else waits until the lock moves again.
+    let mut guard = if STALLED.load(Ordering::Relaxed) {
         LEDGER.try_lock()?
+    } else {
+        wait()?
     };
+    PROGRESS.store(
+        PROGRESS.load(Ordering::Relaxed).wrapping_add(1),
+        Ordering::Relaxed,
+    );
+    if STALLED.load(Ordering::Relaxed) {
+        STALLED.store(false, Ordering::Relaxed);
+    }
     let ledger = guard.as_mut()?;
     if !LANE.is_empty() {
         drain(ledger);
@@ -202,6 +241,27 @@ fn with<R>(act: impl FnOnce(&mut Ledger) -> R) -> Option<R> {
     Some(act(ledger))
 }
 
+/// The lock, for as long as it moves: on an overloaded machine a thread may stand in line for
+/// seconds while others pass. Only when nobody had it for a whole wait is its holder stuck.
+#[inline]
+fn wait() -> Option<Guard> {
+    LEDGER.try_lock().or_else(wait_in_line)
+}
+
+#[cold]
+fn wait_in_line() -> Option<Guard> {
+    loop {
+        let before = PROGRESS.load(Ordering::Relaxed);
+        if let Some(guard) = LEDGER.lock() {
+            return Some(guard);
+        }
+        if PROGRESS.load(Ordering::Relaxed) == before {
+            STALLED.store(true, Ordering::Relaxed);
+            return None;
+        }
+    }
+}
+
 #[cold]
 fn drain(ledger: &mut Ledger) {
     // SAFETY: the caller holds the ledger, whose lock admits one consumer.
@@ -209,13 +269,10 @@ fn drain(ledger: &mut Ledger) {
         match request {
             Request::Allocated(record) => {
                 ledger.control().stacks_skipped += 1;
-                ledger.allocated(
-                    Record {
-                        stack: STACK_SKIPPED,
-                        ..record
-                    },
-                    None,
-                );
+                ledger.allocated(Record {
+                    stack: STACK_SKIPPED,
+                    ..record
+                });
             }
             Request::Freed {
                 lane,
@@ -295,27 +352,11 @@ pub fn allocated(entry: &Record) {
         if entry.thread != 0 {
             name_thread(entry.thread);
         }
+        prefetch_entry(&entry);
         let recorded = if NATIVE_STACKS.load(Ordering::Relaxed) {
-            STACK
-                .try_with(|stack| {
-                    // SAFETY: the thread's own buffer; `capture` and `with` never come back here
-                    // (hooks do not nest), so this is the only reference.
-                    let stack = unsafe { &mut *stack.get() };
-                    let modules = if stack::capture(stack) {
-                        stack::new_modules()
-                    } else {
-                        Vec::new()
-                    };
-                    with(|ledger| {
-                        for module in modules {
-                            ledger.cold(&Cold::Module(module));
-                        }
-                        ledger.allocated(entry, Some((stack.frames(), stack.flags())));
-                    })
-                })
-                .unwrap_or_else(|_| with(|ledger| ledger.allocated(entry, None)))
+            with_stack(|ledger, stack| ledger.allocated(Record { stack, ..entry }))
         } else {
-            with(|ledger| ledger.allocated(entry, None))
+            with(|ledger| ledger.allocated(entry))
         };
         if recorded.is_none() {
             leave(
@@ -357,6 +398,7 @@ pub fn freeing(lane: usize, space: Space, key: u64, api: u16, stream: u32) -> Fr
 #[inline]
 pub fn ending(lane: usize, space: Space, key: u64, how: Op, api: u16, stream: u32) -> FreeToken {
     guarded(|| {
+        prefetch(lane, space, key);
         let thread = process::thread_id();
         match with(|ledger| ledger.freed(lane, space, key, how, api, thread, stream)) {
             Some(Freed::Entry(entry)) => FreeToken {
@@ -474,30 +516,39 @@ pub fn mark(text: &str) {
 
 /// As [`event`], with the stack of the calling thread.
 pub fn event_with_stack(record: &Record) {
-    let stack = guarded(|| {
-        STACK
-            .try_with(|stack| {
-                // SAFETY: as in `allocated`.
-                let stack = unsafe { &mut *stack.get() };
-                let modules = if stack::capture(stack) {
-                    stack::new_modules()
-                } else {
-                    Vec::new()
-                };
-                with(|ledger| {
-                    for module in modules {
-                        ledger.cold(&Cold::Module(module));
-                    }
-                    ledger.intern(stack.frames(), stack.flags())
-                })
-            })
-            .ok()
-            .flatten()
+    guarded(|| {
+        let event = Record {
+            thread: process::thread_id(),
+            ..*record
+        };
+        with_stack(|ledger, stack| ledger.event(Record { stack, ..event }));
     });
-    event(&Record {
-        stack: stack.flatten().unwrap_or(0),
-        ..*record
-    });
+}
+
+/// Takes the stack of the calling thread, and runs `act` on the ledger with its id.
+#[inline]
+fn with_stack<R>(act: impl FnOnce(&mut Ledger, u32) -> R) -> Option<R> {
+    let mut capture = stack::capture();
+    if stack::modules::has_unreported() {
+        report_modules();
+    }
+    if let Some(id) = capture.known() {
+        return with(|ledger| act(ledger, id));
+    }
+    let stored = capture.stored();
+    let (result, id) = with(|ledger| {
+        let id = ledger.intern(stored.frames(), stored.flags);
+        (act(ledger, id), id)
+    })?;
+    capture.remember(id);
+    Some(result)
+}
+
+#[cold]
+fn report_modules() {
+    for module in stack::modules::take_unreported() {
+        cold(&Cold::Module(module));
+    }
 }
 
 /// A sampled gauge (a pool's reserve) now stands at `entry.size`.

@@ -5,8 +5,10 @@ use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::Duration;
 
-/// Longest wait for a lock inside someone else's allocation.
-const PATIENCE: Duration = Duration::from_millis(10);
+/// Longest wait for a lock inside someone else's allocation. Locks are held for less than a
+/// microsecond; but on an overloaded machine their holder may be off its core for a while, and a
+/// program waits for its own locks as long as that. Longer than this, it is stuck.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A lazily made, replaceable `Mutex<T>`.
 pub struct Renewable<T: 'static> {

@@ -1,15 +1,16 @@
 //! Native call stacks of the calling thread, cheap enough for every allocation.
 //!
-//! framehop walks with cached unwind rules; what a return address means (module and offset) is
-//! cached too, so a warm frame costs a few nanoseconds. Walking never leaves the thread's own
-//! stack, reads unwind data only from our own mappings of the files (a dlclose cannot pull it
-//! away), and allocates nothing.
+//! framehop walks with cached unwind rules. A stack that was seen before is recognised by its
+//! return addresses and is an id at once; only a new one is put into the form that the trace
+//! stores (module and offset). Walking never leaves the thread's own stack, reads unwind data
+//! only from our own mappings of the files (a dlclose cannot pull it away), and allocates
+//! nothing.
 
 mod bounds;
 mod image;
+pub mod modules;
 
 pub use image::SectionBytes;
-pub mod modules;
 
 use framehop::{
     CacheNative, FrameAddress, MustNotAllocateDuringUnwind, UnwindRegsNative, Unwinder,
@@ -17,92 +18,135 @@ use framehop::{
 use modules::Modules;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
-use vramtrace_format::cold;
 use vramtrace_format::stacks::{Frame, MAX_FRAMES, TRUNCATED};
-
-/// A captured stack: stored frames, innermost first.
-pub struct Stack {
-    frames: [u64; MAX_FRAMES],
-    len: usize,
-    flags: u16,
-}
-
-impl Stack {
-    /// An empty one.
-    pub const fn new() -> Stack {
-        Stack {
-            frames: [0; MAX_FRAMES],
-            len: 0,
-            flags: 0,
-        }
-    }
-
-    /// The frames, as the trace stores them.
-    pub fn frames(&self) -> &[u64] {
-        &self.frames[..self.len]
-    }
-
-    /// Flags for the stack table.
-    pub fn flags(&self) -> u16 {
-        self.flags
-    }
-
-    #[inline]
-    fn push(&mut self, frame: u64) -> bool {
-        let room = self.len < MAX_FRAMES;
-        if room {
-            self.frames[self.len] = frame;
-            self.len += 1;
-        } else {
-            self.flags |= TRUNCATED;
-        }
-        room
-    }
-}
 
 /// Rule tables of a walker, a power of two.
 const CACHES: usize = 8;
-/// Entries of a walker's address cache.
-const KNOWN: usize = 1024;
+/// Stacks that a walker recognises, a power of two.
+const MEMORY: usize = 4096;
 /// Walkers kept for reuse; more threads than this at once make their own for one walk.
 const POOL: usize = 64;
+/// 2⁶⁴ over the golden ratio: spreads addresses, which come in steps.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+type RuleCache = CacheNative<MustNotAllocateDuringUnwind>;
 
 /// Everything one walk needs. Pooled, so that threads that come and go leave nothing behind.
 struct Walker {
     /// framehop keeps a rule per address in a direct-mapped table of 509; frames of one stack that
     /// share a slot evict each other on every walk, at some 200 ns a miss. Several tables, chosen
     /// by address, make that rare.
-    caches: Box<Caches>,
+    caches: Box<[RuleCache; CACHES]>,
     modules: Arc<Modules>,
-    /// What return addresses mean, direct-mapped: address and stored frame.
-    known: Box<[(u64, u64); KNOWN]>,
+    /// Stacks seen before, direct-mapped by the hash of their return addresses: hash and id.
+    memory: Box<[(u64, u32); MEMORY]>,
+    /// The stack taken last: return addresses, innermost first.
+    addresses: [u64; MAX_FRAMES],
+    len: usize,
+    flags: u16,
+    hash: u64,
 }
 
 static WALKERS: [AtomicPtr<Walker>; POOL] = [const { AtomicPtr::new(std::ptr::null_mut()) }; POOL];
 
-/// Modules found since the last call, for the trace. Called with no lock held.
-pub fn new_modules() -> Vec<cold::Module> {
-    modules::take_unreported()
+/// The stack of the calling thread, as it was when it was taken.
+pub struct Capture {
+    walker: Option<Box<Walker>>,
+    home: usize,
+}
+
+/// A stack in the form that the trace stores.
+pub struct Stored {
+    frames: [u64; MAX_FRAMES],
+    len: usize,
+    /// Flags for the stack table.
+    pub flags: u16,
+}
+
+impl Stored {
+    /// The frames, innermost first.
+    pub fn frames(&self) -> &[u64] {
+        &self.frames[..self.len]
+    }
 }
 
 /// Takes the stack of the calling thread, without the frames of this library.
-///
-/// Returns whether modules became known that the trace does not know yet.
 #[inline(never)]
-pub fn capture(into: &mut Stack) -> bool {
-    into.len = 0;
-    into.flags = 0;
+pub fn capture() -> Capture {
     let home = crate::process::thread_id() as usize % POOL;
     let mut walker = take(home);
-    walk(&mut walker, into);
-    give_back(home, walker);
-    modules::has_unreported()
+    walker.walk();
+    Capture {
+        walker: Some(walker),
+        home,
+    }
 }
 
-type Caches = [CacheNative<MustNotAllocateDuringUnwind>; CACHES];
+impl Capture {
+    fn walker(&self) -> &Walker {
+        // Only `drop` takes it out.
+        self.walker.as_ref().expect("a capture holds its walker")
+    }
 
-fn fresh_caches() -> Box<Caches> {
-    Box::new(std::array::from_fn(|_| CacheNative::new_in()))
+    /// How many frames it has.
+    pub fn depth(&self) -> usize {
+        self.walker().len
+    }
+
+    /// The id it was given before, if it was seen before.
+    #[inline]
+    pub fn known(&self) -> Option<u32> {
+        let walker = self.walker();
+        let (hash, id) = walker.memory[walker.memory_slot()];
+        (hash == walker.hash).then_some(id)
+    }
+
+    /// Remembers the id that the stack was given.
+    pub fn remember(&mut self, id: u32) {
+        if let Some(walker) = &mut self.walker {
+            walker.memory[walker.memory_slot()] = (walker.hash, id);
+        }
+    }
+
+    /// The stack in the form that the trace stores.
+    pub fn stored(&self) -> Box<Stored> {
+        let walker = self.walker();
+        let mut stored = Box::new(Stored {
+            frames: [0; MAX_FRAMES],
+            len: walker.len,
+            flags: walker.flags,
+        });
+        for (frame, address) in stored
+            .frames
+            .iter_mut()
+            .zip(&walker.addresses[..walker.len])
+        {
+            *frame = walker.modules.stored(*address);
+        }
+        stored
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        let Some(walker) = self.walker.take() else {
+            return;
+        };
+        let walker = Box::into_raw(walker);
+        let place = &WALKERS[self.home];
+        if place
+            .compare_exchange(
+                std::ptr::null_mut(),
+                walker,
+                Ordering::Release,
+                Ordering::Relaxed,
+            )
+            .is_err()
+        {
+            // SAFETY: it was not put into the pool, so it is still ours alone.
+            drop(unsafe { Box::from_raw(walker) });
+        }
+    }
 }
 
 fn take(home: usize) -> Box<Walker> {
@@ -111,27 +155,19 @@ fn take(home: usize) -> Box<Walker> {
         return Box::new(Walker {
             caches: fresh_caches(),
             modules: modules::current(),
-            known: Box::new([(0, 0); KNOWN]),
+            memory: Box::new([(0, 0); MEMORY]),
+            addresses: [0; MAX_FRAMES],
+            len: 0,
+            flags: 0,
+            hash: 0,
         });
     }
-    // SAFETY: pointers in the pool come from `give_back`, and the swap made us the only owner.
+    // SAFETY: pointers in the pool come from `drop` above, and the swap made us the only owner.
     unsafe { Box::from_raw(found) }
 }
 
-fn give_back(home: usize, walker: Box<Walker>) {
-    let walker = Box::into_raw(walker);
-    if WALKERS[home]
-        .compare_exchange(
-            std::ptr::null_mut(),
-            walker,
-            Ordering::Release,
-            Ordering::Relaxed,
-        )
-        .is_err()
-    {
-        // SAFETY: it was not put into the pool, so it is still ours alone.
-        drop(unsafe { Box::from_raw(walker) });
-    }
+fn fresh_caches() -> Box<[RuleCache; CACHES]> {
+    Box::new(std::array::from_fn(|_| CacheNative::new_in()))
 }
 
 /// Where the calling thread is: instruction, stack and frame pointer.
@@ -147,86 +183,97 @@ fn here() -> (u64, UnwindRegsNative) {
     (ip, UnwindRegsNative::new(ip, sp, bp))
 }
 
-#[inline(never)]
-fn walk(walker: &mut Walker, into: &mut Stack) {
-    modules::refresh_if_stale();
-    if modules::generation() != walker.modules.generation {
-        walker.update();
+impl Walker {
+    fn memory_slot(&self) -> usize {
+        (self.hash >> (64 - MEMORY.ilog2())) as usize
     }
-    let (ip, mut regs) = here();
-    let (low, high) = bounds::of_this_thread(regs.sp());
-    let mut read_stack = |address: u64| {
-        if address < low || address > high - 8 || !address.is_multiple_of(8) {
-            return Err(());
+
+    #[inline(never)]
+    fn walk(&mut self) {
+        modules::refresh_if_stale();
+        if modules::generation() != self.modules.generation {
+            self.update();
         }
-        // SAFETY: inside the thread's own stack, above its stack pointer, aligned: live memory
-        // that only this thread writes.
-        Ok(unsafe { *(address as *const u64) })
-    };
-    let Walker {
-        caches,
-        modules,
-        known,
-    } = walker;
-    let own = &modules.own;
-    let mut frame = FrameAddress::from_instruction_pointer(ip);
-    loop {
-        let address = frame.address_for_lookup();
-        let cache = &mut caches
-            [(address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - CACHES.ilog2())) as usize];
-        let caller = match modules
-            .unwinder
-            .unwind_frame(frame, &mut regs, cache, &mut read_stack)
-        {
-            Ok(Some(address)) => address,
-            Ok(None) => break,
-            Err(_) => {
-                into.flags |= TRUNCATED;
+        let (ip, mut regs) = here();
+        let (low, high) = bounds::of_this_thread(regs.sp());
+        let mut read_stack = |address: u64| {
+            if address < low || address > high - 8 || !address.is_multiple_of(8) {
+                return Err(());
+            }
+            // SAFETY: inside the thread's own stack, above its stack pointer, aligned: live
+            // memory that only this thread writes.
+            Ok(unsafe { *(address as *const u64) })
+        };
+        let own = self.modules.own.clone();
+        let (mut len, mut hash, mut flags) = (0, SPREAD, 0);
+        let mut frame = FrameAddress::from_instruction_pointer(ip);
+        loop {
+            let spread = frame.address_for_lookup().wrapping_mul(SPREAD);
+            let cache = &mut self.caches[(spread >> (64 - CACHES.ilog2())) as usize];
+            let caller =
+                match self
+                    .modules
+                    .unwinder
+                    .unwind_frame(frame, &mut regs, cache, &mut read_stack)
+                {
+                    Ok(Some(address)) => address,
+                    Ok(None) => break,
+                    Err(_) => {
+                        flags = TRUNCATED;
+                        break;
+                    }
+                };
+            let Some(next) = FrameAddress::from_return_address(caller) else {
+                break;
+            };
+            frame = next;
+            if own.contains(&caller) {
+                continue;
+            }
+            if len == MAX_FRAMES {
+                flags = TRUNCATED;
                 break;
             }
-        };
-        let Some(next) = FrameAddress::from_return_address(caller) else {
-            break;
-        };
-        frame = next;
-        if own.contains(&caller) {
-            continue;
+            self.addresses[len] = caller;
+            len += 1;
+            hash = (hash.rotate_left(23) ^ caller).wrapping_mul(SPREAD);
         }
-        let cell = &mut known
-            [(caller.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - KNOWN.ilog2())) as usize];
-        if cell.0 != caller {
-            *cell = (caller, modules.stored(caller));
-        }
-        if !into.push(cell.1) {
-            break;
+        (self.len, self.flags, self.hash) = (len, flags, hash ^ u64::from(flags));
+        // framehop knows the common rules and guesses by frame pointer at the rest; where the
+        // guess led nowhere the system's unwinder, ten times slower, may know. Not on a stack
+        // whose end nobody knows: that one reads without bounds.
+        if flags == TRUNCATED && len < MAX_FRAMES && low != u64::MAX {
+            self.fallback();
         }
     }
-    // framehop knows the common rules and guesses by frame pointer at the rest; where the guess
-    // led nowhere the system's unwinder, ten times slower, may know. Not on a stack whose end
-    // nobody knows: that one reads without bounds.
-    if into.flags & TRUNCATED != 0 && into.len < MAX_FRAMES && low != u64::MAX {
-        fallback(modules, into);
-    }
-}
 
-/// Asks the system's unwinder for the whole stack, and takes its answer if it is longer.
-#[cold]
-fn fallback(modules: &Modules, into: &mut Stack) {
-    let mut whole = Stack::new();
-    backtrace::trace(|frame| {
-        let address = frame.ip() as u64;
-        modules.own.contains(&address) || whole.push(modules.stored(address))
-    });
-    if whole.len > into.len {
-        *into = whole;
+    /// Asks the system's unwinder for the whole stack, and takes its answer if it is longer.
+    #[cold]
+    fn fallback(&mut self) {
+        let mut addresses = [0; MAX_FRAMES];
+        let mut len = 0;
+        backtrace::trace(|frame| {
+            let address = frame.ip() as u64;
+            if !self.modules.own.contains(&address) && len < MAX_FRAMES {
+                addresses[len] = address;
+                len += 1;
+            }
+            len < MAX_FRAMES
+        });
+        if len > self.len {
+            let hash = addresses[..len].iter().fold(!SPREAD, |hash, a| {
+                (hash.rotate_left(23) ^ a).wrapping_mul(SPREAD)
+            });
+            (self.addresses, self.len, self.hash) = (addresses, len, hash);
+            self.flags = if len == MAX_FRAMES { TRUNCATED } else { 0 };
+        }
     }
-}
 
-impl Walker {
+    /// The modules changed: addresses may mean something else now.
     #[cold]
     fn update(&mut self) {
         self.modules = modules::current();
-        self.known.fill((0, 0));
+        self.memory.fill((0, 0));
         // framehop tells old rules from new ones by a 16-bit count of module changes, which a
         // long-lived process wraps.
         self.caches = fresh_caches();

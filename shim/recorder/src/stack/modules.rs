@@ -120,6 +120,8 @@ pub fn take_unreported() -> Vec<cold::Module> {
 /// Forgets everything: a forked child writes a trace of its own.
 pub fn start_over() {
     STATE.renew();
+    // Walkers remember ids of the parent's trace.
+    GENERATION.fetch_add(1, Ordering::AcqRel);
     NEXT_CHECK.store(0, Ordering::Release);
 }
 
