@@ -1,0 +1,84 @@
+"""All cases. See tests/gpu/README.md for what each is about."""
+
+from .case import Case
+from .conformance import conformance_if_there
+from .exact import exact
+from .failures import failures
+from .frameworks import exact_if, jax, torch
+from .killed import killed
+from .overhead import overhead
+
+
+def driver(name, check=exact, program=None, **more):
+    return Case(name, program or name, check, driver=True, **more)
+
+
+def runtime(name, **more):
+    return Case(name, name, exact, **more)
+
+
+def torch_case(name, settings, check=torch):
+    env = {"PYTORCH_CUDA_ALLOC_CONF": settings, "PYTORCH_ALLOC_CONF": settings} if settings else {}
+    return Case(name, "python/torch_training.py", check, environment=env, limit=150)
+
+
+def jax_case(name, **env):
+    env = {f"XLA_PYTHON_CLIENT_{key}": value for key, value in env.items()}
+    return Case(name, "python/jax_arrays.py", jax, environment=env, alone=True, limit=150)
+
+
+CASES = [
+    # Slow ones first, so that they run beside the others.
+    torch_case("torch", ""),
+    torch_case("torch_expandable", "expandable_segments:True"),
+    torch_case("torch_async", "backend:cudaMallocAsync", exact_if("torch")),
+    Case("cupy", "python/cupy_pool.py", exact_if("cupy"), limit=150),
+    driver("killed", killed),
+    driver("conformance", conformance_if_there, limit=180),
+    # The driver API.
+    driver("linear", oracle="compare"),
+    driver("linear_linked", oracle="compare", exit_by="_exit"),
+    driver("pinned", oracle="show"),
+    driver("arrays", oracle="show"),
+    driver("stream_ordered", oracle="compare"),
+    driver("pools", oracle="compare", exit_by="_exit"),
+    driver("vmm"),
+    driver("ipc"),
+    driver("graphs"),
+    driver("graphs_linked", exit_by="_exit"),
+    driver("capture"),
+    driver("context", oracle="show"),
+    driver("reset", oracle="show"),
+    driver("trap"),
+    driver("trap_exit", program="trap", exit_by="_exit"),
+    driver("oom", failures),
+    driver("threads", limit=90),
+    driver("random", oracle="compare"),
+    driver("long_run", environment={"VRAMTRACE_SIZE": "1MiB"}, history_lost=True, limit=90),
+    driver("modules", oracle="compare"),
+    driver("forks"),
+    # The runtime API.
+    runtime("runtime_mix", oracle="device"),
+    runtime("runtime_mix_shared", exit_by="_exit"),
+    runtime("runtime_mix_per_thread"),
+    Case("runtime_plugin", "runtime_plugin_host", exact, arguments=("{built}/runtime_plugin.so",)),
+    runtime("runtime_reset", oracle="compare"),
+    runtime("runtime_trap"),
+    runtime("runtime_graphs"),
+    runtime("runtime_graphs_shared", exit_by="_exit"),
+    runtime("runtime_capture"),
+    # Prebuilt clients.
+    driver("cudarc", program="bin/cudarc_client"),
+    # Alone.
+    jax_case("jax", PREALLOCATE="false"),
+    jax_case("jax_preallocated", PREALLOCATE="true", MEM_FRACTION=".10"),
+    Case("overhead", "runtime_overhead", overhead, alone=True),
+]
+
+
+def programs(cases):
+    """What has to be built for them."""
+    wanted = {case.program for case in cases if "/" not in case.program}
+    if "runtime_plugin_host" in wanted:
+        wanted.add("runtime_plugin.so")
+    return sorted(wanted)

@@ -1,0 +1,42 @@
+"""What a pair of allocation and free costs, bare and watched. Reported, never judged."""
+
+import json
+from statistics import median
+
+from .case import INFO, Row
+from .exact import command, folder
+
+ROUNDS = 15
+WAYS = {"bare": None, "no stacks": {"VRAMTRACE_STACKS": "off"}, "default": {}}
+
+
+def overhead(box, case):
+    """Rounds of one process each way, so that drift of the machine meets all alike."""
+    row = Row(case.name, verdict=INFO)
+    times = {way: {"async": [], "sync": []} for way in WAYS}
+    (box.work / case.name).mkdir(exist_ok=True)
+    for number in range(ROUNDS):
+        for way, env in WAYS.items():
+            traced = None if env is None else box.work / case.name / f"{number}-{way.replace(' ', '-')}.vrt"
+            ran = box.run(command(box, case), case.limit, env, traced=traced)
+            if problem := ran.failure(f"{way}:"):
+                row.wrong(problem)
+                return row
+            if traced and not traced.exists():
+                row.wrong(f"{way}: no trace")
+                return row
+            if traced:
+                traced.unlink()
+            for what, value in json.loads(ran.out.splitlines()[-1]).items():
+                times[way][what].append(value)
+    (folder(box, case) / "times.json").write_text(json.dumps(times))
+    for what in ("async", "sync"):
+        middle = {way: median(times[way][what]) for way in WAYS}
+        pairs = {
+            way: median(watched / bare for watched, bare in zip(times[way][what], times["bare"][what])) for way in WAYS
+        }
+        row.data[what] = {"median_ns": middle, "median_ratio": pairs}
+        shown = ", ".join(f"{way} {middle[way]:,.0f} ns ({pairs[way]:.2f}×)" for way in WAYS)
+        row.notes.append(f"{what} pair: {shown}")
+    row.notes.append(f"medians of {ROUNDS} interleaved rounds; aim: async without stacks at most 1.15×")
+    return row
