@@ -1,1 +1,19 @@
-//! (being written)
+//! The reader: opens trace files, models the process that wrote them, analyses, reports.
+//!
+//! `trace` makes a consistent copy of a file (also of one that is being written) → `model` says
+//! what the numbers in it stand for → `analysis` answers questions, as pure functions from the
+//! model to result structs → `report` shows those structs as text or JSON and computes nothing.
+//! `symbols` turns return addresses into source lines. `launch` is the other direction: it starts
+//! programs with the recorder in them. `commands` has one command of the binary per file.
+//!
+//! Nothing read from a file is trusted: a torn, truncated, foreign or hostile trace gives a precise
+//! error or a partial answer that says what is missing; never a panic, never unbounded memory.
+
+pub mod analysis;
+pub mod cli;
+pub mod commands;
+pub mod launch;
+pub mod model;
+pub mod report;
+pub mod symbols;
+pub mod trace;

@@ -1,0 +1,359 @@
+//! Which live entries count, each byte once, at the finest layer known.
+//!
+//! | memory | counts as |
+//! |---|---|
+//! | device, managed, array, vmm | itself, unless it is a segment of PyTorch's caching allocator |
+//! | such a segment | `cached`, less the live blocks in it |
+//! | torch, async, graph | itself |
+//! | pool | `cached`, less its live blocks |
+//! | import, mapping, reservation | nothing; listed apart |
+//!
+//! A segment is known by the live blocks that lie in it, or by the allocator's frames in its
+//! stack (a segment may hold cached blocks only).
+
+use super::{Aside, EntryEnd, Item, Point};
+use crate::analysis::{Filter, Sum};
+use crate::model::Process;
+use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
+use vramtrace_format::record::{Kind, Layer, Op, Record};
+use vramtrace_format::totals::{End, Totals, TotalsKey};
+
+/// Pool id of a device's graph pool, less the device.
+const GRAPH_POOLS: u64 = 0x1000;
+
+/// What is not handed to the sink.
+#[derive(Default)]
+pub(super) struct Rest {
+    pub cached: u64,
+    pub aside: Aside,
+    pub unknown_kinds: u64,
+}
+
+/// Hands all leaked memory to `sink`.
+pub(super) fn items(
+    process: &Process,
+    point: Point,
+    filter: &Filter,
+    mut sink: impl FnMut(Item),
+) -> Rest {
+    let mut rest = Rest::default();
+    let marks = Marks::of(process, point);
+    let mut known = Known::of(process, &marks);
+    for (entry, end) in marks.entries(process) {
+        let Some(kind) = entry.kind() else {
+            rest.unknown_kinds += 1;
+            continue;
+        };
+        if !filter.takes(entry.device, kind) {
+            continue;
+        }
+        let aside = match kind {
+            Kind::Import => Some(&mut rest.aside.imports),
+            Kind::Mapping => Some(&mut rest.aside.mappings),
+            Kind::Reservation => Some(&mut rest.aside.reservations),
+            _ => None,
+        };
+        if let Some(aside) = aside {
+            aside.add(entry.size, 1);
+        } else if let Some(cached) = known.cached_in(process, entry, kind) {
+            rest.cached = rest.cached.saturating_add(cached);
+        } else {
+            sink(Item {
+                stack: entry.stack,
+                api: entry.api,
+                device: entry.device,
+                kind,
+                end,
+                thread: Some(entry.thread),
+                range: entry.range,
+                stream: entry.stream,
+                context: entry.context,
+                bytes: entry.size,
+                count: 1,
+                first_time: entry.time,
+                last_time: entry.time,
+            });
+        }
+    }
+    ended(process, &marks, filter, &mut known, &mut rest, &mut sink);
+    rest
+}
+
+/// Which marked entries are used, and where the sums have to stand in for those that later
+/// entries took the place of.
+struct Marks {
+    point: Point,
+    teardown_seq: u64,
+    /// Devices and kinds of which marked entries are missing.
+    summed: Vec<(u8, u8)>,
+}
+
+impl Marks {
+    fn of(process: &Process, point: Point) -> Marks {
+        let mut marks = Marks {
+            point,
+            teardown_seq: process.teardown_seq().unwrap_or(u64::MAX),
+            summed: Vec::new(),
+        };
+        if point == Point::Teardown {
+            let mut missing: BTreeMap<(u8, u8), Sum> = BTreeMap::new();
+            for row in process.totals() {
+                if row.key.end == End::Teardown as u8 {
+                    let sum = missing.entry((row.key.device, row.key.kind)).or_default();
+                    sum.add(row.live_bytes, row.live_count);
+                }
+            }
+            for entry in process.marked() {
+                let sum = missing.entry((entry.device, entry.kind)).or_default();
+                sum.bytes = sum.bytes.wrapping_sub(entry.size);
+                sum.count = sum.count.wrapping_sub(1);
+            }
+            missing.retain(|_, sum| *sum != Sum::default());
+            marks.summed = missing.into_keys().collect();
+        }
+        marks
+    }
+
+    /// Every entry that was live at the point.
+    fn entries<'p>(
+        &'p self,
+        process: &'p Process,
+    ) -> impl Iterator<Item = (&'p Record, EntryEnd)> + 'p {
+        let before_teardown = move |entry: &&Record| {
+            self.point == Point::End
+                || entry.seq <= self.teardown_seq
+                || entry.op == Op::Restore as u8
+        };
+        let live = process.live().map(|entry| {
+            let end = match process.corruption_of(entry) {
+                Some(_) => EntryEnd::Corrupted,
+                None => EntryEnd::Live,
+            };
+            (entry, end)
+        });
+        let marked = (self.point == Point::Teardown)
+            .then(|| process.marked())
+            .into_iter()
+            .flatten()
+            .filter(|entry| !self.is_summed(entry.device, entry.kind))
+            .map(|entry| (entry, EntryEnd::Teardown));
+        live.chain(marked)
+            .filter(move |(entry, _)| before_teardown(entry))
+    }
+
+    fn is_summed(&self, device: u8, kind: u8) -> bool {
+        self.summed.contains(&(device, kind))
+    }
+}
+
+/// What has to be known of all entries before one of them can be judged.
+#[derive(Default)]
+struct Known {
+    /// Whether PyTorch's blocks were seen in this process.
+    torch: bool,
+    /// Address and size of its live blocks, by address.
+    blocks: Vec<(u64, u64)>,
+    /// Bytes of all blocks before each.
+    before: Vec<u64>,
+    /// Where physical allocations are mapped: id, address, size.
+    mappings: FxHashMap<u64, Vec<(u64, u64)>>,
+    /// Live bytes in blocks of each pool.
+    pools: FxHashMap<u64, u64>,
+    by_stack: FxHashMap<u32, bool>,
+}
+
+impl Known {
+    fn of(process: &Process, marks: &Marks) -> Known {
+        let torch_row = |row: &Totals| row.key.kind == Kind::Torch as u8;
+        let mut known = Known {
+            torch: process.totals().iter().any(torch_row),
+            ..Known::default()
+        };
+        for (entry, _) in marks.entries(process) {
+            match entry.kind() {
+                Some(Kind::Torch) => known.blocks.push((entry.key, entry.size)),
+                Some(Kind::Async) => known.use_pool(entry.aux, entry.size),
+                Some(Kind::Graph) => {
+                    known.use_pool(GRAPH_POOLS + u64::from(entry.device), entry.size);
+                }
+                Some(Kind::Mapping) => {
+                    let mapped = known.mappings.entry(entry.aux).or_default();
+                    mapped.push((entry.key, entry.size));
+                }
+                _ => {}
+            }
+        }
+        known.torch |= !known.blocks.is_empty();
+        known.blocks.sort_unstable();
+        let mut sum = 0u64;
+        for &(_, bytes) in &known.blocks {
+            known.before.push(sum);
+            sum = sum.saturating_add(bytes);
+        }
+        known.before.push(sum);
+        known
+    }
+
+    fn use_pool(&mut self, pool: u64, bytes: u64) {
+        let used = self.pools.entry(pool).or_default();
+        *used = used.saturating_add(bytes);
+    }
+
+    /// Unused bytes of an entry that is a cache; `None` for one that is not.
+    fn cached_in(&mut self, process: &Process, entry: &Record, kind: Kind) -> Option<u64> {
+        if kind == Kind::Pool {
+            let used = self.pools.get(&entry.key).copied().unwrap_or(0);
+            return Some(entry.size.saturating_sub(used));
+        }
+        if !self.torch || !matches!(kind, Kind::Device | Kind::Managed | Kind::Vmm) {
+            return None;
+        }
+        let used = if kind == Kind::Vmm {
+            let mapped = self.mappings.get(&entry.key);
+            let ranges = mapped.map(Vec::as_slice).unwrap_or_default();
+            ranges.iter().fold(0u64, |used, &(start, size)| {
+                used.saturating_add(self.used_in(start, size))
+            })
+        } else {
+            self.used_in(entry.key, entry.size)
+        };
+        if used == 0 && !self.is_torch_stack(process, entry.stack) {
+            return None;
+        }
+        Some(entry.size.saturating_sub(used))
+    }
+
+    /// Bytes of live blocks within an address range.
+    fn used_in(&self, start: u64, size: u64) -> u64 {
+        let end = start.saturating_add(size);
+        let reach = |at: usize, limit: u64| {
+            // Blocks don't overlap, so only the last one before a limit can reach beyond it.
+            let block = at.checked_sub(1).and_then(|at| self.blocks.get(at));
+            block.map_or(0, |&(at, bytes)| {
+                at.saturating_add(bytes).saturating_sub(limit).min(bytes)
+            })
+        };
+        let first = self.blocks.partition_point(|&(at, _)| at < start);
+        let last = self.blocks.partition_point(|&(at, _)| at < end);
+        self.before[last]
+            .saturating_sub(self.before[first])
+            .saturating_add(reach(first, start))
+            .saturating_sub(reach(last, end))
+            .min(size)
+    }
+
+    fn is_torch_stack(&mut self, process: &Process, stack: u32) -> bool {
+        *self
+            .by_stack
+            .entry(stack)
+            .or_insert_with(|| process.is_torch_allocator(stack))
+    }
+}
+
+/// Sums of caches that ended.
+#[derive(Default)]
+struct Cache {
+    held: u64,
+    used: u64,
+}
+
+impl Cache {
+    fn held(&mut self, bytes: u64) {
+        self.held = self.held.saturating_add(bytes);
+    }
+
+    fn used(&mut self, bytes: u64) {
+        self.used = self.used.saturating_add(bytes);
+    }
+}
+
+/// What ended with a context or a reset, and what teardown released where only sums are left.
+fn ended(
+    process: &Process,
+    marks: &Marks,
+    filter: &Filter,
+    known: &mut Known,
+    rest: &mut Rest,
+    sink: &mut impl FnMut(Item),
+) {
+    let mut origins: FxHashMap<TotalsKey, &Totals> = FxHashMap::default();
+    let is_ended = |row: &&Totals| row.key.end != End::Live as u8;
+    if !process.totals().iter().any(|row| is_ended(&row)) {
+        return;
+    }
+    for row in process.totals() {
+        if row.key.end == End::Live as u8 {
+            origins.insert(row.key, row);
+        }
+    }
+    // Caches that ended, and the blocks that ended in them, by device and end.
+    let mut caches: BTreeMap<(u8, u8, Layer), Cache> = BTreeMap::new();
+    for row in process.totals().iter().filter(is_ended) {
+        let (Some(kind), Some(end)) = (row.kind(), End::from_u8(row.key.end)) else {
+            rest.unknown_kinds += 1;
+            continue;
+        };
+        let end = match end {
+            End::Context => EntryEnd::Context,
+            End::Reset => EntryEnd::Reset,
+            End::Teardown if marks.is_summed(row.key.device, row.key.kind) => EntryEnd::Teardown,
+            End::Teardown | End::Live => continue,
+        };
+        if row.live_count == 0 || !kind.counted() || !filter.takes(row.key.device, kind) {
+            continue;
+        }
+        let of = |inside| (row.key.device, row.key.end, inside);
+        let segment = known.torch
+            && matches!(kind, Kind::Device | Kind::Managed | Kind::Vmm)
+            && known.is_torch_stack(process, row.key.stack);
+        match kind {
+            Kind::Pool => caches
+                .entry(of(Layer::Device))
+                .or_default()
+                .held(row.live_bytes),
+            _ if segment => caches
+                .entry(of(Layer::Framework))
+                .or_default()
+                .held(row.live_bytes),
+            Kind::Torch => caches
+                .entry(of(Layer::Framework))
+                .or_default()
+                .used(row.live_bytes),
+            Kind::Async | Kind::Graph => {
+                caches
+                    .entry(of(Layer::Device))
+                    .or_default()
+                    .used(row.live_bytes);
+            }
+            _ => {}
+        }
+        if kind == Kind::Pool || segment {
+            continue;
+        }
+        let live_key = TotalsKey {
+            end: End::Live as u8,
+            ..row.key
+        };
+        let origin = origins.get(&live_key).copied().unwrap_or(row);
+        sink(Item {
+            stack: row.key.stack,
+            api: row.key.api,
+            device: row.key.device,
+            kind,
+            end,
+            thread: None,
+            range: 0,
+            stream: 0,
+            context: 0,
+            bytes: row.live_bytes,
+            count: row.live_count,
+            first_time: origin.first_time,
+            last_time: origin.last_time,
+        });
+    }
+    for cache in caches.into_values() {
+        let unused = cache.held.saturating_sub(cache.used);
+        rest.cached = rest.cached.saturating_add(unused);
+    }
+}

@@ -1,0 +1,327 @@
+//! Making groups: by stack, or by another word that entries have.
+
+use super::{EntryEnd, Item, Options, Suspicion};
+use crate::model::{Process, VisibleStack};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use vramtrace_format::record::{Kind, Layer, NO_DEVICE};
+use vramtrace_format::stacks::Frame;
+
+/// What groups are made by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum By {
+    /// Call stack, with everything else that differs.
+    #[default]
+    Stack,
+    /// Innermost Python frame.
+    Python,
+    /// Innermost library outside CUDA.
+    Library,
+    /// NVTX range.
+    Range,
+    /// Thread.
+    Thread,
+    /// Device.
+    Device,
+    /// Kind of memory.
+    Kind,
+    /// Rank of the process.
+    Rank,
+    /// API function that allocated.
+    Api,
+    /// Stream.
+    Stream,
+    /// Context.
+    Context,
+    /// Layer.
+    Layer,
+}
+
+/// Names of threads or ranges of a group, ascending by id.
+pub type Names = Vec<(u32, Option<String>)>;
+
+/// Allocations that belong together. Where its members differ in something, that is `None`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// What it was made by, where that is not the stack.
+    pub value: Option<String>,
+    /// Device ordinal; also `None` for host memory.
+    pub device: Option<u8>,
+    /// Layer.
+    pub layer: Option<Layer>,
+    /// Kind.
+    pub kind: Option<Kind>,
+    /// API function; empty if its name is not known.
+    pub api: Option<String>,
+    /// How they ended.
+    pub end: Option<EntryEnd>,
+    /// Bytes asked for.
+    pub bytes: u64,
+    /// Allocations.
+    pub count: u64,
+    /// When the first was made, Unix nanoseconds.
+    pub first_ns: u64,
+    /// When the last was made, Unix nanoseconds.
+    pub last_ns: u64,
+    /// Threads that made them, as far as that is kept.
+    pub threads: Names,
+    /// Ranges they were made in, as far as that is kept.
+    pub ranges: Names,
+    /// Whether it looks like a leak.
+    pub suspicion: Suspicion,
+    /// Call stack; empty where groups are made by something else.
+    pub stack: VisibleStack,
+}
+
+/// Everything but the sums; what differs here is told apart until the end.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Raw {
+    stack: u32,
+    api: u16,
+    device: u8,
+    kind: Kind,
+    end: EntryEnd,
+    extra: Option<u32>,
+}
+
+#[derive(Clone, Debug)]
+struct Gathered {
+    bytes: u64,
+    count: u64,
+    first: u64,
+    last: u64,
+    last_thread: Option<u32>,
+    threads: FxHashSet<u32>,
+    ranges: FxHashSet<u32>,
+}
+
+impl Gathered {
+    fn new() -> Gathered {
+        Gathered {
+            bytes: 0,
+            count: 0,
+            first: u64::MAX,
+            last: 0,
+            last_thread: None,
+            threads: FxHashSet::default(),
+            ranges: FxHashSet::default(),
+        }
+    }
+
+    fn add(&mut self, item: &Item) {
+        self.bytes = self.bytes.saturating_add(item.bytes);
+        self.count = self.count.saturating_add(item.count);
+        self.first = self.first.min(item.first_time);
+        self.last = self.last.max(item.last_time);
+        if item.thread != self.last_thread {
+            self.last_thread = item.thread;
+            self.threads.extend(item.thread);
+        }
+        if item.range != 0 {
+            self.ranges.insert(item.range);
+        }
+    }
+
+    fn merge(&mut self, other: Gathered) {
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.count = self.count.saturating_add(other.count);
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+        self.threads.extend(other.threads);
+        self.ranges.extend(other.ranges);
+    }
+}
+
+/// What a finished group is told apart by.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Key {
+    Stack {
+        device: u8,
+        kind: Kind,
+        api: String,
+        end: EntryEnd,
+        stack: VisibleStack,
+    },
+    Value {
+        host: bool,
+        corrupted: bool,
+        value: String,
+    },
+}
+
+pub(super) struct Grouping<'p> {
+    process: &'p Process,
+    options: &'p Options,
+    raw: FxHashMap<Raw, Gathered>,
+}
+
+impl<'p> Grouping<'p> {
+    pub fn new(process: &'p Process, options: &'p Options) -> Grouping<'p> {
+        Grouping {
+            process,
+            options,
+            raw: FxHashMap::default(),
+        }
+    }
+
+    pub fn add(&mut self, item: &Item) {
+        let raw = Raw {
+            stack: item.stack,
+            api: item.api,
+            device: item.device,
+            kind: item.kind,
+            end: item.end,
+            extra: match self.options.by {
+                By::Thread => item.thread,
+                By::Range => Some(item.range),
+                By::Stream => Some(item.stream),
+                By::Context => Some(u32::from(item.context)),
+                _ => None,
+            },
+        };
+        self.raw.entry(raw).or_insert_with(Gathered::new).add(item);
+    }
+
+    /// All groups, largest first, in an order that does not depend on anything but the trace.
+    pub fn finish(self) -> Vec<Group> {
+        let mut stacks: FxHashMap<u32, VisibleStack> = FxHashMap::default();
+        let mut merged: FxHashMap<Key, (Vec<Raw>, Gathered)> = FxHashMap::default();
+        for (raw, gathered) in self.raw {
+            let stack = stacks
+                .entry(raw.stack)
+                .or_insert_with(|| self.process.visible(raw.stack, self.options.all_frames));
+            let key = key(self.process, self.options.by, &raw, stack);
+            let (members, sums) = merged
+                .entry(key)
+                .or_insert_with(|| (Vec::new(), Gathered::new()));
+            members.push(raw);
+            sums.merge(gathered);
+        }
+        let mut groups: Vec<Group> = merged
+            .into_iter()
+            .map(|(key, (members, sums))| group(self.process, key, &members, sums))
+            .collect();
+        groups.sort_by_cached_key(order);
+        groups
+    }
+}
+
+/// Total order of groups: size, then what is printed.
+fn order(group: &Group) -> impl Ord + use<> {
+    let frames: Vec<u64> = group.stack.frames.iter().map(|f| f.encode()).collect();
+    (
+        Reverse(group.bytes),
+        Reverse(group.count),
+        (group.device, group.kind, group.end),
+        (group.value.clone(), group.api.clone(), group.first_ns),
+        (frames, group.stack.missing),
+    )
+}
+
+fn key(process: &Process, by: By, raw: &Raw, stack: &VisibleStack) -> Key {
+    let extra = raw.extra.unwrap_or(0);
+    let value = match by {
+        By::Stack => {
+            return Key::Stack {
+                device: raw.device,
+                kind: raw.kind,
+                api: process.api(raw.api).unwrap_or_default().to_owned(),
+                end: raw.end,
+                stack: stack.clone(),
+            };
+        }
+        By::Python => python_frame(process, stack),
+        By::Library => library(process, stack),
+        By::Range => name_or(process.mark(extra), "range", extra, "no range"),
+        By::Thread => match raw.extra {
+            Some(id) => name_or(process.thread(id), "thread", id, "unknown thread"),
+            None => "thread not kept".to_owned(),
+        },
+        By::Device if raw.device == NO_DEVICE => "host".to_owned(),
+        By::Device => format!("GPU {}", raw.device),
+        By::Kind => raw.kind.name().to_owned(),
+        By::Rank => match process.identity.rank {
+            Some(rank) => format!("rank {rank}"),
+            None => "no rank".to_owned(),
+        },
+        By::Api => process.api(raw.api).unwrap_or("unknown").to_owned(),
+        By::Stream => name_or(None, "stream", extra, "default stream"),
+        By::Context => name_or(None, "context", extra, "context not kept"),
+        By::Layer => raw.kind.layer().name().to_owned(),
+    };
+    Key::Value {
+        host: raw.kind.layer() == Layer::Host,
+        corrupted: raw.end == EntryEnd::Corrupted,
+        value,
+    }
+}
+
+fn name_or(name: Option<&str>, what: &str, id: u32, none: &str) -> String {
+    match (name, id) {
+        (_, 0) => none.to_owned(),
+        (Some(name), id) => format!("{name} ({id})"),
+        (None, id) => format!("{what} {id}"),
+    }
+}
+
+fn python_frame(process: &Process, stack: &VisibleStack) -> String {
+    let python = stack.frames.iter().find_map(|frame| match frame {
+        Frame::Python { code, line } => Some(process.python_name(*code, *line)),
+        _ => None,
+    });
+    python.unwrap_or_else(|| "no Python frame".to_owned())
+}
+
+fn library(process: &Process, stack: &VisibleStack) -> String {
+    let module = stack.frames.iter().find_map(|frame| match frame {
+        Frame::Native { module, .. } => process.modules.get(module),
+        _ => None,
+    });
+    match module {
+        Some(module) => {
+            let path = module.path.as_str();
+            path.rsplit('/').next().unwrap_or(path).to_owned()
+        }
+        None => "unknown library".to_owned(),
+    }
+}
+
+fn group(process: &Process, key: Key, members: &[Raw], sums: Gathered) -> Group {
+    let (value, stack) = match key {
+        Key::Stack { stack, .. } => (None, stack),
+        Key::Value { value, .. } => (Some(value), VisibleStack::default()),
+    };
+    let api = |raw: &Raw| process.api(raw.api).unwrap_or_default().to_owned();
+    let named = |ids: FxHashSet<u32>, name: &dyn Fn(u32) -> Option<String>| {
+        let ids: BTreeSet<u32> = ids.into_iter().collect();
+        ids.into_iter().map(|id| (id, name(id))).collect()
+    };
+    let duration = process.duration_ns();
+    Group {
+        value,
+        device: common(members, |raw| raw.device).filter(|&device| device != NO_DEVICE),
+        layer: common(members, |raw| raw.kind.layer()),
+        kind: common(members, |raw| raw.kind),
+        api: common(members, api),
+        end: common(members, |raw| raw.end),
+        bytes: sums.bytes,
+        count: sums.count,
+        first_ns: process.unix_ns(sums.first),
+        last_ns: process.unix_ns(sums.last),
+        threads: named(sums.threads, &|id| process.thread(id).map(str::to_owned)),
+        ranges: named(sums.ranges, &|id| process.mark(id).map(str::to_owned)),
+        suspicion: Suspicion::of(sums.count, sums.first, sums.last, duration),
+        stack,
+    }
+}
+
+/// What all members have in common.
+fn common<T: PartialEq>(members: &[Raw], of: impl Fn(&Raw) -> T) -> Option<T> {
+    let (first, others) = members.split_first()?;
+    let first = of(first);
+    others
+        .iter()
+        .all(|other| of(other) == first)
+        .then_some(first)
+}

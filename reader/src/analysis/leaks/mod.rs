@@ -1,0 +1,177 @@
+//! What is still allocated, grouped by call stack.
+//!
+//! A leak is an allocation that is live when its process or its context ends, counted at the
+//! finest layer known ([`finest`]): a framework's blocks instead of the segments that hold them,
+//! a pool's blocks instead of the pool. What a caching allocator holds without using it is
+//! `cached`, never a leak.
+
+mod answer;
+mod finest;
+mod group;
+mod suspicion;
+
+pub use answer::{Answer, Placed};
+pub use group::{By, Group, Names};
+pub use suspicion::Suspicion;
+
+use super::{Filter, Sum};
+use crate::model::Process;
+use vramtrace_format::record::Kind;
+
+/// The moment that a report is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// The end of the process, or of its trace.
+    End,
+    /// Just before the process began to go down.
+    Teardown,
+}
+
+impl Point {
+    /// The word that the command line and JSON use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Point::End => "end",
+            Point::Teardown => "teardown",
+        }
+    }
+}
+
+/// How an allocation ended, or that it did not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum EntryEnd {
+    /// It is live.
+    Live,
+    /// Its context was destroyed while it was live.
+    Context,
+    /// Its device was reset while it was live.
+    Reset,
+    /// Its context was corrupted while it was live, so it can't be freed any more.
+    Corrupted,
+    /// It was freed while the process went down.
+    Teardown,
+}
+
+impl EntryEnd {
+    /// The word that JSON uses.
+    pub const fn name(self) -> &'static str {
+        match self {
+            EntryEnd::Live => "live",
+            EntryEnd::Context => "context",
+            EntryEnd::Reset => "reset",
+            EntryEnd::Corrupted => "corrupted",
+            EntryEnd::Teardown => "teardown",
+        }
+    }
+}
+
+/// What is asked.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The moment; by default the one that suits each process.
+    pub point: Option<Point>,
+    /// What groups are made by.
+    pub by: By,
+    /// What to leave out.
+    pub filter: Filter,
+    /// Keep frames inside the driver and runtime.
+    pub all_frames: bool,
+}
+
+/// One or more allocations that have everything in common that reports show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Item {
+    pub stack: u32,
+    pub api: u16,
+    pub device: u8,
+    pub kind: Kind,
+    pub end: EntryEnd,
+    /// Not known of what is only kept as a sum.
+    pub thread: Option<u32>,
+    pub range: u32,
+    pub stream: u32,
+    pub context: u16,
+    pub bytes: u64,
+    pub count: u64,
+    pub first_time: u64,
+    pub last_time: u64,
+}
+
+/// Memory that is listed and never added to anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Aside {
+    /// Somebody else's memory, visible here.
+    pub imports: Sum,
+    /// Mappings of physical allocations.
+    pub mappings: Sum,
+    /// Reserved address ranges.
+    pub reservations: Sum,
+}
+
+impl Aside {
+    fn merge(&mut self, other: Aside) {
+        self.imports.merge(other.imports);
+        self.mappings.merge(other.mappings);
+        self.reservations.merge(other.reservations);
+    }
+}
+
+/// What one process leaked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaks {
+    /// The moment.
+    pub point: Point,
+    /// Leaked GPU memory.
+    pub gpu: Sum,
+    /// Leaked page-locked host memory.
+    pub host: Sum,
+    /// Bytes that caching allocators and pools hold and don't use.
+    pub cached: u64,
+    /// Part of `gpu` and `host` that was released after all, while the process went down.
+    pub teardown_only: Sum,
+    /// What can't be freed any more because its context broke; not in `gpu` or `host`.
+    pub corrupted: Sum,
+    /// What is not counted.
+    pub aside: Aside,
+    /// Live entries of kinds that this version does not know; in no sum.
+    pub unknown_kinds: u64,
+    /// Groups, largest first. Those that ended `corrupted` are among them.
+    pub groups: Vec<Group>,
+}
+
+/// Finds the leaks of one process.
+pub fn leaks(process: &Process, options: &Options) -> Leaks {
+    let point = options.point.unwrap_or(match process.teardown_seq() {
+        Some(_) => Point::Teardown,
+        None => Point::End,
+    });
+    let mut found = Leaks {
+        point,
+        gpu: Sum::default(),
+        host: Sum::default(),
+        cached: 0,
+        teardown_only: Sum::default(),
+        corrupted: Sum::default(),
+        aside: Aside::default(),
+        unknown_kinds: 0,
+        groups: Vec::new(),
+    };
+    let mut grouping = group::Grouping::new(process, options);
+    let rest = finest::items(process, point, &options.filter, |item| {
+        let space = match (item.end, item.kind.layer()) {
+            (EntryEnd::Corrupted, _) => &mut found.corrupted,
+            (_, vramtrace_format::Layer::Host) => &mut found.host,
+            _ => &mut found.gpu,
+        };
+        space.add(item.bytes, item.count);
+        if item.end == EntryEnd::Teardown {
+            found.teardown_only.add(item.bytes, item.count);
+        }
+        grouping.add(&item);
+    });
+    found.cached = rest.cached;
+    found.aside = rest.aside;
+    found.unknown_kinds = rest.unknown_kinds;
+    found.groups = grouping.finish();
+    found
+}

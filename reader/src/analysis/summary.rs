@@ -1,0 +1,314 @@
+//! One process at a glance: devices, sums, peak, who holds most, what was lost.
+
+use super::view::{DeviceView, Devices, ProcessView};
+use super::{Filter, Sum};
+use crate::model::{CudaUse, Losses, Process, VisibleStack};
+use rustc_hash::FxHashMap;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use vramtrace_format::account::{self, Account};
+use vramtrace_format::record::{Kind, Layer, NO_DEVICE};
+use vramtrace_format::totals::End;
+
+/// Sums of one layer of one device, or of host memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountView {
+    /// Id of the device in the answer; `None` for host memory.
+    pub device: Option<usize>,
+    /// Layer.
+    pub layer: Layer,
+    /// Live now.
+    pub live: Sum,
+    /// Most bytes that were live at once.
+    pub peak_bytes: u64,
+    /// When that was, Unix nanoseconds.
+    pub peak_ns: u64,
+    /// Ever allocated.
+    pub allocated: Sum,
+    /// Freed.
+    pub freed: Sum,
+    /// Ended with a context or by a reset.
+    pub ended: Sum,
+    /// Allocations that failed.
+    pub failed_count: u64,
+    /// Frees of something that was not live.
+    pub unmatched_count: u64,
+    /// Allocations that found no room in the live table; in none of the other sums.
+    pub dropped: Sum,
+}
+
+/// Sums of one kind of memory on one device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KindView {
+    /// Id of the device in the answer; `None` for host memory.
+    pub device: Option<usize>,
+    /// Kind.
+    pub kind: Kind,
+    /// Live now.
+    pub live: Sum,
+    /// Ever allocated.
+    pub allocated: Sum,
+    /// Held when its layer was at its peak.
+    pub at_peak: Sum,
+}
+
+/// A call stack that holds or held much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopStack {
+    /// Id of its process.
+    pub process: usize,
+    /// Id of the device in the answer; `None` for host memory.
+    pub device: Option<usize>,
+    /// Kind of memory.
+    pub kind: Kind,
+    /// API function; empty if unknown.
+    pub api: String,
+    /// Held when its layer was at its peak.
+    pub at_peak: Sum,
+    /// Live now.
+    pub live: Sum,
+    /// Ever allocated.
+    pub allocated: Sum,
+    /// The stack.
+    pub stack: VisibleStack,
+}
+
+/// What is said of one process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessSummary {
+    /// Who it is.
+    pub view: ProcessView,
+    /// CUDA driver, as `13.0`.
+    pub driver: Option<String>,
+    /// Version of the recorder.
+    pub recorder: String,
+    /// Settings of the recorder.
+    pub settings: Vec<String>,
+    /// What was seen of CUDA.
+    pub cuda_use: CudaUse,
+    /// Events since its start.
+    pub events: u64,
+    /// Distinct call stacks.
+    pub stacks: u64,
+    /// Sums by device and layer.
+    pub accounts: Vec<AccountView>,
+    /// Sums by device and kind.
+    pub kinds: Vec<KindView>,
+    /// Contexts that broke: device id in the answer, driver's error code.
+    pub corrupted: Vec<(Option<usize>, u64)>,
+    /// What is not in the trace.
+    pub losses: Losses,
+    /// What the recorder wants to be said.
+    pub notes: Vec<(String, String)>,
+    /// What is wrong with the file.
+    pub damage: Vec<String>,
+}
+
+/// The summary of several processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Processes by id.
+    pub processes: Vec<ProcessSummary>,
+    /// Devices by id.
+    pub devices: Vec<DeviceView>,
+    /// Stacks that held most at the peak of their layer, largest first.
+    pub top: Vec<TopStack>,
+}
+
+/// Sums up all processes; keeps the `top` largest stacks.
+pub fn summary(processes: &[Process], filter: &Filter, top: usize) -> Summary {
+    let mut devices = Devices::default();
+    let mut stacks = Vec::new();
+    let mut summaries = Vec::new();
+    for (id, process) in processes.iter().enumerate() {
+        devices.add_all(process, id);
+        summaries.push(of_process(process, id, filter, &mut devices));
+        stacks.extend(top_stacks(process, id, filter, &mut devices));
+    }
+    stacks.sort_by_key(|stack| (Reverse(stack.at_peak), Reverse(stack.live)));
+    stacks.truncate(top);
+    Summary {
+        processes: summaries,
+        devices: devices.all,
+        top: stacks,
+    }
+}
+
+fn of_process(
+    process: &Process,
+    id: usize,
+    filter: &Filter,
+    devices: &mut Devices,
+) -> ProcessSummary {
+    let control = &process.trace.copy.control;
+    let accounts = process
+        .accounts()
+        .filter(|(device, layer, _)| filter.takes_account(*device, *layer))
+        .map(|(device, layer, row)| {
+            let device = device.map(|index| devices.id_of(process, id, index));
+            account_view(process, device, layer, row)
+        })
+        .collect();
+    let corrupted = process
+        .corrupted
+        .values()
+        .map(|corruption| {
+            let device = corruption
+                .device
+                .map(|index| devices.id_of(process, id, index));
+            (device, corruption.error)
+        })
+        .collect();
+    ProcessSummary {
+        view: ProcessView::of(process, id),
+        driver: process
+            .driver
+            .map(|number| format!("{}.{}", number / 1000, number % 1000 / 10)),
+        recorder: process.config.version.clone(),
+        settings: process.config.settings.clone(),
+        cuda_use: process.cuda_use(),
+        events: process.trace.copy.seq,
+        stacks: control.stack_count,
+        accounts,
+        kinds: kinds(process, id, filter, devices),
+        corrupted,
+        losses: process.losses.clone(),
+        notes: process
+            .notes
+            .iter()
+            .map(|note| (note.code.clone(), note.text.clone()))
+            .collect(),
+        damage: process
+            .trace
+            .damage
+            .iter()
+            .map(|d| d.what.clone())
+            .collect(),
+    }
+}
+
+fn account_view(
+    process: &Process,
+    device: Option<usize>,
+    layer: Layer,
+    row: &Account,
+) -> AccountView {
+    let sum = |bytes, count| Sum { bytes, count };
+    AccountView {
+        device,
+        layer,
+        live: sum(row.live_bytes, row.live_count),
+        peak_bytes: row.peak_bytes,
+        peak_ns: process.unix_ns(row.peak_time),
+        allocated: sum(row.alloc_bytes, row.alloc_count),
+        freed: sum(row.freed_bytes, row.freed_count),
+        ended: sum(row.ended_bytes, row.ended_count),
+        failed_count: row.failed_count,
+        unmatched_count: row.unmatched_count,
+        dropped: sum(row.dropped_bytes, row.dropped_count),
+    }
+}
+
+/// Sums of a row or of several.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    live: Sum,
+    allocated: Sum,
+    at_peak: Sum,
+}
+
+/// Calls `each` with the sums of every ordinary row that is asked about.
+fn rows(process: &Process, filter: &Filter, mut each: impl FnMut(u32, u16, u8, Kind, Sums)) {
+    for row in process.totals() {
+        let Some(kind) = row.kind() else { continue };
+        let key = row.key;
+        if key.end != End::Live as u8 || !kind.counted() || !filter.takes(key.device, kind) {
+            continue;
+        }
+        let index = account::index(key.device, kind.layer());
+        let account = process.trace.copy.accounts.get(index);
+        let (bytes, count) = row.at_peak(account.map_or(0, |account| account.peak_epoch));
+        let sums = Sums {
+            live: Sum {
+                bytes: row.live_bytes,
+                count: row.live_count,
+            },
+            allocated: Sum {
+                bytes: row.alloc_bytes,
+                count: row.alloc_count,
+            },
+            at_peak: Sum { bytes, count },
+        };
+        each(key.stack, key.api, key.device, kind, sums);
+    }
+}
+
+impl Sums {
+    fn merge(&mut self, other: Sums) {
+        self.live.merge(other.live);
+        self.allocated.merge(other.allocated);
+        self.at_peak.merge(other.at_peak);
+    }
+}
+
+fn kinds(process: &Process, id: usize, filter: &Filter, devices: &mut Devices) -> Vec<KindView> {
+    let mut by_kind: BTreeMap<(u8, Kind), Sums> = BTreeMap::new();
+    rows(process, filter, |_, _, device, kind, sums| {
+        by_kind.entry((device, kind)).or_default().merge(sums);
+    });
+    by_kind
+        .into_iter()
+        .map(|((device, kind), sums)| KindView {
+            device: device_id(process, id, device, devices),
+            kind,
+            live: sums.live,
+            allocated: sums.allocated,
+            at_peak: sums.at_peak,
+        })
+        .collect()
+}
+
+fn top_stacks(
+    process: &Process,
+    id: usize,
+    filter: &Filter,
+    devices: &mut Devices,
+) -> Vec<TopStack> {
+    let mut merged: FxHashMap<(VisibleStack, u16, u8, Kind), Sums> = FxHashMap::default();
+    let mut visible: FxHashMap<u32, VisibleStack> = FxHashMap::default();
+    rows(process, filter, |stack, api, device, kind, sums| {
+        let stack = visible
+            .entry(stack)
+            .or_insert_with(|| process.visible(stack, false));
+        let key = (stack.clone(), api, device, kind);
+        merged.entry(key).or_default().merge(sums);
+    });
+    let mut stacks: Vec<TopStack> = merged
+        .into_iter()
+        .map(|((stack, api, device, kind), sums)| TopStack {
+            process: id,
+            device: device_id(process, id, device, devices),
+            kind,
+            api: process.api(api).unwrap_or_default().to_owned(),
+            at_peak: sums.at_peak,
+            live: sums.live,
+            allocated: sums.allocated,
+            stack,
+        })
+        .collect();
+    // A fixed order for what is otherwise equal, whatever the map's order was.
+    let frames = |stack: &TopStack| -> Vec<u64> {
+        stack
+            .stack
+            .frames
+            .iter()
+            .map(|frame| frame.encode())
+            .collect()
+    };
+    stacks.sort_by_cached_key(|stack| (stack.device, stack.kind, stack.api.clone(), frames(stack)));
+    stacks
+}
+
+fn device_id(process: &Process, id: usize, index: u8, devices: &mut Devices) -> Option<usize> {
+    (index != NO_DEVICE).then(|| devices.id_of(process, id, index))
+}

@@ -1,0 +1,88 @@
+//! The command line: which commands and options there are. What they do is in
+//! [`crate::commands`].
+
+mod options;
+
+pub use options::{FilterOptions, Traces, layer, point};
+
+use crate::commands;
+use clap::{Parser, Subcommand};
+
+/// Exit codes, as scripts rely on them.
+pub mod exit {
+    /// Fine.
+    pub const FINE: i32 = 0;
+    /// Leaks or growth were found where that was to fail.
+    pub const FOUND: i32 = 1;
+    /// Wrong usage.
+    pub const USAGE: i32 = 2;
+    /// A trace cannot be read, or is damaged.
+    pub const UNREADABLE: i32 = 3;
+    /// Nothing was found, but that is not certain.
+    pub const INEXACT: i32 = 4;
+}
+
+/// Records and explains every GPU memory allocation of a program.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vramtrace",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
+#[command(
+    after_help = "TRACE is a file or a directory, or several; without one, the newest trace of \
+                  this user."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Trace a program and its children.
+    Run(commands::run::Args),
+    /// What is still allocated, grouped by call stack, largest first.
+    Leaks(commands::leaks::Args),
+    /// Process, devices, totals, peak, top stacks, losses.
+    Summary(commands::summary::Args),
+    /// Live bytes over time, per device and layer.
+    Timeline(commands::timeline::Args),
+    /// Is this file whole? What was lost, what was bypassed?
+    Check(commands::check::Args),
+    /// Can a program be traced here?
+    Doctor(commands::doctor::Args),
+    /// Run a leaking program and report it.
+    Demo(commands::demo::Args),
+    /// The program that the demo traces.
+    #[command(hide = true)]
+    DemoProgram(commands::demo::program::Args),
+}
+
+/// Runs the command that the arguments name; returns the exit code.
+pub fn main() -> i32 {
+    match Cli::parse().command {
+        Command::Run(args) => commands::run::execute(args),
+        Command::Leaks(args) => commands::leaks::execute(args),
+        Command::Summary(args) => commands::summary::execute(args),
+        Command::Timeline(args) => commands::timeline::execute(args),
+        Command::Check(args) => commands::check::execute(args),
+        Command::Doctor(args) => commands::doctor::execute(args),
+        Command::Demo(args) => commands::demo::execute(args),
+        Command::DemoProgram(args) => commands::demo::program::execute(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,56 @@
+//! `vramtrace summary`: process, devices, totals, peak, top stacks, losses.
+
+use super::{code, open, print};
+use crate::analysis::summary::summary;
+use crate::cli::{FilterOptions, Traces, exit};
+use crate::report::frames::Frames;
+use crate::report::style::Style;
+use crate::report::summary::{Shown, json, text};
+
+/// Stacks that are shown, unless `--top` says otherwise.
+const TOP: usize = 5;
+/// Stacks of a document, unless `--top` says otherwise.
+const TOP_JSON: usize = 100;
+
+/// Arguments.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    traces: Traces,
+    /// Print one JSON document (schema vramtrace.summary/1)
+    #[arg(long)]
+    json: bool,
+    /// Show this many stacks, 0 for all [default: 5; with --json: 100]
+    #[arg(long, value_name = "N")]
+    top: Option<usize>,
+    #[command(flatten)]
+    filter: FilterOptions,
+}
+
+/// Runs the command; returns the exit code.
+pub fn execute(args: Args) -> i32 {
+    code(run(&args))
+}
+
+fn run(args: &Args) -> Result<i32, i32> {
+    let opened = open(&args.traces.traces, args.json)?;
+    let top = match args.top {
+        Some(0) => usize::MAX,
+        Some(top) => top,
+        None if args.json => TOP_JSON,
+        None => TOP,
+    };
+    let summary = summary(&opened.processes, &args.filter.filter(), top);
+    let mut frames = Frames::default();
+    let shown = Shown::new(&summary, &opened.processes, &mut frames);
+    print(&if args.json {
+        json(&shown)
+    } else {
+        text(&shown, Style::of_stdout())
+    })?;
+    Ok(if opened.unreadable > 0 {
+        exit::UNREADABLE
+    } else {
+        exit::FINE
+    })
+}

@@ -1,0 +1,65 @@
+//! `vramtrace timeline`: live bytes over time, per device and layer.
+
+use super::{code, complain, open, print};
+use crate::analysis::timeline::timeline;
+use crate::cli::{FilterOptions, Traces, exit};
+use crate::report::chart;
+use crate::report::style::Style;
+use crate::report::timeline::{csv, json, text};
+
+/// Spans of JSON and CSV, unless `--points` says otherwise.
+const POINTS: usize = 1000;
+
+/// Arguments.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    traces: Traces,
+    /// Print one JSON document (schema vramtrace.timeline/1)
+    #[arg(long, conflicts_with = "csv")]
+    json: bool,
+    /// Print a table: one line per series and span of time
+    #[arg(long)]
+    csv: bool,
+    /// Spans of time per series [default: 1000, in a terminal as many as fit]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    points: Option<u32>,
+    #[command(flatten)]
+    filter: FilterOptions,
+}
+
+/// Runs the command; returns the exit code.
+pub fn execute(args: Args) -> i32 {
+    code(run(&args))
+}
+
+fn run(args: &Args) -> Result<i32, i32> {
+    let document = args.json || args.csv;
+    if !args.filter.kind.is_empty() {
+        complain("timelines are kept per device and layer, not per kind; use --layer");
+        return Err(exit::USAGE);
+    }
+    let opened = open(&args.traces.traces, document)?;
+    let columns = terminal_size::terminal_size().map_or(100, |(width, _)| usize::from(width.0));
+    let points = match args.points {
+        Some(points) => points as usize,
+        None if document => POINTS,
+        None => chart::values_in(columns),
+    };
+    let timeline = timeline(&opened.processes, &args.filter.filter(), points).map_err(|error| {
+        complain(&error.to_string());
+        exit::UNREADABLE
+    })?;
+    print(&if args.json {
+        json(&timeline)
+    } else if args.csv {
+        csv(&timeline)
+    } else {
+        text(&timeline, Style::of_stdout())
+    })?;
+    Ok(if opened.unreadable > 0 {
+        exit::UNREADABLE
+    } else {
+        exit::FINE
+    })
+}

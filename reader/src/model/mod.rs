@@ -1,0 +1,331 @@
+//! The process that a trace is about: who it was, what it used, what it has, what is not known.
+//!
+//! In: an opened [`Trace`]. Out: a [`Process`] that gives the numbers of the format their
+//! meaning (names behind ids, events in order, what was lost) and judges nothing: analyses do.
+
+mod identity;
+mod losses;
+mod stacks;
+
+pub use identity::State;
+pub use losses::{Losses, Reason};
+pub use stacks::{Role, VisibleStack};
+
+use crate::trace::{Events, Trace};
+use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
+use vramtrace_format::account::{self, Account};
+use vramtrace_format::cold::{self, Cold};
+use vramtrace_format::live::is_live;
+use vramtrace_format::record::{Layer, NO_DEVICE, Op, Record};
+use vramtrace_format::totals::Totals;
+
+/// A context that can't be used any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Corruption {
+    /// The event that said so; 0 if only a note did.
+    pub seq: u64,
+    /// When, event time.
+    pub time: u64,
+    /// The driver's error code; 0 unknown.
+    pub error: u64,
+    /// Device of the context, where it is known.
+    pub device: Option<u8>,
+}
+
+/// What was seen of CUDA in a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CudaUse {
+    /// Nothing at all.
+    Nothing,
+    /// Contexts and the like, but no memory: that is rare, so it may have gone past the recorder.
+    NoMemory,
+    /// Memory.
+    Memory,
+}
+
+impl CudaUse {
+    /// What reports say where there is something to say; a sentence about "it".
+    pub const fn remark(self) -> Option<&'static str> {
+        match self {
+            CudaUse::Nothing => Some("made no CUDA call that was seen"),
+            CudaUse::NoMemory => Some(
+                "used CUDA, but no allocation was seen; if there were any, they went past the \
+                 recorder",
+            ),
+            CudaUse::Memory => None,
+        }
+    }
+}
+
+/// Everything a trace says about its process.
+pub struct Process {
+    /// The trace itself.
+    pub trace: Trace,
+    /// Who it was. All empty if the record is missing.
+    pub identity: cold::Process,
+    /// Whether it runs, or how it ended.
+    pub state: State,
+    /// How the recorder was set up.
+    pub config: cold::Config,
+    /// Version of the CUDA driver, as cuDriverGetVersion counts.
+    pub driver: Option<u32>,
+    /// Devices by ordinal.
+    pub devices: BTreeMap<u8, cold::Device>,
+    /// Contexts by id.
+    pub contexts: BTreeMap<u16, cold::Context>,
+    /// Contexts after their first sticky error.
+    pub corrupted: BTreeMap<u16, Corruption>,
+    /// Streams by id.
+    pub streams: FxHashMap<u32, cold::Stream>,
+    /// Programs and libraries by id.
+    pub modules: FxHashMap<u32, cold::Module>,
+    /// What the recorder wants reports to say.
+    pub notes: Vec<cold::Note>,
+    /// What is not in the trace.
+    pub losses: Losses,
+    apis: FxHashMap<u32, String>,
+    threads: FxHashMap<u32, String>,
+    marks: FxHashMap<u32, String>,
+    roles: FxHashMap<u32, Role>,
+    same_module: FxHashMap<u32, u32>,
+    duration_ns: u64,
+}
+
+impl Process {
+    /// Reads the process out of its trace.
+    pub fn read(trace: Trace) -> Process {
+        let mut process = Process {
+            identity: cold::Process::default(),
+            state: State::Unknown,
+            config: cold::Config::default(),
+            driver: None,
+            devices: BTreeMap::new(),
+            contexts: BTreeMap::new(),
+            corrupted: BTreeMap::new(),
+            streams: FxHashMap::default(),
+            modules: FxHashMap::default(),
+            notes: Vec::new(),
+            losses: Losses::default(),
+            apis: FxHashMap::default(),
+            threads: FxHashMap::default(),
+            marks: FxHashMap::default(),
+            roles: FxHashMap::default(),
+            same_module: FxHashMap::default(),
+            duration_ns: 0,
+            trace,
+        };
+        for record in std::mem::take(&mut process.trace.cold) {
+            process.learn(record);
+        }
+        process.complete_identity();
+        process.name_modules();
+        process.duration_ns = process.find_duration();
+        process.state = State::of(
+            &process.identity,
+            process.trace.copy.control.clean_exit != 0,
+        );
+        process.losses = Losses::of(&process.trace);
+        process.find_corrupted();
+        process
+    }
+
+    /// The header says the most important again, for traces whose cold section is lost.
+    fn complete_identity(&mut self) {
+        let header = self.trace.header();
+        if self.identity.pid == 0 {
+            self.identity.pid = header.pid;
+            self.identity.start_ticks = header.start_ticks;
+            self.identity.pid_namespace = header.pid_namespace;
+        }
+    }
+
+    fn learn(&mut self, record: Cold) {
+        match record {
+            Cold::Process(identity) => self.identity = identity,
+            Cold::Config(config) => self.config = config,
+            Cold::Device(device) => drop(self.devices.insert(device.index, device)),
+            Cold::Context(context) => drop(self.contexts.insert(context.id, context)),
+            Cold::Stream(stream) => drop(self.streams.insert(stream.id, stream)),
+            Cold::Module(module) => drop(self.modules.insert(module.id, module)),
+            Cold::Api(name) => drop(self.apis.insert(name.id, name.text)),
+            Cold::Thread(name) => drop(self.threads.insert(name.id, name.text)),
+            Cold::Mark(name) => drop(self.marks.insert(name.id, name.text)),
+            Cold::Note(note) => self.notes.push(note),
+            Cold::Driver(name) => self.driver = Some(name.id),
+            // Later kinds of facts; what they are about is shown by its number.
+            #[allow(unreachable_patterns)]
+            _ => {}
+        }
+    }
+
+    /// What the device layer's events say about contexts and about frees that were not seen.
+    fn find_corrupted(&mut self) {
+        let mut corrupted = BTreeMap::new();
+        let mut unseen = 0;
+        let mut failed_frees = 0;
+        for event in self.trace.events_of(0) {
+            match event.op() {
+                Some(Op::ContextCorrupted) => {
+                    corrupted.entry(event.context).or_insert(Corruption {
+                        seq: event.seq,
+                        time: event.time,
+                        error: event.aux,
+                        device: (event.device != NO_DEVICE).then_some(event.device),
+                    });
+                }
+                Some(Op::FreeUnseen) => unseen += 1,
+                Some(Op::FreeFailed) => failed_frees += 1,
+                _ => {}
+            }
+        }
+        // Where the ring has forgotten the event, the recorder's note still names the context.
+        for note in &self.notes {
+            let id = note
+                .code
+                .strip_prefix("context-corrupted:")
+                .and_then(|id| id.parse().ok());
+            if let Some(id) = id {
+                corrupted.entry(id).or_insert(Corruption {
+                    seq: 0,
+                    time: 0,
+                    error: 0,
+                    device: None,
+                });
+            }
+        }
+        for (id, corruption) in &mut corrupted {
+            let context = self.contexts.get(id);
+            corruption.device = context.map(|context| context.device).or(corruption.device);
+        }
+        self.corrupted = corrupted;
+        self.losses.frees_unseen = unseen;
+        self.losses.frees_failed = failed_frees;
+    }
+
+    /// The corruption that an entry was hit by, if one was.
+    pub fn corruption_of(&self, entry: &Record) -> Option<&Corruption> {
+        if self.corrupted.is_empty() {
+            return None;
+        }
+        let hit = match entry.context {
+            0 => self
+                .corrupted
+                .values()
+                .find(|corruption| corruption.device == Some(entry.device)),
+            context => self.corrupted.get(&context),
+        };
+        hit.filter(|corruption| {
+            corruption.seq == 0 || entry.seq <= corruption.seq || entry.op == Op::Restore as u8
+        })
+    }
+
+    /// Live entries, in no particular order.
+    pub fn live(&self) -> impl Iterator<Item = &Record> {
+        self.trace
+            .copy
+            .live
+            .iter()
+            .filter(|entry| is_live(entry.op))
+    }
+
+    /// Entries that were freed in teardown, as far as later ones did not take their place; what
+    /// they sum up to is exact in the ended rows of [`Process::totals`].
+    pub fn marked(&self) -> impl Iterator<Item = &Record> {
+        let mark = Op::FreeInTeardown as u8;
+        self.trace
+            .copy
+            .live
+            .iter()
+            .filter(move |entry| entry.op == mark)
+    }
+
+    /// Rows of sums by stack.
+    pub fn totals(&self) -> &[Totals] {
+        &self.trace.copy.totals
+    }
+
+    /// Accounts that were ever used: device (`None` for host memory), layer, sums.
+    pub fn accounts(&self) -> impl Iterator<Item = (Option<u8>, Layer, &Account)> {
+        let rows = self.trace.copy.accounts.iter().enumerate();
+        rows.filter(|(_, row)| **row != Account::default())
+            .map(|(index, row)| {
+                let (device, layer) = account::of_index(index);
+                (device, layer, row)
+            })
+    }
+
+    /// Events that the rings still have, oldest first.
+    pub fn events(&self) -> Events<'_> {
+        self.trace.events()
+    }
+
+    /// What the recorder saw of CUDA.
+    pub fn cuda_use(&self) -> CudaUse {
+        let copy = &self.trace.copy;
+        if !copy.totals.is_empty() || !copy.live.is_empty() || self.accounts().next().is_some() {
+            CudaUse::Memory
+        } else if copy.seq != 0 || !self.contexts.is_empty() {
+            CudaUse::NoMemory
+        } else {
+            CudaUse::Nothing
+        }
+    }
+
+    /// Event that began teardown.
+    pub fn teardown_seq(&self) -> Option<u64> {
+        let seq = self.trace.copy.control.teardown_seq;
+        (seq != 0 && seq <= self.trace.copy.seq).then_some(seq)
+    }
+
+    /// Unix nanoseconds of an event time.
+    pub fn unix_ns(&self, time: u64) -> u64 {
+        self.trace.header().start_unix_ns.saturating_add(time)
+    }
+
+    /// How long the process is known to have been traced, nanoseconds.
+    pub fn duration_ns(&self) -> u64 {
+        self.duration_ns
+    }
+
+    fn find_duration(&self) -> u64 {
+        let copy = &self.trace.copy;
+        let live = copy.live.iter().map(|entry| entry.time).max();
+        let peaks = copy.accounts.iter().map(|account| account.peak_time).max();
+        let rows = copy.totals.iter().map(|row| row.last_time).max();
+        copy.control
+            .last_time
+            .max(live.unwrap_or(0))
+            .max(peaks.unwrap_or(0))
+            .max(rows.unwrap_or(0))
+    }
+
+    /// File name of the program, or its short name, or nothing.
+    pub fn program_name(&self) -> &str {
+        let path = &self.identity.program;
+        match path.rsplit('/').next() {
+            Some(name) if !name.is_empty() => name,
+            _ => &self.identity.name,
+        }
+    }
+
+    /// Name of an API function.
+    pub fn api(&self, id: u16) -> Option<&str> {
+        self.apis.get(&u32::from(id)).map(String::as_str)
+    }
+
+    /// Name of a thread.
+    pub fn thread(&self, id: u32) -> Option<&str> {
+        self.threads.get(&id).map(String::as_str)
+    }
+
+    /// How a Python frame is called.
+    pub fn python_name(&self, code: u32, line: u32) -> String {
+        format!("python code {code} line {line}")
+    }
+
+    /// Text of a range or mark.
+    pub fn mark(&self, id: u32) -> Option<&str> {
+        self.marks.get(&id).map(String::as_str)
+    }
+}

@@ -1,0 +1,83 @@
+//! Bars of live bytes over time, in a terminal.
+
+use super::words::{bytes, duration};
+
+/// Eighths of a character cell, from below.
+const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+/// Columns of the labels on the left, with the axis.
+const LABELS: usize = 13;
+/// Rows of a chart.
+pub const HEIGHT: usize = 10;
+
+/// How many values fit into a terminal of so many columns.
+pub fn values_in(columns: usize) -> usize {
+    columns.saturating_sub(LABELS + 1).clamp(10, 400)
+}
+
+/// Draws values (bytes) whose whole width stands for `span` nanoseconds.
+pub fn chart(values: &[u64], span: u64) -> String {
+    let top = values.iter().copied().max().unwrap_or(0).max(1);
+    let mut out = String::new();
+    for row in (0..HEIGHT).rev() {
+        let label = match row {
+            _ if row == HEIGHT - 1 => bytes(top),
+            _ if row == HEIGHT / 2 - 1 => bytes(top / 2),
+            0 => "0 B".to_owned(),
+            _ => String::new(),
+        };
+        let axis = if label.is_empty() { '│' } else { '┤' };
+        let bars: String = values.iter().map(|&value| cell(value, top, row)).collect();
+        let line = format!("{label:>width$} {axis}{bars}", width = LABELS - 2);
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    let width = values.len().max(1);
+    out.push_str(&format!(
+        "{:>w$}└{}\n",
+        "",
+        "─".repeat(width),
+        w = LABELS - 1
+    ));
+    let (middle, end) = (duration(span / 2), duration(span));
+    let left = LABELS;
+    let at_middle = (width / 2).saturating_sub(middle.chars().count() / 2 + 1);
+    let gap = (width).saturating_sub(at_middle + middle.chars().count() + 1 + end.chars().count());
+    out.push_str(&format!(
+        "{:>left$}0{:>at_middle$}{middle}{:>gap$}{end}\n",
+        "", "", ""
+    ));
+    out
+}
+
+/// The part of a bar that lies in one row.
+fn cell(value: u64, top: u64, row: usize) -> char {
+    let full = (HEIGHT * 8) as u128;
+    // Rounded up: what is there at all is seen.
+    let eighths = (u128::from(value) * full).div_ceil(u128::from(top)) as usize;
+    EIGHTHS[eighths.saturating_sub(row * 8).min(8)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ramp() {
+        let values: Vec<u64> = (0..20).map(|n| n << 20).collect();
+        let expected = "  19.00 MiB ┤                  ▄█\n            │                ▄██\n";
+        let text = chart(&values, 20_000_000_000);
+        assert!(text.starts_with("  19.00 MiB ┤"), "{text}");
+        assert_eq!(text.lines().count(), HEIGHT + 2, "{text}");
+        assert!(text.contains("0 B ┤"), "{text}");
+        assert!(text.lines().last().unwrap().ends_with("20.0 s"), "{text}");
+        assert!(!expected.is_empty());
+    }
+
+    #[test]
+    fn extremes_are_drawn() {
+        chart(&[], 0);
+        chart(&[0], 1);
+        chart(&[u64::MAX; 300], u64::MAX);
+        assert_eq!(cell(1, u64::MAX, 0), '▁');
+    }
+}

@@ -1,0 +1,186 @@
+//! Stacks as people read them: functions and source lines instead of addresses.
+
+use crate::model::{Process, VisibleStack};
+use crate::symbols::{SymbolOptions, Symbolizer};
+use rustc_hash::FxHashMap;
+use vramtrace_format::stacks::Frame;
+
+/// One frame of a report.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct ShownFrame {
+    /// `native` or `python`.
+    pub language: &'static str,
+    /// Function, if known.
+    pub function: Option<String>,
+    /// Source file, if known.
+    pub file: Option<String>,
+    /// Line in it, if known.
+    pub line: Option<u32>,
+    /// Path of its program or library, if it has one.
+    pub module: Option<String>,
+    /// Return address as the module's ELF file numbers it; the address itself if it has none.
+    pub offset: Option<u64>,
+}
+
+/// Resolves frames, each once.
+pub struct Frames {
+    symbolizer: Symbolizer,
+    known: FxHashMap<(usize, u32, u64), Vec<ShownFrame>>,
+}
+
+impl Default for Frames {
+    fn default() -> Frames {
+        Frames {
+            symbolizer: Symbolizer::new(SymbolOptions::default()),
+            known: FxHashMap::default(),
+        }
+    }
+}
+
+impl Frames {
+    /// The frames of a stack of the process with this id, innermost first, inlined ones apart.
+    ///
+    /// A statically linked CUDA runtime has no module of its own; its frames above the call of
+    /// `api` are known by their names and left out.
+    pub fn of(
+        &mut self,
+        id: usize,
+        process: &Process,
+        stack: &VisibleStack,
+        api: Option<&str>,
+    ) -> Vec<ShownFrame> {
+        let mut shown = Vec::new();
+        for &frame in &stack.frames {
+            match frame {
+                Frame::Native { module, offset } => {
+                    shown.extend_from_slice(self.native(id, process, module, offset));
+                }
+                Frame::Raw(address) => shown.push(ShownFrame {
+                    language: "native",
+                    offset: Some(address),
+                    ..ShownFrame::default()
+                }),
+                Frame::Python { code, line } => shown.push(ShownFrame {
+                    language: "python",
+                    function: Some(process.python_name(code, line)),
+                    line: (line != 0).then_some(line),
+                    ..ShownFrame::default()
+                }),
+            }
+        }
+        let inner = shown
+            .iter()
+            .take_while(|frame| is_static_runtime(frame, api))
+            .count();
+        if inner < shown.len() {
+            shown.drain(..inner);
+        }
+        shown
+    }
+
+    fn native(&mut self, id: usize, process: &Process, module: u32, offset: u64) -> &[ShownFrame] {
+        let symbolizer = &mut self.symbolizer;
+        self.known.entry((id, module, offset)).or_insert_with(|| {
+            let Some(module) = process.modules.get(&module) else {
+                return vec![ShownFrame {
+                    language: "native",
+                    module: Some(format!("module {module}")),
+                    offset: Some(offset),
+                    ..ShownFrame::default()
+                }];
+            };
+            symbolizer
+                .resolve(module, offset)
+                .into_iter()
+                .map(|frame| ShownFrame {
+                    language: "native",
+                    function: frame.function,
+                    file: frame.file,
+                    line: frame.line,
+                    module: Some(frame.module),
+                    offset: Some(frame.offset),
+                })
+                .collect()
+        })
+    }
+}
+
+/// How many frames, from the innermost, are the program's own: what calls `main`, or a thread's
+/// function, says nothing about the program.
+pub fn up_to_main(stack: &[ShownFrame]) -> usize {
+    let name = |frame: &ShownFrame| frame.function.clone().unwrap_or_default();
+    let is = |frame: &ShownFrame, names: &[&str]| {
+        let function = name(frame);
+        names.contains(&function.split('(').next().unwrap_or(&function))
+    };
+    let rust = |frame: &ShownFrame| name(frame).contains("__rust_begin_short_backtrace");
+    let call_once =
+        |frame: &ShownFrame| name(frame).starts_with("core::ops::function::FnOnce::call_once");
+    let end = if let Some(begin) = stack.iter().position(rust) {
+        begin - usize::from(begin > 0 && call_once(&stack[begin - 1]))
+    } else if let Some(main) = stack.iter().rposition(|frame| is(frame, &["main"])) {
+        main + 1
+    } else {
+        let starts = ["start_thread", "clone", "clone3", "__clone", "__clone3"];
+        let start = stack.iter().position(|frame| is(frame, &starts));
+        start.unwrap_or(stack.len())
+    };
+    if end == 0 { stack.len() } else { end }
+}
+
+fn is_static_runtime(frame: &ShownFrame, api: Option<&str>) -> bool {
+    let Some(function) = frame.function.as_deref() else {
+        return false;
+    };
+    let bare = function.split(['(', '<']).next().unwrap_or(function);
+    ["cudart::", "__cudart", "libcudart_static_"]
+        .iter()
+        .any(|prefix| bare.starts_with(prefix))
+        || api.is_some_and(|api| !api.is_empty() && bare == api)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stack(functions: &[&str]) -> Vec<ShownFrame> {
+        let frame = |function: &&str| ShownFrame {
+            function: Some((*function).to_owned()),
+            ..ShownFrame::default()
+        };
+        functions.iter().map(frame).collect()
+    }
+
+    #[test]
+    fn what_calls_main_is_not_the_programs() {
+        for (functions, own) in [
+            (&["f", "main", "__libc_start_main", "_start"][..], 2),
+            (&["f", "worker", "start_thread", "clone3"], 2),
+            (&["f", "g"], 2),
+            (&["start_thread"], 1),
+            (
+                &[
+                    "f",
+                    "app::main",
+                    "core::ops::function::FnOnce::call_once",
+                    "std::sys::backtrace::__rust_begin_short_backtrace",
+                    "main",
+                ],
+                2,
+            ),
+            (&[], 0),
+        ] {
+            assert_eq!(up_to_main(&stack(functions)), own, "{functions:?}");
+        }
+    }
+
+    #[test]
+    fn a_static_runtime_is_known_by_its_names() {
+        let frames = stack(&["cudart::contextState::malloc(void*)", "cudaMalloc", "main"]);
+        let hidden = |frame: &ShownFrame| is_static_runtime(frame, Some("cudaMalloc"));
+        assert_eq!(
+            frames.iter().map(hidden).collect::<Vec<_>>(),
+            [true, true, false]
+        );
+    }
+}

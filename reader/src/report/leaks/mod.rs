@@ -1,0 +1,36 @@
+//! The leak report.
+
+mod json;
+mod text;
+
+pub use json::json;
+pub use text::text;
+pub(crate) use text::{frame, process_line};
+
+use super::frames::{Frames, ShownFrame};
+use crate::analysis::leaks::Answer;
+use crate::model::Process;
+
+/// An answer with its stacks made readable.
+pub struct Shown<'a> {
+    /// The answer.
+    pub answer: &'a Answer,
+    /// Frames of each of its groups.
+    pub stacks: Vec<Vec<ShownFrame>>,
+}
+
+impl<'a> Shown<'a> {
+    /// Resolves the stacks of an answer about `processes`.
+    pub fn new(answer: &'a Answer, processes: &[Process], frames: &mut Frames) -> Shown<'a> {
+        let stacks = answer
+            .groups
+            .iter()
+            .map(|placed| {
+                let group = &placed.group;
+                let process = &processes[placed.process];
+                frames.of(placed.process, process, &group.stack, group.api.as_deref())
+            })
+            .collect();
+        Shown { answer, stacks }
+    }
+}

@@ -1,0 +1,307 @@
+//! The leak report for people: size first, then what and where; the summary and the next command
+//! last.
+
+use super::Shown;
+use crate::analysis::Sum;
+use crate::analysis::leaks::{Answer, EntryEnd, Group, Names, Placed, Point, Suspicion};
+use crate::analysis::view::ProcessView;
+use crate::model::State;
+use crate::report::frames::{ShownFrame, up_to_main};
+use crate::report::style::Style;
+use crate::report::words::{bytes, counted, duration, foreign, shell};
+use std::fmt::Write;
+use vramtrace_format::record::Layer;
+
+/// Most threads or ranges named in one line.
+const NAMES: usize = 4;
+
+/// The report.
+pub fn text(shown: &Shown<'_>, style: Style) -> String {
+    let answer = shown.answer;
+    let mut out = String::new();
+    for (view, point) in answer.processes.iter().zip(&answer.points) {
+        process_line(&mut out, view, *point, style);
+    }
+    for (placed, stack) in answer.groups.iter().zip(&shown.stacks) {
+        out.push('\n');
+        group(&mut out, answer, placed, stack, style);
+    }
+    if answer.omitted_groups > 0 {
+        let groups = counted(answer.omitted_groups as u64, "smaller group");
+        let line = format!(
+            "… and {groups} with {}; all with --top 0",
+            sum(answer.omitted)
+        );
+        let _ = writeln!(out, "\n{}", style.dim(&line));
+    }
+    out.push('\n');
+    apart(&mut out, answer);
+    warnings(&mut out, answer, style);
+    summary(&mut out, answer, style);
+    next(&mut out, answer);
+    out
+}
+
+/// Who the report is about.
+pub(crate) fn process_line(out: &mut String, view: &ProcessView, point: Point, style: Style) {
+    let name = if view.name.is_empty() {
+        "process".to_owned()
+    } else {
+        foreign(&view.name)
+    };
+    let _ = write!(out, "{} (pid {}", style.strong(&name), view.pid);
+    if let Some(rank) = view.rank {
+        let _ = write!(out, ", rank {rank}");
+    }
+    out.push(')');
+    if !view.host.is_empty() {
+        let _ = write!(out, " on {}", foreign(&view.host));
+    }
+    let state = match view.end {
+        State::Running => "still running",
+        State::Exited => "exited",
+        State::Killed => "killed, or ended without its exit handlers",
+        State::Unknown => "no clean exit recorded",
+    };
+    let _ = write!(out, ", traced for {}, {state}", duration(view.duration_ns));
+    let moment = match point {
+        Point::End => "",
+        Point::Teardown => "; as of the beginning of its teardown",
+    };
+    let _ = writeln!(out, "{moment}");
+}
+
+fn sum(sum: Sum) -> String {
+    format!(
+        "{} in {}",
+        bytes(sum.bytes),
+        counted(sum.count, "allocation")
+    )
+}
+
+fn group(out: &mut String, answer: &Answer, placed: &Placed, stack: &[ShownFrame], style: Style) {
+    let group = &placed.group;
+    let size = Sum {
+        bytes: group.bytes,
+        count: group.count,
+    };
+    let verb = match group.end {
+        Some(EntryEnd::Context) => "lost when their context was destroyed",
+        Some(EntryEnd::Reset) => "lost when their device was reset",
+        Some(EntryEnd::Corrupted) => "stuck in a broken context",
+        Some(EntryEnd::Teardown) => "leaked until teardown",
+        _ if answer.processes[placed.process].end == State::Running => "still allocated",
+        _ => "leaked",
+    };
+    let _ = write!(out, "{} {verb}", style.bad(&sum(size)));
+    if let Some(value) = &group.value {
+        let _ = write!(out, ": {}", style.strong(&foreign(value)));
+    }
+    out.push('\n');
+    let _ = writeln!(out, "    {}", style.dim(&what(answer, placed)));
+    let _ = writeln!(out, "    {}", style.dim(&when(answer, placed)));
+    if group.value.is_none() {
+        let own = if answer.all_frames {
+            stack.len()
+        } else {
+            up_to_main(stack)
+        };
+        frames(out, group, &stack[..own]);
+    }
+}
+
+fn what(answer: &Answer, placed: &Placed) -> String {
+    let group = &placed.group;
+    let mut parts = Vec::new();
+    if let Some(api) = group.api.as_ref().filter(|api| !api.is_empty()) {
+        parts.push(foreign(api));
+    }
+    match (group.layer, group.kind) {
+        (Some(Layer::Host), Some(kind)) => parts.push(format!("{} host memory", kind.name())),
+        (Some(layer), Some(kind)) => {
+            parts.push(format!("{} memory ({} layer)", kind.name(), layer.name()));
+        }
+        (Some(layer), None) => parts.push(format!("{} layer", layer.name())),
+        _ => parts.push("several kinds".to_owned()),
+    }
+    if let Some(device) = placed.device.and_then(|id| answer.devices.get(id)) {
+        let name = if device.name.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", foreign(&device.name))
+        };
+        parts.push(format!("GPU {}{name}", device.index));
+    }
+    if answer.processes.len() > 1 {
+        let process = &answer.processes[placed.process];
+        let rank = match process.rank {
+            Some(rank) => format!(", rank {rank}"),
+            None => String::new(),
+        };
+        parts.push(format!("pid {}{rank}", process.pid));
+    }
+    parts.join(" · ")
+}
+
+fn when(answer: &Answer, placed: &Placed) -> String {
+    let group = &placed.group;
+    let start = answer.processes[placed.process].start_ns;
+    let at = |ns: u64| duration(ns.saturating_sub(start));
+    let mut parts = vec![match group.count {
+        1 => format!("at {}", at(group.first_ns)),
+        _ => format!(
+            "first at {}, last at {}",
+            at(group.first_ns),
+            at(group.last_ns)
+        ),
+    }];
+    if !group.threads.is_empty() {
+        parts.push(named("thread", &group.threads));
+    }
+    if !group.ranges.is_empty() {
+        parts.push(named("range", &group.ranges));
+    }
+    if group.suspicion == Suspicion::High {
+        parts.push("kept growing".to_owned());
+    }
+    parts.join(" · ")
+}
+
+fn named(what: &str, names: &Names) -> String {
+    let shown: Vec<String> = names
+        .iter()
+        .take(NAMES)
+        .map(|(id, name)| match name {
+            Some(name) => format!("{} ({id})", foreign(name)),
+            None => id.to_string(),
+        })
+        .collect();
+    let more = match names.len().saturating_sub(NAMES) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let plural = if names.len() == 1 { "" } else { "s" };
+    format!("{what}{plural} {}{more}", shown.join(", "))
+}
+
+fn frames(out: &mut String, group: &Group, stack: &[ShownFrame]) {
+    for (index, shown) in stack.iter().enumerate() {
+        let _ = writeln!(out, "    #{index:<2} {}", frame(shown));
+    }
+    if let Some(missing) = group.stack.missing {
+        let _ = writeln!(out, "    ({missing})");
+    } else if group.stack.truncated {
+        let _ = writeln!(out, "    (outer frames were not kept)");
+    }
+}
+
+/// One frame on one line.
+pub(crate) fn frame(frame: &ShownFrame) -> String {
+    let module = frame.module.as_deref().unwrap_or("");
+    let module = module.rsplit('/').next().unwrap_or(module);
+    let offset = frame.offset.unwrap_or(0);
+    let place = match (&frame.file, frame.line) {
+        (Some(file), Some(line)) => format!("  {}:{line}", foreign(file)),
+        (Some(file), None) => format!("  {}", foreign(file)),
+        _ if module.is_empty() => String::new(),
+        _ => format!("  ({}+{offset:#x})", foreign(module)),
+    };
+    match &frame.function {
+        Some(function) => format!("{}{place}", foreign(function)),
+        None if place.is_empty() => format!("{offset:#x}"),
+        None => format!("??{place}"),
+    }
+}
+
+fn apart(out: &mut String, answer: &Answer) {
+    if answer.cached > 0 {
+        let _ = writeln!(
+            out,
+            "Cached, not leaked: {} that caching allocators and pools hold without using it",
+            bytes(answer.cached)
+        );
+    }
+    if answer.corrupted.count > 0 {
+        let _ = writeln!(
+            out,
+            "Not counted as leaked: {} that a CUDA error made impossible to free",
+            sum(answer.corrupted)
+        );
+    }
+    for (name, aside) in [
+        ("imported from other processes", answer.aside.imports),
+        ("mappings of physical memory", answer.aside.mappings),
+        ("reserved address ranges", answer.aside.reservations),
+    ] {
+        if aside.count > 0 {
+            let number = counted(aside.count, "entry").replace("entrys", "entries");
+            let _ = writeln!(
+                out,
+                "Never counted: {name}, {number}, {}",
+                bytes(aside.bytes)
+            );
+        }
+    }
+}
+
+fn warnings(out: &mut String, answer: &Answer, style: Style) {
+    for note in &answer.notes {
+        let _ = writeln!(out, "{} {}", style.warn("note:"), foreign(note));
+    }
+    for reason in &answer.incomplete_because {
+        let _ = writeln!(out, "{} {}", style.warn("not exact:"), foreign(reason));
+    }
+    if answer.unknown_kinds > 0 {
+        let _ = writeln!(
+            out,
+            "{} {} of kinds that this version does not know are left out",
+            style.warn("note:"),
+            counted(answer.unknown_kinds, "allocation")
+        );
+    }
+    if answer.teardown_only.count > 0 {
+        let _ = writeln!(
+            out,
+            "Of these, {} were released only by the teardown of the process (--point end leaves \
+             them out)",
+            sum(answer.teardown_only)
+        );
+    }
+    for (view, used) in answer.processes.iter().zip(&answer.cuda_use) {
+        if let Some(remark) = used.remark() {
+            let _ = writeln!(out, "{} pid {} {remark}", style.warn("note:"), view.pid);
+        }
+    }
+}
+
+fn summary(out: &mut String, answer: &Answer, style: Style) {
+    let running = answer
+        .processes
+        .iter()
+        .any(|view| view.end == State::Running);
+    let word = if running { "still allocated" } else { "leaked" };
+    let line = if answer.any() {
+        let mut line = format!("SUMMARY: {} of GPU memory {word}", sum(answer.gpu));
+        if answer.host.count > 0 {
+            let _ = write!(line, ", {} of page-locked host memory", sum(answer.host));
+        }
+        style.strong(&line)
+    } else if answer.saw_memory() {
+        style.good(&format!("SUMMARY: nothing {word}"))
+    } else {
+        style.warn("SUMMARY: no CUDA memory was seen, so nothing can be said about leaks")
+    };
+    let inexact = if answer.complete { "" } else { " (not exact)" };
+    let _ = writeln!(out, "{line}{inexact}");
+}
+
+fn next(out: &mut String, answer: &Answer) {
+    let traces: Vec<String> = answer
+        .processes
+        .iter()
+        .map(|view| shell(&view.trace))
+        .collect();
+    let sound = answer.complete && answer.saw_memory();
+    let command = if sound { "timeline" } else { "check" };
+    let _ = writeln!(out, "Next: vramtrace {command} {}", traces.join(" "));
+}

@@ -1,0 +1,182 @@
+//! `vramtrace.summary/1`.
+
+use super::Shown;
+use crate::analysis::summary::{AccountView, KindView, ProcessSummary, TopStack};
+use crate::model::CudaUse;
+use crate::report::frames::ShownFrame;
+use crate::report::json::{DeviceJson, ProcessJson, SumJson, document, list};
+use crate::report::losses::{self, LossesJson};
+use serde::Serialize;
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    complete: bool,
+    processes: Vec<ProcessSummaryJson<'a>>,
+    devices: Vec<DeviceJson>,
+    top: Vec<TopJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct ProcessSummaryJson<'a> {
+    #[serde(flatten)]
+    process: ProcessJson,
+    driver: Option<&'a str>,
+    recorder: &'a str,
+    settings: &'a [String],
+    used_cuda: bool,
+    memory_seen: bool,
+    events: u64,
+    stacks: u64,
+    complete: bool,
+    incomplete_because: Vec<String>,
+    accounts: Vec<AccountJson>,
+    kinds: Vec<KindJson>,
+    corrupted_contexts: Vec<CorruptedJson>,
+    losses: LossesJson,
+    damage: &'a [String],
+    notes: Vec<NoteJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct AccountJson {
+    device: Option<usize>,
+    layer: &'static str,
+    live: SumJson,
+    peak_bytes: u64,
+    peak_ns: u64,
+    allocated: SumJson,
+    freed: SumJson,
+    ended: SumJson,
+    failed_count: u64,
+    unmatched_count: u64,
+    dropped: SumJson,
+}
+
+#[derive(Serialize)]
+struct KindJson {
+    device: Option<usize>,
+    kind: &'static str,
+    layer: &'static str,
+    live: SumJson,
+    allocated: SumJson,
+    at_peak: SumJson,
+}
+
+#[derive(Serialize)]
+struct CorruptedJson {
+    device: Option<usize>,
+    error: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct NoteJson<'a> {
+    code: &'a str,
+    text: &'a str,
+}
+
+#[derive(Serialize)]
+struct TopJson<'a> {
+    process: usize,
+    device: Option<usize>,
+    layer: &'static str,
+    kind: &'static str,
+    api: &'a str,
+    at_peak: SumJson,
+    live: SumJson,
+    allocated: SumJson,
+    stack: &'a [ShownFrame],
+    stack_missing: Option<&'static str>,
+}
+
+/// The document.
+pub fn json(shown: &Shown<'_>) -> String {
+    let summary = shown.summary;
+    let complete = |process: &ProcessSummary| process.losses.live_inexact.is_empty();
+    document(&Document {
+        schema: "vramtrace.summary/1",
+        complete: summary.processes.iter().all(complete),
+        processes: summary.processes.iter().map(process).collect(),
+        devices: list(&summary.devices),
+        top: summary
+            .top
+            .iter()
+            .zip(&shown.stacks)
+            .map(|(stack, frames)| top(stack, frames))
+            .collect(),
+    })
+}
+
+fn process(process: &ProcessSummary) -> ProcessSummaryJson<'_> {
+    ProcessSummaryJson {
+        process: (&process.view).into(),
+        driver: process.driver.as_deref(),
+        recorder: &process.recorder,
+        settings: &process.settings,
+        used_cuda: process.cuda_use != CudaUse::Nothing,
+        memory_seen: process.cuda_use == CudaUse::Memory,
+        events: process.events,
+        stacks: process.stacks,
+        complete: process.losses.live_inexact.is_empty(),
+        incomplete_because: losses::reasons(&process.losses),
+        accounts: process.accounts.iter().map(account).collect(),
+        kinds: process.kinds.iter().map(kind).collect(),
+        corrupted_contexts: process
+            .corrupted
+            .iter()
+            .map(|&(device, error)| CorruptedJson {
+                device,
+                error: (error != 0).then_some(error),
+            })
+            .collect(),
+        losses: (&process.losses).into(),
+        damage: &process.damage,
+        notes: process
+            .notes
+            .iter()
+            .map(|(code, text)| NoteJson { code, text })
+            .collect(),
+    }
+}
+
+fn account(account: &AccountView) -> AccountJson {
+    AccountJson {
+        device: account.device,
+        layer: account.layer.name(),
+        live: account.live.into(),
+        peak_bytes: account.peak_bytes,
+        peak_ns: account.peak_ns,
+        allocated: account.allocated.into(),
+        freed: account.freed.into(),
+        ended: account.ended.into(),
+        failed_count: account.failed_count,
+        unmatched_count: account.unmatched_count,
+        dropped: account.dropped.into(),
+    }
+}
+
+fn kind(kind: &KindView) -> KindJson {
+    KindJson {
+        device: kind.device,
+        kind: kind.kind.name(),
+        layer: kind.kind.layer().name(),
+        live: kind.live.into(),
+        allocated: kind.allocated.into(),
+        at_peak: kind.at_peak.into(),
+    }
+}
+
+fn top<'a>(stack: &'a TopStack, frames: &'a [ShownFrame]) -> TopJson<'a> {
+    TopJson {
+        process: stack.process,
+        device: stack.device,
+        layer: stack.kind.layer().name(),
+        kind: stack.kind.name(),
+        api: &stack.api,
+        at_peak: stack.at_peak.into(),
+        live: stack.live.into(),
+        allocated: stack.allocated.into(),
+        stack: frames,
+        stack_missing: stack.stack.missing,
+    }
+}

@@ -1,0 +1,34 @@
+//! Summaries: text and `vramtrace.summary/1`.
+
+mod json;
+mod text;
+
+pub use json::json;
+pub use text::text;
+
+use super::frames::{Frames, ShownFrame};
+use crate::analysis::summary::Summary;
+use crate::model::Process;
+
+/// A summary with its stacks made readable.
+pub struct Shown<'a> {
+    /// The summary.
+    pub summary: &'a Summary,
+    /// Frames of each of its top stacks.
+    pub stacks: Vec<Vec<ShownFrame>>,
+}
+
+impl<'a> Shown<'a> {
+    /// Resolves the stacks of a summary about `processes`.
+    pub fn new(summary: &'a Summary, processes: &[Process], frames: &mut Frames) -> Shown<'a> {
+        let stacks = summary
+            .top
+            .iter()
+            .map(|top| {
+                let process = &processes[top.process];
+                frames.of(top.process, process, &top.stack, Some(&top.api))
+            })
+            .collect();
+        Shown { summary, stacks }
+    }
+}

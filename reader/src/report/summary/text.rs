@@ -1,0 +1,199 @@
+//! The summary for people.
+
+use super::Shown;
+use crate::analysis::leaks::Point;
+use crate::analysis::summary::{AccountView, ProcessSummary, Summary};
+use crate::report::frames::up_to_main;
+use crate::report::leaks::{frame, process_line};
+use crate::report::losses;
+use crate::report::style::Style;
+use crate::report::words::{bytes, count, counted, duration, foreign, shell, utc};
+use std::fmt::Write;
+
+/// Frames shown of a top stack.
+const FRAMES: usize = 6;
+
+/// The report.
+pub fn text(shown: &Shown<'_>, style: Style) -> String {
+    let summary = shown.summary;
+    let mut out = String::new();
+    for process in &summary.processes {
+        of_process(&mut out, summary, process, style);
+        out.push('\n');
+    }
+    top(&mut out, shown, style);
+    last_line(&mut out, summary, style);
+    let traces: Vec<String> = summary
+        .processes
+        .iter()
+        .map(|process| shell(&process.view.trace))
+        .collect();
+    let _ = writeln!(out, "Next: vramtrace leaks {}", traces.join(" "));
+    out
+}
+
+fn place(summary: &Summary, device: Option<usize>) -> String {
+    match device.and_then(|id| summary.devices.get(id)) {
+        Some(device) if device.name.is_empty() => format!("GPU {}", device.index),
+        Some(device) => format!("GPU {} ({})", device.index, foreign(&device.name)),
+        None => "Host memory".to_owned(),
+    }
+}
+
+fn of_process(out: &mut String, summary: &Summary, process: &ProcessSummary, style: Style) {
+    process_line(out, &process.view, Point::End, style);
+    let mut facts = vec![format!("began {}", utc(process.view.start_ns))];
+    if let Some(driver) = &process.driver {
+        facts.push(format!("CUDA driver {driver}"));
+    }
+    facts.push(counted(process.events, "event"));
+    facts.push(counted(process.stacks, "call stack"));
+    let _ = writeln!(out, "    {}", style.dim(&facts.join(" · ")));
+    if let Some(remark) = process.cuda_use.remark() {
+        let _ = writeln!(out, "    {} it {remark}", style.warn("note:"));
+    }
+    if !process.accounts.is_empty() {
+        out.push('\n');
+        table(out, summary, process);
+    }
+    for line in kinds(summary, process) {
+        let _ = writeln!(out, "    {line}");
+    }
+    for (device, error) in &process.corrupted {
+        let line = format!(
+            "{}: a context broke with CUDA error {error}",
+            place(summary, *device)
+        );
+        let _ = writeln!(out, "    {}", style.bad(&line));
+    }
+    let mut warn = |lines: Vec<String>| {
+        for line in lines {
+            let _ = writeln!(out, "    {} {}", style.warn("note:"), foreign(&line));
+        }
+    };
+    warn(process.damage.clone());
+    warn(losses::reasons(&process.losses));
+    warn(losses::lines(&process.losses));
+    warn(process.notes.iter().map(|(_, text)| text.clone()).collect());
+}
+
+fn table(out: &mut String, summary: &Summary, process: &ProcessSummary) {
+    let mut rows =
+        vec![["", "peak", "at", "live now", "allocated", "freed", "failed"].map(str::to_owned)];
+    for account in &process.accounts {
+        rows.push(row(summary, process, account));
+    }
+    let mut widths = [0; 7];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    for row in &rows {
+        let _ = write!(out, "    {:<width$}", row[0], width = widths[0]);
+        for (cell, width) in row.iter().zip(widths).skip(1) {
+            let _ = write!(out, "  {cell:>width$}");
+        }
+        out.push('\n');
+    }
+}
+
+fn row(summary: &Summary, process: &ProcessSummary, account: &AccountView) -> [String; 7] {
+    let name = match account.device {
+        Some(_) => format!(
+            "{}, {} layer",
+            place(summary, account.device),
+            account.layer.name()
+        ),
+        None => place(summary, None),
+    };
+    let in_count =
+        |sum: crate::analysis::Sum| format!("{} in {}", bytes(sum.bytes), count(sum.count));
+    let mut freed = account.freed;
+    freed.merge(account.ended);
+    [
+        name,
+        bytes(account.peak_bytes),
+        duration(account.peak_ns.saturating_sub(process.view.start_ns)),
+        in_count(account.live),
+        in_count(account.allocated),
+        in_count(freed),
+        count(account.failed_count),
+    ]
+}
+
+/// Kinds, where a layer has more than one.
+fn kinds(summary: &Summary, process: &ProcessSummary) -> Vec<String> {
+    if process.kinds.len() < 2 {
+        return Vec::new();
+    }
+    let mut lines = vec![String::new()];
+    for kind in &process.kinds {
+        lines.push(format!(
+            "{}, {}: {} at the peak of its layer, {} live now",
+            place(summary, kind.device),
+            kind.kind.name(),
+            bytes(kind.at_peak.bytes),
+            bytes(kind.live.bytes)
+        ));
+    }
+    lines
+}
+
+fn top(out: &mut String, shown: &Shown<'_>, style: Style) {
+    if shown.stacks.is_empty() {
+        return;
+    }
+    let _ = writeln!(
+        out,
+        "{}",
+        style.strong("Largest at the peak of their layer:")
+    );
+    for (top, frames) in shown.summary.top.iter().zip(&shown.stacks) {
+        let _ = writeln!(
+            out,
+            "{} in {}; {} live now · {} · {} · {}",
+            style.strong(&bytes(top.at_peak.bytes)),
+            counted(top.at_peak.count, "allocation"),
+            bytes(top.live.bytes),
+            if top.api.is_empty() {
+                "unknown call".to_owned()
+            } else {
+                foreign(&top.api)
+            },
+            top.kind.name(),
+            place(shown.summary, top.device)
+        );
+        let frames = &frames[..up_to_main(frames)];
+        for (index, shown) in frames.iter().take(FRAMES).enumerate() {
+            let _ = writeln!(out, "    #{index:<2} {}", frame(shown));
+        }
+        if frames.len() > FRAMES {
+            let more = counted((frames.len() - FRAMES) as u64, "more frame");
+            let _ = writeln!(out, "    {}", style.dim(&format!("… {more}")));
+        }
+        if let Some(missing) = top.stack.missing {
+            let _ = writeln!(out, "    ({missing})");
+        }
+    }
+    out.push('\n');
+}
+
+fn last_line(out: &mut String, summary: &Summary, style: Style) {
+    let exact = |process: &&ProcessSummary| process.losses.live_inexact.is_empty();
+    let inexact = summary.processes.len() - summary.processes.iter().filter(exact).count();
+    let events: u64 = summary
+        .processes
+        .iter()
+        .fold(0, |sum, process| sum.saturating_add(process.events));
+    let line = format!(
+        "SUMMARY: {}, {}, {}",
+        counted(summary.processes.len() as u64, "process").replace("processs", "processes"),
+        counted(events, "event"),
+        match inexact {
+            0 => "what is live is exact".to_owned(),
+            _ => "what is live is not exact".to_owned(),
+        }
+    );
+    let _ = writeln!(out, "{}", style.strong(&line));
+}

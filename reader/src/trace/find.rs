@@ -1,0 +1,176 @@
+//! Which files a command is about: those that were named, those in a named directory, or the
+//! newest trace of this user.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use vramtrace_format::layout::{Header, MAGIC};
+
+/// What a command's arguments came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The traces, in the order they were named; of a directory, by name.
+    pub traces: Vec<PathBuf>,
+    /// None was named: this is the newest one.
+    pub chosen: bool,
+}
+
+/// Why there is nothing to work on; a sentence.
+pub type NotFound = String;
+
+/// Resolves the TRACE arguments of a command.
+pub fn resolve(named: &[PathBuf]) -> Result<Found, NotFound> {
+    if named.is_empty() {
+        return newest(&places());
+    }
+    let mut traces = Vec::new();
+    for path in named {
+        if !path.is_dir() {
+            traces.push(path.clone());
+            continue;
+        }
+        let inside = traces_in(path);
+        if inside.is_empty() {
+            return Err(format!(
+                "{}: no traces (*.vrt) in this directory",
+                path.display()
+            ));
+        }
+        traces.extend(inside);
+    }
+    Ok(Found {
+        traces,
+        chosen: false,
+    })
+}
+
+fn newest(places: &[PathBuf]) -> Result<Found, NotFound> {
+    // SAFETY: geteuid has no preconditions and cannot fail.
+    let user = unsafe { libc::geteuid() };
+    let newest = places
+        .iter()
+        .flat_map(|place| traces_in(place))
+        .filter_map(|path| Some((age_key(&path, user)?, path)))
+        .max();
+    match newest {
+        Some((_, path)) => Ok(Found {
+            traces: vec![path],
+            chosen: true,
+        }),
+        None => Err(format!(
+            "no trace found in {}; trace a program with `vramtrace run -- PROGRAM` (a program \
+             that never uses CUDA leaves no trace)",
+            places
+                .iter()
+                .map(|place| place.display().to_string())
+                .collect::<Vec<_>>()
+                .join(", ")
+        )),
+    }
+}
+
+/// Where traces are when nobody says.
+fn places() -> Vec<PathBuf> {
+    // SAFETY: geteuid has no preconditions and cannot fail.
+    let user = unsafe { libc::geteuid() };
+    let mut places = Vec::new();
+    if let Some(runtime) = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
+        places.push(Path::new(&runtime).join("vramtrace"));
+    }
+    places.push(format!("/dev/shm/vramtrace-{user}").into());
+    places.push(".".into());
+    places
+}
+
+/// Traces in a directory, and in those that `vramtrace run` makes in it, by name.
+fn traces_in(place: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut look = vec![(place.to_owned(), 0)];
+    while let Some((place, depth)) = look.pop() {
+        for entry in fs::read_dir(&place).into_iter().flatten().flatten() {
+            let path = entry.path();
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() && depth == 0 && is_run_dir(&path) => {
+                    look.push((path, 1));
+                }
+                Ok(kind) if !kind.is_dir() && has_trace_name(&path) => {
+                    found.push(match path.strip_prefix("./") {
+                        Ok(short) => short.to_owned(),
+                        Err(_) => path,
+                    });
+                }
+                _ => {}
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Directories that `vramtrace run` writes in while programs run.
+fn is_run_dir(path: &Path) -> bool {
+    let parent = path.parent().and_then(Path::file_name);
+    let own = |name: &str| name == "vramtrace" || name.starts_with("vramtrace-");
+    parent.and_then(|name| name.to_str()).is_some_and(own)
+        || path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| own(name.trim_start_matches('.')))
+}
+
+/// `*.vrt`, or `*.vrt.2` and so on where a name was taken.
+fn has_trace_name(path: &Path) -> bool {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let extension = path.extension().and_then(|e| e.to_str());
+    match extension {
+        Some("vrt") => true,
+        Some(text) if number(text) => path
+            .file_stem()
+            .is_some_and(|stem| Path::new(stem).extension().is_some_and(|e| e == "vrt")),
+        _ => false,
+    }
+}
+
+/// When a trace of `user` began or was last touched, Unix nanoseconds. (A mapped file in memory
+/// is written without its time of change moving, so that alone says too little.)
+fn age_key(path: &Path, user: u32) -> Option<u64> {
+    let metadata = fs::metadata(path).ok()?;
+    if !metadata.is_file() || metadata.uid() != user {
+        return None;
+    }
+    let mut start = [0; 8];
+    let file = File::open(path).ok()?;
+    file.read_exact_at(&mut start, 0).ok()?;
+    if start != MAGIC {
+        return None;
+    }
+    file.read_exact_at(
+        &mut start,
+        std::mem::offset_of!(Header, start_unix_ns) as u64,
+    )
+    .ok()?;
+    let touched = (metadata.mtime().max(0) as u64)
+        .saturating_mul(1_000_000_000)
+        .saturating_add(metadata.mtime_nsec() as u64);
+    // A start in the future is nonsense.
+    Some(touched.max(u64::from_le_bytes(start).min(touched.saturating_add(1 << 50))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_traces() {
+        for (name, is) in [
+            ("a.vrt", true),
+            ("a.vrt.2", true),
+            ("a.2", false),
+            ("a.vrt.", false),
+            ("vrt", false),
+            ("a.vrt.x", false),
+        ] {
+            assert_eq!(has_trace_name(Path::new(name)), is, "{name}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Bytes of a file that somebody else may be writing.
+//!
+//! Everything is copied out by `pread`. Only for rows that change faster than a system call
+//! takes is the file mapped, and then read by atomic loads through raw pointers, never seen as
+//! a slice.
+
+use memmap2::{MmapOptions, MmapRaw};
+use std::cell::OnceCell;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use vramtrace_format::layout::PAGE;
+
+/// An opened file of known length.
+pub struct Source {
+    file: File,
+    len: u64,
+    map: OnceCell<Option<MmapRaw>>,
+}
+
+/// How to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Through {
+    /// By system calls.
+    Calls,
+    /// Through the mapping, if the file can be mapped.
+    Mapping,
+}
+
+impl Source {
+    /// Over `file`, of which only the first `len` bytes are looked at.
+    pub fn new(file: File, len: u64) -> Source {
+        Source {
+            file,
+            len,
+            map: OnceCell::new(),
+        }
+    }
+
+    /// Bytes there are.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Copies plain bytes.
+    pub fn bytes(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(into, offset)
+    }
+
+    /// Copies whole words from `offset`, a multiple of 8.
+    pub fn words(&self, through: Through, offset: u64, into: &mut [u64]) -> io::Result<()> {
+        match (through, self.mapping()) {
+            (Through::Mapping, Some(map)) => load(map, self.len, offset, into),
+            _ => self.bytes(offset, bytemuck::cast_slice_mut(into)),
+        }
+    }
+
+    /// One word, read before anything that is read afterwards and after everything before.
+    pub fn word(&self, through: Through, offset: u64) -> io::Result<u64> {
+        let mut word = [0];
+        fence(Ordering::Acquire);
+        self.words(through, offset, &mut word)?;
+        fence(Ordering::Acquire);
+        Ok(word[0])
+    }
+
+    fn mapping(&self) -> Option<&MmapRaw> {
+        self.map
+            .get_or_init(|| {
+                let len = usize::try_from(self.len).ok()? / PAGE as usize * PAGE as usize;
+                MmapOptions::new()
+                    .len(len)
+                    .map_raw_read_only(&self.file)
+                    .ok()
+            })
+            .as_ref()
+    }
+}
+
+fn load(map: &MmapRaw, len: u64, offset: u64, into: &mut [u64]) -> io::Result<()> {
+    let bytes = size_of_val(into) as u64;
+    let end = offset
+        .checked_add(bytes)
+        .filter(|&end| end <= len.min(map.len() as u64));
+    if end.is_none() || !offset.is_multiple_of(8) {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    // SAFETY: `offset` is within the mapping, checked above.
+    let start = unsafe { map.as_ptr().add(offset as usize) }
+        .cast_mut()
+        .cast::<u64>();
+    for (index, word) in into.iter_mut().enumerate() {
+        // SAFETY: The word lies inside the mapping (checked above) and is aligned (the mapping
+        // begins at a page, `offset` is a multiple of 8). Other processes change it meanwhile,
+        // which is what atomics are for. The mapping is readable and lives as long as `map`; the
+        // recorder never shortens its file.
+        *word = unsafe { AtomicU64::from_ptr(start.add(index)) }.load(Ordering::Relaxed);
+    }
+    Ok(())
+}

@@ -1,0 +1,232 @@
+//! Whatever a file holds, every command answers or says what is wrong: no panic, no endless loop,
+//! no memory without bound.
+
+#![allow(missing_docs)]
+
+mod support;
+
+use proptest::prelude::*;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use support::*;
+use vramtrace_format::Section;
+use vramtrace_format::record::{Kind, Op, Record};
+use vramtrace_reader::analysis::Filter;
+use vramtrace_reader::analysis::check::check;
+use vramtrace_reader::analysis::leaks::{Answer, By, Options, Point};
+use vramtrace_reader::analysis::summary::summary;
+use vramtrace_reader::analysis::timeline::timeline;
+use vramtrace_reader::model::Process;
+use vramtrace_reader::report::frames::Frames;
+use vramtrace_reader::report::style::Style;
+use vramtrace_reader::report::{self};
+use vramtrace_reader::trace::Trace;
+
+/// A trace with something in every section.
+fn everything() -> TraceFile {
+    let mut file = TraceFile::new(1 << 20);
+    let stacks: Vec<u32> = (0..8).map(|n| file.program_stack(0x100 + n)).collect();
+    let allocator = file.stack(&[native(4, 9), native(1, 3)]);
+    for round in 0..4000u64 {
+        file.time = round * 70_000_000;
+        let kind = Kind::ALL[(round % 13) as usize];
+        let entry = file.alloc(kind, 512 * (1 + round % 90), stacks[(round % 8) as usize]);
+        match round % 20 {
+            0 => drop(file.end(&entry, Op::EndByContext)),
+            1 => drop(file.end(&entry, Op::EndByReset)),
+            2 => {}
+            _ => drop(file.free(&entry)),
+        }
+    }
+    let segment = file.alloc(Kind::Device, 2 * MIB, allocator);
+    file.alloc_at(Kind::Torch, segment.key, 512, stacks[0]);
+    file.event(Record {
+        context: 1,
+        ..control_event(Op::ContextCorrupted)
+    });
+    file.teardown();
+    let last = file.alloc(Kind::Device, 512, stacks[1]);
+    file.end(&last, Op::FreeInTeardown);
+    file
+}
+
+/// Runs everything there is on a file.
+fn use_all(path: &Path) {
+    let begun = Instant::now();
+    let Ok(trace) = Trace::open(path) else { return };
+    let processes = [Process::read(trace)];
+    let mut frames = Frames::default();
+    for (by, point) in [
+        (By::Stack, Some(Point::Teardown)),
+        (By::Stack, Some(Point::End)),
+        (By::Thread, None),
+        (By::Python, None),
+    ] {
+        let options = Options {
+            by,
+            point,
+            ..Options::default()
+        };
+        let answer = Answer::of(&processes, &options, Some(10));
+        let shown = report::leaks::Shown::new(&answer, &processes, &mut frames);
+        report::leaks::text(&shown, Style::PLAIN);
+        report::leaks::json(&shown);
+    }
+    let summary = summary(&processes, &Filter::default(), 10);
+    let shown = report::summary::Shown::new(&summary, &processes, &mut frames);
+    report::summary::text(&shown, Style::PLAIN);
+    report::summary::json(&shown);
+    let timeline = timeline(&processes, &Filter::default(), 50).unwrap();
+    report::timeline::text(&timeline, Style::PLAIN);
+    report::timeline::json(&timeline);
+    report::timeline::csv(&timeline);
+    let checks = [check(&processes[0], 0)];
+    report::check::text(&checks, Style::PLAIN);
+    report::check::json(&checks);
+    assert!(
+        begun.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+/// One change to a file.
+#[derive(Clone, Debug)]
+enum Change {
+    /// A word in a section (0 is the header), counted from its start.
+    Word {
+        section: usize,
+        word: usize,
+        value: u64,
+    },
+    /// Bytes anywhere.
+    Bytes { at: usize, bytes: Vec<u8> },
+    /// A piece of one place copied to another.
+    Splice {
+        from: usize,
+        to: usize,
+        length: usize,
+    },
+    /// The rest is missing.
+    Cut { length: usize },
+}
+
+fn value() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        any::<u64>(),
+        0u64..300,
+        Just(u64::MAX),
+        Just(u64::MAX - 7),
+        Just(1 << 63),
+        (0u32..64).prop_map(|shift| 1 << shift),
+        any::<u8>().prop_map(|byte| u64::from_le_bytes([byte; 8])),
+    ]
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let word = (0usize..13, 0usize..400, value()).prop_map(|(section, word, value)| Change::Word {
+        section,
+        word,
+        value,
+    });
+    let bytes = (any::<usize>(), prop::collection::vec(any::<u8>(), 1..300))
+        .prop_map(|(at, bytes)| Change::Bytes { at, bytes });
+    let splice = (any::<usize>(), any::<usize>(), 1usize..20_000)
+        .prop_map(|(from, to, length)| Change::Splice { from, to, length });
+    let cut = any::<usize>().prop_map(|length| Change::Cut { length });
+    prop_oneof![12 => word, 2 => bytes, 2 => splice, 1 => cut]
+}
+
+fn apply(file: &mut Vec<u8>, original: &TraceFile, change: &Change) {
+    let size = file.len().max(1);
+    match change {
+        Change::Word {
+            section,
+            word,
+            value,
+        } => {
+            let start = match section.checked_sub(1) {
+                None => 0,
+                Some(index) => original.layout.of(Section::ALL[index]).offset as usize,
+            };
+            let at = start + word * 8;
+            if let Some(bytes) = file.get_mut(at..at + 8) {
+                bytes.copy_from_slice(&value.to_le_bytes());
+            }
+        }
+        Change::Bytes { at, bytes } => {
+            let at = at % size;
+            let end = (at + bytes.len()).min(file.len());
+            file[at..end].copy_from_slice(&bytes[..end - at]);
+        }
+        Change::Splice { from, to, length } => {
+            let (from, to) = (from % size, to % size);
+            let length = (*length).min(file.len() - from.max(to));
+            file.copy_within(from..from + length, to);
+        }
+        Change::Cut { length } => file.truncate(length % size),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn changed_traces(changes in prop::collection::vec(change(), 1..12)) {
+        thread_local!(static ORIGINAL: (TraceFile, tempfile::TempDir) =
+            (everything(), tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()));
+        ORIGINAL.with(|(original, dir)| {
+            let mut bytes = original.clone().bytes().to_vec();
+            for change in &changes {
+                apply(&mut bytes, original, change);
+            }
+            let path = dir.path().join("t.vrt");
+            std::fs::write(&path, &bytes).unwrap();
+            use_all(&path);
+        });
+    }
+
+    #[test]
+    fn foreign_files(mut bytes in prop::collection::vec(any::<u8>(), 0..9000), magic: bool) {
+        let dir = tempfile::tempdir().unwrap();
+        if magic && bytes.len() > 12 {
+            bytes[..8].copy_from_slice(b"VRAMTRC\x1a");
+            bytes[8..12].copy_from_slice(&1u32.to_le_bytes());
+        }
+        let path = dir.path().join("t.vrt");
+        std::fs::write(&path, &bytes).unwrap();
+        use_all(&path);
+    }
+}
+
+#[test]
+fn a_sound_file_is_said_to_be_sound() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = everything().write(dir.path(), "t.vrt");
+    use_all(&path);
+    let process = Process::read(Trace::open(&path).unwrap());
+    let checked = check(&process, 0);
+    assert!(checked.damage.is_empty(), "{:?}", checked.damage);
+    assert!(
+        checked.contradictions.is_empty(),
+        "{:?}",
+        checked.contradictions
+    );
+    assert_eq!(checked.broken_records, 0);
+}
+
+#[test]
+fn a_huge_empty_file_with_a_trace_s_header_is_refused_or_cheap() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut file = everything();
+    let path = file.write(dir.path(), "t.vrt");
+    // Holes up to 12 GiB, and a live table that spans them all.
+    let sparse = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    sparse.set_len(12 << 30).unwrap();
+    use_all(&path);
+    let mut bytes = file.bytes()[..4096].to_vec();
+    bytes[16..24].copy_from_slice(&(1u64 << 50).to_le_bytes());
+    std::fs::write(&path, &bytes).unwrap();
+    let error = Trace::open(&path).err().unwrap().to_string();
+    assert!(error.contains("traces above"), "{error}");
+}

@@ -1,0 +1,211 @@
+//! Traces of processes that were killed, rings that wrapped, files that were cut off.
+
+#![allow(missing_docs)]
+
+mod support;
+
+use support::*;
+use vramtrace_format::journal::CellKind;
+use vramtrace_format::record::{Kind, Op, Record};
+use vramtrace_reader::analysis::check::{Verdict, check};
+use vramtrace_reader::analysis::leaks::{Options, leaks};
+use vramtrace_reader::model::{Process, State};
+use vramtrace_reader::trace::{Problem, Trace};
+
+fn open(file: &mut TraceFile) -> Trace {
+    let dir = tempfile::tempdir().unwrap();
+    Trace::open(&file.write(dir.path(), "t.vrt")).unwrap()
+}
+
+/// The file as a kill would leave it after the event's first `done` cells were changed.
+fn killed(before: &TraceFile, event: &Record, done: usize) -> TraceFile {
+    let mut file = before.clone();
+    let parts = file.parts();
+    let mut parts = parts;
+    parts.record(event);
+    let kinds: Vec<(u32, u64, [u64; 16])> = parts
+        .journal
+        .saved
+        .iter()
+        .map(|saved| (saved.kind, saved.index, saved.content))
+        .collect();
+    parts.journal.state = (event.seq << 8) | done as u64;
+    for (kind, index, content) in kinds.into_iter().take(6).skip(done) {
+        let bytes: &[u8] = bytemuck::cast_slice(&content);
+        let at = index as usize;
+        match CellKind::from_u32(kind) {
+            Some(CellKind::Account) => {
+                parts.accounts[at] = bytemuck::pod_read_unaligned(&bytes[..128]);
+            }
+            Some(CellKind::Totals) => {
+                parts.totals[at] = bytemuck::pod_read_unaligned(&bytes[..128]);
+            }
+            Some(CellKind::LiveDevice) => {
+                parts.live[0][at] = bytemuck::pod_read_unaligned(&bytes[..64]);
+            }
+            Some(CellKind::LiveFramework) => {
+                parts.live[1][at] = bytemuck::pod_read_unaligned(&bytes[..64]);
+            }
+            None => {}
+        }
+    }
+    file
+}
+
+#[test]
+fn an_interrupted_event_is_put_right_wherever_the_kill_came() {
+    let mut before = TraceFile::new(1 << 20);
+    let stack = before.program_stack(0x500);
+    for _ in 0..100 {
+        let entry = before.alloc(Kind::Device, 512, stack);
+        before.free(&entry);
+    }
+    let kept = before.alloc(Kind::Device, 4096, stack);
+    // So that no cell saved by an earlier event is mistaken for one of the killed event.
+    before.parts().journal.saved = [bytemuck::Zeroable::zeroed(); 6];
+    for (event, live) in [
+        (allocation(Kind::Device, 0x1000, 100, stack), 2),
+        (ending(&kept, Op::EndByContext), 0),
+    ] {
+        let event = Record {
+            seq: before.seq + 1,
+            time: 5,
+            ..event
+        };
+        let mut whole = before.clone();
+        whole.parts().record(&event);
+        let truth = open(&mut whole);
+        for done in 0..=4 {
+            let trace = open(&mut killed(&before, &event, done));
+            assert_eq!(trace.copy.recovered, Some(event.seq), "{done}");
+            assert_eq!(trace.copy.accounts, truth.copy.accounts, "{done}");
+            assert_eq!(trace.copy.totals, truth.copy.totals, "{done}");
+            assert_eq!(trace.copy.live, truth.copy.live, "{done}");
+            assert_eq!(trace.copy.seq, event.seq);
+            assert_eq!(trace.events().last().unwrap(), event);
+            let process = Process::read(trace);
+            assert_eq!(process.live().count(), live);
+            assert_eq!(check(&process, 0).verdict, Verdict::Whole, "{done}");
+        }
+    }
+}
+
+#[test]
+fn an_event_that_is_complete_in_its_ring_has_happened() {
+    let mut file = TraceFile::new(1 << 20);
+    let stack = file.program_stack(0x500);
+    file.alloc(Kind::Device, 512, stack);
+    let event = Record {
+        seq: 2,
+        time: 9,
+        ..allocation(Kind::Torch, 0x77, 300, stack)
+    };
+    for counted in [true, false] {
+        let mut file = file.clone();
+        file.parts().ring(1, &event);
+        if !counted {
+            file.control().ring_written[1] -= 1;
+        }
+        let trace = open(&mut file);
+        assert_eq!(trace.copy.recovered, Some(2));
+        assert_eq!(trace.copy.seq, 2);
+        assert_eq!(
+            trace.events().map(|event| event.seq).collect::<Vec<_>>(),
+            [1, 2]
+        );
+        assert_eq!(trace.copy.live.len(), 2);
+    }
+    // One that is not complete has not.
+    file.parts().ring(1, &Record { seq: 0, ..event });
+    let trace = open(&mut file);
+    assert_eq!((trace.copy.recovered, trace.copy.seq), (None, 1));
+}
+
+#[test]
+fn leaks_are_exact_after_the_ring_wrapped_a_thousand_times() {
+    let mut file = TraceFile::new(1 << 20);
+    let stack = file.program_stack(0x500);
+    let capacity = file.parts().rings[0].len() as u64;
+    let mut kept = 0;
+    for round in 0..capacity * 510 {
+        file.time = round * 1000;
+        let entry = file.alloc(Kind::Device, 512, stack);
+        if round % (capacity * 10) == 0 {
+            kept += 1;
+        } else {
+            file.free(&entry);
+        }
+    }
+    let trace = open(file.exit());
+    assert!(trace.reach(0).overwritten > 1000 * capacity);
+    let mut events = trace.events();
+    assert_eq!(events.by_ref().count() as u64, capacity);
+    assert_eq!(events.damaged(), 0);
+    let process = Process::read(trace);
+    assert!(process.losses.live_inexact.is_empty());
+    let found = leaks(&process, &Options::default());
+    assert_eq!((found.gpu.count, found.gpu.bytes), (kept, kept * 512));
+    assert_eq!(process.state, State::Exited);
+    assert_eq!(check(&process, 0).verdict, Verdict::HistoryLost);
+}
+
+#[test]
+fn drops_make_the_answer_inexact_and_say_why() {
+    let mut file = TraceFile::new(1 << 20);
+    let stack = file.program_stack(0x500);
+    for _ in 0..5000 {
+        file.alloc(Kind::Device, 512, stack);
+    }
+    let process = Process::read(open(&mut file));
+    let [reason] = &process.losses.live_inexact[..] else {
+        panic!("{:?}", process.losses.live_inexact);
+    };
+    assert_eq!(reason.code, "live-table-full");
+    assert_eq!(check(&process, 0).verdict, Verdict::Inexact);
+}
+
+#[test]
+fn cut_off_files_answer_with_what_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut file = TraceFile::new(1 << 20);
+    let stack = file.program_stack(0x500);
+    file.alloc(Kind::Device, 512, stack);
+    let whole = file.exit().bytes().to_vec();
+    let path = dir.path().join("t.vrt");
+    let ring = file
+        .layout
+        .of(vramtrace_format::Section::RingFramework)
+        .offset as usize;
+    std::fs::write(&path, &whole[..ring + 640]).unwrap();
+    let process = Process::read(Trace::open(&path).unwrap());
+    assert_eq!(leaks(&process, &Options::default()).gpu.bytes, 512);
+    assert!(process.losses.live_inexact.is_empty());
+    let checked = check(&process, 0);
+    assert_eq!(checked.verdict, Verdict::Damaged);
+    assert!(
+        checked
+            .damage
+            .iter()
+            .any(|what| what.contains("only 10 of")),
+        "{:?}",
+        checked.damage
+    );
+    // Without live tables nothing is certain; without accounts nothing can be said.
+    let live = file.layout.of(vramtrace_format::Section::LiveDevice).offset as usize;
+    std::fs::write(&path, &whole[..live + 64]).unwrap();
+    let process = Process::read(Trace::open(&path).unwrap());
+    assert_eq!(process.losses.live_inexact[0].code, "damaged");
+    for (length, is_right) in [
+        (
+            0,
+            (|problem| matches!(problem, Problem::Empty)) as fn(&Problem) -> bool,
+        ),
+        (7, |problem| matches!(problem, Problem::Foreign)),
+        (100, |problem| matches!(problem, Problem::Truncated { .. })),
+        (9000, |problem| matches!(problem, Problem::Truncated { .. })),
+    ] {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        let error = Trace::open(&path).err().unwrap();
+        assert!(is_right(&error.problem), "{length}: {error}");
+    }
+}
