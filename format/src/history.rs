@@ -73,8 +73,9 @@ impl<'a> History<'a> {
     /// The used cells of one level of one series, in no particular order; none if there is no
     /// such series. The newest cell of level 0 is not yet folded into the coarser levels.
     pub fn level(&self, series: u64, level: usize) -> impl Iterator<Item = &Cell> {
-        let start =
-            (series as usize).saturating_mul(self.series_len()) + 1 + level * self.per_level;
+        let start = self.range(series).map_or(self.cells.len(), |range| {
+            range.start + 1 + level * self.per_level
+        });
         self.cells
             .get(start..start + self.per_level)
             .unwrap_or_default()

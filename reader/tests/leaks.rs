@@ -258,9 +258,30 @@ fn a_broken_context_is_not_a_leak() {
     assert_eq!(leaks.groups[0].end, Some(EntryEnd::Corrupted));
 }
 
-#[test]
-fn teardown_is_the_default_point_where_there_is_one() {
+fn interpreted() -> TraceFile {
     let mut file = TraceFile::new(1 << 20);
+    file.cold(Cold::Note(cold::Note {
+        code: "python".into(),
+        text: String::new(),
+    }));
+    file
+}
+
+#[test]
+fn what_exit_handlers_free_is_no_leak_of_a_plain_program() {
+    let mut file = TraceFile::new(1 << 20);
+    let stack = file.program_stack(0x500);
+    let global = file.alloc(Kind::Device, MIB, stack);
+    file.alloc(Kind::Device, 2 * MIB, stack);
+    file.teardown();
+    file.end(&global, Op::FreeInTeardown);
+    let leaks = found(&mut file, &Options::default());
+    assert_eq!((leaks.point, leaks.gpu), (Point::End, sum(2 * MIB, 1)));
+}
+
+#[test]
+fn teardown_is_the_default_point_of_an_interpreter() {
+    let mut file = interpreted();
     let stack = file.program_stack(0x500);
     let early = file.alloc(Kind::Device, MIB, stack);
     file.free(&early);
@@ -287,7 +308,7 @@ fn teardown_is_the_default_point_where_there_is_one() {
 
 #[test]
 fn teardown_is_exact_after_its_entries_were_overwritten() {
-    let mut file = TraceFile::new(1 << 20);
+    let mut file = interpreted();
     let stack = file.program_stack(0x500);
     let entries: Vec<Record> = (0..500)
         .map(|_| file.alloc(Kind::Device, 1000, stack))

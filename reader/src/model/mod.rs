@@ -272,6 +272,11 @@ impl Process {
         }
     }
 
+    /// Whether a Python interpreter runs in the process.
+    pub fn has_interpreter(&self) -> bool {
+        self.notes.iter().any(|note| note.code == "python")
+    }
+
     /// Event that began teardown.
     pub fn teardown_seq(&self) -> Option<u64> {
         let seq = self.trace.copy.control.teardown_seq;

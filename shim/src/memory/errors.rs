@@ -3,6 +3,7 @@
 use super::context;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vramtrace_format::Record;
+use vramtrace_format::cold::{Cold, Note};
 use vramtrace_format::record::Op;
 use vramtrace_recorder as recorder;
 
@@ -47,5 +48,12 @@ fn corrupted(error: u32, api: u16) {
             api,
             ..Record::default()
         });
+        // The event may be pushed out of its ring; this is not.
+        recorder::cold(&Cold::Note(Note {
+            code: format!("context-corrupted:{context}"),
+            text: format!(
+                "context {context} failed for good with error {error}: nothing in it can be freed any more"
+            ),
+        }));
     }
 }

@@ -141,9 +141,13 @@ pub struct Leaks {
 
 /// Finds the leaks of one process.
 pub fn leaks(process: &Process, options: &Options) -> Leaks {
-    let point = options.point.unwrap_or(match process.teardown_seq() {
-        Some(_) => Point::Teardown,
-        None => Point::End,
+    // A program that frees in its exit handlers has not leaked; a Python interpreter that goes
+    // down frees everything, leaked or not.
+    let interpreted = process.has_interpreter() && process.teardown_seq().is_some();
+    let point = options.point.unwrap_or(if interpreted {
+        Point::Teardown
+    } else {
+        Point::End
     });
     let mut found = Leaks {
         point,
