@@ -27,9 +27,10 @@ const WISHED_SERIES: usize = 9;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Cell {
     /// 1 + which span of its level's length since the start of the trace; 0 never used. In a
-    /// series' head: the newest cell of level 0.
+    /// series' head: that of the newest cell of level 0.
     pub span: u64,
-    /// Fewest live bytes.
+    /// Fewest live bytes. In a series' head: where that newest cell is, so that the usual event
+    /// needs no division.
     pub min: u64,
     /// Most live bytes.
     pub max: u64,
@@ -92,8 +93,10 @@ impl<'a> History<'a> {
         let per_level = self.per_level;
         let cells = &mut self.cells[range];
         let span = time / FINEST_NS + 1;
-        if cells[0].span == span {
-            let cell = &mut cells[1 + span as usize % per_level];
+        let newest = cells[0];
+        if newest.span == span
+            && let Some(cell) = cells.get_mut(newest.min as usize)
+        {
             cell.min = cell.min.min(now);
             cell.max = cell.max.max(now);
             cell.last = now;
@@ -141,8 +144,13 @@ fn enter(series: &mut [Cell], per_level: usize, opened: Cell) {
             }
         }
     }
-    series[1 + opened.span as usize % per_level] = opened;
-    series[0].span = opened.span;
+    let at = 1 + opened.span as usize % per_level;
+    series[at] = opened;
+    series[0] = Cell {
+        span: opened.span,
+        min: at as u64,
+        ..Cell::default()
+    };
 }
 
 #[cfg(test)]

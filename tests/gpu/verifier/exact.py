@@ -141,7 +141,7 @@ def ask_sanitizer(box, case, row):
     truths, _ = told(ran.out)
     if case.oracle == "show" or not truths:
         return
-    if complaint := sanitizer.disagrees(leaks, truths, with_arrays=case.oracle == "compare"):
+    if complaint := sanitizer.disagrees(leaks, truths):
         row.notes.append(f"compute-sanitizer: {complaint}")
         if row.verdict == OK:
             row.verdict = DISPUTED
