@@ -260,6 +260,13 @@ static int holds(ptr p, unsigned char value, size_t n) {
   return ok;
 }
 
+/* "trap" itself is a reserved word of PTX. */
+static const char ptx[] =
+    ".version 7.0\n.target sm_75\n.address_size 64\n"
+    ".global .align 4 .b8 table[4096];\n"
+    ".visible .entry kernel_noop() { ret; }\n"
+    ".visible .entry kernel_trap() { trap; ret; }\n";
+
 /* ---- initialisation, devices, errors ---- */
 
 static void run_init(void) {
@@ -301,7 +308,7 @@ static void run_init(void) {
   CODE("error_name_unknown", cuGetErrorName(123456, &text));
   YES("error_name_unknown_null", text == 0);
   CODE("error_string_unknown", cuGetErrorString(123456, &text));
-  CODE("error_name_null", cuGetErrorName(2, 0));
+  /* NULL for the text's place makes the driver crash. */
 }
 
 /* What works without a current context. */
@@ -343,6 +350,17 @@ static void run_nocontext(void) {
   CODE("graph_destroy", cuGraphDestroy(x));
   CODE("graph_trim", cuDeviceGraphMemTrim(device));
   CODE("pointer_attribute", cuPointerGetAttribute(&v, 2, 0x1000));
+  CODE("range", cuMemGetAddressRange_v2(&p, &f, 0x1000));
+  CODE("range_null_outs", cuMemGetAddressRange_v2(0, 0, 0x1000));
+  CODE("free_host_null", cuMemFreeHost(0));
+  CODE("free_host_bad", cuMemFreeHost((void *)0x1000));
+  CODE("free_async_null", cuMemFreeAsync(0, 0));
+  CODE("unregister", cuMemHostUnregister(&v));
+  CODE("host_flags", cuMemHostGetFlags((unsigned *)&v, &v));
+  CODE("array_destroy_null", cuArrayDestroy(0));
+  CODE("external_destroy_null", cuDestroyExternalMemory(0));
+  CODE("memset", cuMemsetD8_v2(0x1000, 0, 1));
+  CODE("limit", cuCtxGetLimit(&f, 2));
   int mode = RELAXED;
   CODE("exchange_mode", cuThreadExchangeStreamCaptureMode(&mode));
   OBS("mode_was", "%d", mode);
@@ -382,6 +400,10 @@ static void run_context(void) {
   CODE("set", cuCtxSetCurrent(ctx));
   CODE("limit_get", cuCtxGetLimit(&n, 2));
   CODE("limit_bad", cuCtxGetLimit(&n, 4096));
+  printf("%s.limits:", section);
+  for (int i = 0; i < 12; i++) printf(" %d", cuCtxGetLimit(&n, i));
+  printf("\n");
+  CODE("limit_set_bad", cuCtxSetLimit(4096, 1));
   CODE("destroy_null", cuCtxDestroy_v2(0));
   CODE("destroy_other", cuCtxDestroy_v2(b));
   cuCtxGetCurrent(&a);
@@ -412,6 +434,11 @@ static void *use_destroyed(void *arg) {
   CODE("thread_device", cuCtxGetDevice(&dev));
   CODE("thread_info", cuMemGetInfo_v2(&f, &t));
   CODE("thread_synchronize", cuCtxSynchronize());
+  CODE("thread_free_null", cuMemFree_v2(0));
+  CODE("thread_set", cuCtxSetCurrent(other_ctx));
+  CODE("thread_stream", cuStreamCreate(&c, 0));
+  CODE("thread_destroy_again", cuCtxDestroy_v2(other_ctx));
+  CODE("thread_pop", cuCtxPopCurrent_v2(&c));
   return 0;
 }
 
@@ -453,6 +480,8 @@ static void run_ctx_destroy(void) {
   CODE("free_host", cuMemFreeHost(host));
   CODE("set_access_vmm", cuMemSetAccess(va, g, &acc, 1));
   CODE("copy_vmm", cuMemcpyHtoD_v2(va, &v, 8));
+  /* The copy may still be under way: to unmap its target now would make the device fail. */
+  CODE("synchronize_vmm", cuCtxSynchronize());
   CODE("unmap_vmm", cuMemUnmap(va, g));
   CODE("release_vmm", cuMemRelease(h));
   CODE("address_free_vmm", cuMemAddressFree(va, g));
@@ -464,7 +493,7 @@ static void run_ctx_destroy(void) {
   cuMemPoolTrimTo(pool, 0);
   YES("memory_back", free_bytes() == before);
 
-  cuCtxCreate_v2(&other_ctx, 0, device);
+  CODE("create_other", cuCtxCreate_v2(&other_ctx, 0, device));
   cuCtxPopCurrent_v2(&x);
   pthread_barrier_t b;
   pthread_barrier_init(&b, 0, 2);
@@ -513,6 +542,7 @@ static void run_primary(void) {
   CODE("alloc_after_reset", cuMemAlloc_v2(&again, 16));
   CODE("free_after_reset", cuMemFree_v2(lin));
   CODE("synchronize_after_reset", cuCtxSynchronize());
+  CODE("free_null_after_reset", cuMemFree_v2(0));
   CODE("release_after_reset", cuDevicePrimaryCtxRelease_v2(device));
   CODE("retain_after_reset", cuDevicePrimaryCtxRetain(&b, device));
   YES("handle_survives_reset", a == b);
@@ -529,6 +559,7 @@ static void run_primary(void) {
   OBS("after_release", "%d", active);
   CODE("release_too_often", cuDevicePrimaryCtxRelease_v2(device));
   CODE("use_after_last_release", cuMemAlloc_v2(&again, 16));
+  CODE("release_once_more", cuDevicePrimaryCtxRelease_v2(device));
 }
 
 /* ---- linear, host, managed memory, pointers ---- */
@@ -681,8 +712,9 @@ static void describe(const char *name, ptr p) {
 
 static void run_pointer(void) {
   begin();
-  ptr lin = alloc(1 * MiB), async = 0, man = 0, va = 0, h = 0;
-  void *host = 0;
+  ptr lin = alloc(1 * MiB), async = 0, man = 0, va = 0, h = 0, large = alloc(3 * MiB), second = alloc(1000);
+  ptr async2 = 0, man2 = 0;
+  void *host = 0, *host2 = 0;
   static char plain[64];
   size_t g = 0;
   AllocProp ap = vmm_props(0);
@@ -690,6 +722,11 @@ static void run_pointer(void) {
   cuMemAllocAsync(&async, 1 * MiB, 0);
   cuMemAllocManaged(&man, 1 * MiB, 1);
   cuMemHostAlloc(&host, 1 * MiB, 0);
+  cuMemAllocAsync(&async2, 1000, 0);
+  cuMemAllocManaged(&man2, 1000, 1);
+  cuMemHostAlloc(&host2, 1000, 0);
+  char *m = aligned_alloc(4096, 16384);
+  cuMemHostRegister_v2(m, 16384, 0);
   cuMemGetAllocationGranularity(&g, &ap, 0);
   cuMemCreate(&h, g, &ap, 0);
   cuMemAddressReserve(&va, 2 * g, 0, 0, 0);
@@ -698,6 +735,12 @@ static void run_pointer(void) {
   describe("async", async);
   describe("managed", man);
   describe("host", (ptr)(uintptr_t)host);
+  describe("large", large);
+  describe("second", second);
+  describe("async_second", async2);
+  describe("managed_second", man2);
+  describe("host_second", (ptr)(uintptr_t)host2);
+  describe("registered", (ptr)(uintptr_t)m);
   describe("pageable", (ptr)(uintptr_t)plain);
   describe("nothing", 0x1000);
   describe("reserved", va);
@@ -762,6 +805,7 @@ static void run_async(void) {
   CODE("set_threshold", cuMemPoolSetAttribute(pool, 4, &keep));
   cuMemAllocAsync(&a, 1000, s);
   CODE("free_sync_of_async", cuMemFree_v2(a));
+  OBS("used_after_sync_free", "%llu", (unsigned long long)attr(pool, 7));
   cuStreamSynchronize(s);
   YES("kept_under_threshold", attr(pool, 5) > 0);
   CODE("trim", cuMemPoolTrimTo(pool, 0));
@@ -982,6 +1026,76 @@ static void run_vmm(void) {
   cuMemRelease(h);
 }
 
+/* Which ranges the calls take: mappings cut, holes, more than there is. */
+static void run_vmm_ranges(void) {
+  begin();
+  AllocProp ap = vmm_props(0);
+  Access acc = {{1, device}, 3};
+  size_t g = 0, n = 0;
+  ptr va = 0, four = 0, one = 0, hs[4], base = 0;
+  unsigned long long flags = 9;
+  Location loc = {1, device};
+  cuMemGetAllocationGranularity(&g, &ap, 0);
+  size_t before = free_bytes();
+  cuMemCreate(&four, 4 * g, &ap, 0);
+  cuMemCreate(&one, g, &ap, 0);
+  cuMemAddressReserve(&va, 8 * g, 0, 0, 0);
+  CODE("map_four", cuMemMap(va, 4 * g, 0, four, 0));
+  CODE("map_over_it", cuMemMap(va + g, 4 * g, 0, four, 0));
+  CODE("map_one_over_it", cuMemMap(va + g, g, 0, one, 0));
+  CODE("map_outside", cuMemMap(va + 8 * g, g, 0, one, 0));
+  CODE("map_unaligned", cuMemMap(va + 4 * g + 1, g, 0, one, 0));
+  CODE("map_page_unaligned", cuMemMap(va + 4 * g + 4096, g, 0, one, 0));
+  CODE("map_nothing", cuMemMap(va + 4 * g, 0, 0, one, 0));
+  CODE("map_offset", cuMemMap(va + 4 * g, g, g, one, 0));
+  CODE("map_larger", cuMemMap(va + 4 * g, 2 * g, 0, one, 0));
+  CODE("map_flags", cuMemMap(va + 4 * g, g, 0, one, 1));
+  CODE("map_one", cuMemMap(va + 5 * g, g, 0, one, 0));
+  CODE("free_while_mapped", cuMemAddressFree(va, 8 * g));
+  CODE("access_over_hole", cuMemSetAccess(va, 6 * g, &acc, 1));
+  CODE("access_get_after", cuMemGetAccess(&flags, &loc, va));
+  OBS("access_get_after_value", "%llu", flags);
+  CODE("access_part", cuMemSetAccess(va, g, &acc, 1));
+  CODE("access_interior", cuMemSetAccess(va + g, g, &acc, 1));
+  CODE("access_beyond", cuMemSetAccess(va + 5 * g, 2 * g, &acc, 1));
+  CODE("access", cuMemSetAccess(va, 4 * g, &acc, 1));
+  CODE("access_get_unmapped", cuMemGetAccess(&flags, &loc, va + 4 * g));
+  CODE("unmap_head", cuMemUnmap(va, g));
+  CODE("unmap_tail", cuMemUnmap(va + 3 * g, g));
+  CODE("unmap_hole", cuMemUnmap(va + 6 * g, g));
+  CODE("unmap_nothing", cuMemUnmap(va, 0));
+  CODE("unmap_unaligned", cuMemUnmap(va, 4 * g + 1));
+  CODE("unmap_cut_and_whole", cuMemUnmap(va + 3 * g, 3 * g));
+  CODE("unmap_hole_and_whole", cuMemUnmap(va + 4 * g, 2 * g));
+  CODE("unmap_that_again", cuMemUnmap(va + 5 * g, g));
+  CODE("unmap_whole_and_hole", cuMemUnmap(va, 6 * g));
+  CODE("unmap_all_gone", cuMemUnmap(va, 6 * g));
+  cuMemRelease(four);
+  cuMemRelease(one);
+  YES("memory_back", free_bytes() == before);
+  for (int i = 0; i < 4; i++) { cuMemCreate(&hs[i], g, &ap, 0); cuMemMap(va + i * g, g, 0, hs[i], 0); }
+  CODE("access_across", cuMemSetAccess(va, 4 * g, &acc, 1));
+  CODE("memset_across", cuMemsetD8_v2(va, 1, 4 * g));
+  CODE("synchronize", cuCtxSynchronize());
+  CODE("range", cuMemGetAddressRange_v2(&base, &n, va + g));
+  OBS("range_value", "%zu %zu", (size_t)(base - va) / g, n / g);
+  describe("pointer", va + g);
+  CODE("unmap_middle_two", cuMemUnmap(va + g, 2 * g));
+  CODE("unmap_over_hole", cuMemUnmap(va, 4 * g));
+  CODE("unmap_first", cuMemUnmap(va, g));
+  CODE("unmap_last", cuMemUnmap(va + 3 * g, g));
+  for (int i = 0; i < 4; i++) cuMemMap(va + i * g, g, 0, hs[i], 0);
+  CODE("unmap_from_before", cuMemUnmap(va - g, 5 * g));
+  CODE("unmap_too_much", cuMemUnmap(va, 9 * g));
+  CODE("unmap_too_much_again", cuMemUnmap(va, 9 * g));
+  for (int i = 0; i < 4; i++) { cuMemUnmap(va + i * g, g); cuMemRelease(hs[i]); }
+  YES("memory_back_again", free_bytes() == before);
+  CODE("free_too_much", cuMemAddressFree(va, 9 * g));
+  CODE("free_interior", cuMemAddressFree(va + g, 7 * g));
+  CODE("free", cuMemAddressFree(va, 8 * g));
+  CODE("access_freed", cuMemSetAccess(va, g, &acc, 1));
+}
+
 /* ---- sharing between processes ---- */
 
 /* Runs this program again with the argument `what`; descriptor 20 is `fd`, and `data` goes to its
@@ -1083,6 +1197,12 @@ static void run_share(void) {
   YES("descriptor_still_open", fcntl(fd, F_GETFD) >= 0);
   CODE("release_import", cuMemRelease(imp));
   CODE("import_bad", cuMemImportFromShareableHandle(&imp, (void *)(intptr_t)999, 1));
+  int null_fd = open("/dev/null", O_RDWR);
+  handle bad_pool = 0;
+  CODE("import_other_file", cuMemImportFromShareableHandle(&imp, (void *)(intptr_t)null_fd, 1));
+  CODE("pool_import_bad", cuMemPoolImportFromShareableHandle(&bad_pool, (void *)999, 1, 0));
+  CODE("pool_import_other_file", cuMemPoolImportFromShareableHandle(&bad_pool, (void *)(intptr_t)null_fd, 1, 0));
+  close(null_fd);
   int ended = child("share-child", fd, "", 1);
   OBS("child", "%d", ended);
   YES("child_wrote", holds(va, 22, g));
@@ -1164,6 +1284,9 @@ static void run_external(void) {
   d.handle.fd = 999;
   d.size = g;
   CODE("import_bad_descriptor", cuImportExternalMemory(&ext, &d));
+  d.handle.fd = open("/dev/null", O_RDWR);
+  CODE("import_other_file", cuImportExternalMemory(&ext, &d));
+  close(d.handle.fd);
   d.handle.fd = fd;
   int r = cuImportExternalMemory(&ext, &d);
   CODE("import_of_exported_memory", r);
@@ -1294,6 +1417,10 @@ static void run_capture_queries(void) {
   DURING(GLOBAL, "stream_get_ctx_null", cuStreamGetCtx(0, &h));
   DURING(GLOBAL, "stream_get_flags", cuStreamGetFlags(s, &u));
   DURING(GLOBAL, "stream_get_id", cuStreamGetId(s, &id));
+  DURING(GLOBAL, "stream_get_flags_other", cuStreamGetFlags(side_stream, &u));
+  DURING(GLOBAL, "stream_get_flags_null", cuStreamGetFlags(0, &u));
+  DURING(GLOBAL, "stream_get_id_other", cuStreamGetId(side_stream, &id));
+  DURING(RELAXED, "relaxed_stream_get_flags", cuStreamGetFlags(s, &u));
   DURING(GLOBAL, "stream_is_capturing", cuStreamIsCapturing(s, &i));
   DURING(GLOBAL, "stream_is_capturing_other", cuStreamIsCapturing(side_stream, &i));
   DURING(GLOBAL, "stream_is_capturing_null", cuStreamIsCapturing(0, &i));
@@ -1307,6 +1434,10 @@ static void run_capture_queries(void) {
   DURING(GLOBAL, "pointer_bad", cuPointerGetAttribute(v, 2, 0x1000));
   DURING(GLOBAL, "mem_get_info", cuMemGetInfo_v2(&n, &t));
   DURING(GLOBAL, "mem_get_address_range", cuMemGetAddressRange_v2(&p, &n, side_linear));
+  DURING(GLOBAL, "mem_get_address_range_of_captured",
+         (cuMemAllocAsync(&p, 4096, s), cuMemGetAddressRange_v2(&p, &n, p)));
+  DURING(GLOBAL, "pointer_of_captured",
+         (cuMemAllocAsync(&p, 4096, s), cuPointerGetAttribute(v, 2, p)));
   DURING(GLOBAL, "host_get_flags", cuMemHostGetFlags(&u, side_host));
   DURING(GLOBAL, "host_get_device_pointer", cuMemHostGetDevicePointer_v2(&p, side_host, 0));
   DURING(GLOBAL, "graph_get_nodes", (n = 0, cuGraphGetNodes(side_graph, 0, &n)));
@@ -1366,9 +1497,19 @@ static void run_capture_calls(void) {
   DURING(GLOBAL, "release", cuMemRelease(extra));
   CODE("release_afterwards", cuMemRelease(extra));
   DURING(GLOBAL, "ipc_get", cuIpcGetMemHandle(&o, side_linear));
+  DURING(GLOBAL, "ipc_open_bad", cuIpcOpenMemHandle_v2(&p, (Opaque){{0}}, 1));
+  DURING(GLOBAL, "export_unshareable", cuMemExportToShareableHandle(&i, side_handle, 1, 0));
+  DURING(GLOBAL, "import_external_bad",
+         cuImportExternalMemory(&h, &(ExternalDesc){.type = 1, .handle.fd = 999, .size = 4096}));
+  DURING(GLOBAL, "free_host", cuMemFreeHost(side_host));
+  DURING(GLOBAL, "host_unregister_bad", cuMemHostUnregister(buf));
+  DURING(GLOBAL, "array_destroy_null", cuArrayDestroy(0));
+  DURING(GLOBAL, "module_load", cuModuleLoadData(&h, ptx));
   DURING(GLOBAL, "pool_create", cuMemPoolCreate(&h, &pp));
   DURING(GLOBAL, "pool_set_attribute", cuMemPoolSetAttribute(side_pool, 4, v));
   DURING(GLOBAL, "pool_trim", cuMemPoolTrimTo(side_pool, 0));
+  DURING(GLOBAL, "pool_destroy_default", cuMemPoolDestroy(side_pool));
+  DURING(GLOBAL, "pool_export", cuMemPoolExportToShareableHandle(&i, side_pool, 1, 0));
   DURING(GLOBAL, "device_set_pool", cuDeviceSetMemPool(device, side_pool));
   DURING(GLOBAL, "graph_trim", cuDeviceGraphMemTrim(device));
   DURING(GLOBAL, "stream_create", cuStreamCreate(&h, 1));
@@ -1382,6 +1523,8 @@ static void run_capture_calls(void) {
   DURING(GLOBAL, "synchronize_null", cuStreamSynchronize(0));
   DURING(GLOBAL, "ctx_synchronize", cuCtxSynchronize());
   DURING(GLOBAL, "copy_sync", cuMemcpyHtoD_v2(side_linear, buf, 64));
+  DURING(GLOBAL, "copy_sync_back", cuMemcpyDtoH_v2(buf, side_linear, 64));
+  DURING(GLOBAL, "copy_sync_device", cuMemcpyDtoD_v2(side_linear, side_linear + 4096, 64));
   DURING(GLOBAL, "copy_async_self", cuMemcpyHtoDAsync_v2(side_linear, buf, 64, s));
   DURING(GLOBAL, "copy_async_other", cuMemcpyHtoDAsync_v2(side_linear, buf, 64, side_stream));
   DURING(GLOBAL, "copy_async_null", cuMemcpyHtoDAsync_v2(side_linear, buf, 64, 0));
@@ -1392,6 +1535,14 @@ static void run_capture_calls(void) {
   DURING(GLOBAL, "alloc_async_other", cuMemAllocAsync(&p, 4096, side_stream));
   cuMemFreeAsync(p, side_stream);
   DURING(GLOBAL, "alloc_async_null", cuMemAllocAsync(&p, 4096, 0));
+  DURING(GLOBAL, "alloc_async_zero_other", cuMemAllocAsync(&p, 0, side_stream));
+  DURING(GLOBAL, "alloc_async_huge", cuMemAllocAsync(&p, (size_t)1 << 50, s));
+  DURING(GLOBAL, "alloc_from_pool_self", cuMemAllocFromPoolAsync(&p, 4096, side_pool, s));
+  DURING(GLOBAL, "alloc_from_pool_other", cuMemAllocFromPoolAsync(&p, 4096, side_pool, side_stream));
+  DURING(GLOBAL, "free_async_other", cuMemFreeAsync(side_async, side_stream));
+  DURING(GLOBAL, "free_async_null_other", cuMemFreeAsync(0, side_stream));
+  DURING(GLOBAL, "free_async_twice",
+         (cuMemAllocAsync(&p, 4096, s), cuMemFreeAsync(p, s), cuMemFreeAsync(p, s)));
   DURING(GLOBAL, "free_async_of_live", cuMemFreeAsync(side_async, s));
   DURING(GLOBAL, "free_async_of_linear", cuMemFreeAsync(side_linear, s));
   DURING(GLOBAL, "free_async_null", cuMemFreeAsync(0, s));
@@ -1402,10 +1553,20 @@ static void run_capture_calls(void) {
   DURING(GLOBAL, "graph_launch_self", cuGraphLaunch(side_exec, s));
   DURING(GLOBAL, "instantiate", (h = 0, cuGraphInstantiateWithFlags(&h, side_graph, 0)));
   if (h) cuGraphExecDestroy(h);
+  DURING(GLOBAL, "exec_destroy", cuGraphExecDestroy(side_exec));
+  DURING(GLOBAL, "upload_self", cuGraphUpload(side_exec, s));
+  DURING(GLOBAL, "set_graph_high", (v[0] = 0, cuDeviceSetGraphMemAttribute(device, 1, v)));
   DURING(GLOBAL, "begin_again", cuStreamBeginCapture_v2(s, GLOBAL));
   DURING(GLOBAL, "ctx_set_limit", cuCtxSetLimit(2, 8 << 20));
   DURING(GLOBAL, "primary_retain", cuDevicePrimaryCtxRetain(&h, device));
   cuDevicePrimaryCtxRelease_v2(device);
+  DURING(GLOBAL, "ctx_create", cuCtxCreate_v2(&h, 0, device));
+  cuCtxDestroy_v2(h);
+  DURING(RELAXED, "relaxed_graph_launch_self", cuGraphLaunch(side_exec, s));
+  DURING(RELAXED, "relaxed_event_query_other", cuEventQuery(side_event));
+  DURING(RELAXED, "relaxed_synchronize_other", cuStreamSynchronize(side_stream));
+  DURING(RELAXED, "relaxed_alloc_async_other", (p = 0, cuMemAllocAsync(&p, 4096, side_stream)));
+  cuMemFreeAsync(p, side_stream);
   DURING(RELAXED, "relaxed_alloc", cuMemAlloc_v2(&p, 4096));
   cuMemFree_v2(p);
   DURING(RELAXED, "relaxed_pool_attribute", cuMemPoolGetAttribute(side_pool, 5, v));
@@ -1422,6 +1583,10 @@ static void run_capture_calls(void) {
   OBS("mode_was", "%d", i);
   i = 77;
   CODE("mode_bad", cuThreadExchangeStreamCaptureMode(&i));
+  DURING(GLOBAL, "alloc_in_bad_mode", cuMemAlloc_v2(&p, 4096));
+  i = GLOBAL;
+  cuThreadExchangeStreamCaptureMode(&i);
+  OBS("mode_bad_was", "%d", i);
   CODE("begin_on_null", cuStreamBeginCapture_v2(0, GLOBAL));
   CODE("begin_on_legacy", cuStreamBeginCapture_v2((handle)1, GLOBAL));
   CODE("begin_bad_mode", cuStreamBeginCapture_v2(side_stream, 9));
@@ -1500,6 +1665,32 @@ static void run_capture_threads(void) {
   handle c;
   CODE("blocking_stream_get_ctx_null", cuStreamGetCtx(0, &c));
   CODE("blocking_stream_get_ctx_null_end", cuStreamEndCapture(s, &g));
+#define BLOCKING(name, expr) \
+  do { \
+    cuStreamBeginCapture_v2(s, GLOBAL); \
+    int r = (expr); \
+    status = 9; \
+    cuStreamIsCapturing(s, &status); \
+    int end = cuStreamEndCapture(s, &g); \
+    OBS("blocking_" name, "%d status=%d end=%d", r, status, end); \
+  } while (0)
+  unsigned u;
+  unsigned long long id;
+  ptr p = 0;
+  BLOCKING("get_flags_null", cuStreamGetFlags(0, &u));
+  BLOCKING("get_id_null", cuStreamGetId(0, &id));
+  BLOCKING("get_ctx_other", cuStreamGetCtx(side_stream, &c));
+  BLOCKING("get_ctx_per_thread", cuStreamGetCtx((handle)2, &c));
+  BLOCKING("synchronize_null", cuStreamSynchronize(0));
+  BLOCKING("query_null", cuStreamQuery(0));
+  BLOCKING("wait_event_null", cuStreamWaitEvent(0, side_event, 0));
+  BLOCKING("record_null", cuEventRecord(side_event, 0));
+  BLOCKING("alloc_async_null", cuMemAllocAsync(&p, 16, 0));
+  BLOCKING("free_async_null_null", cuMemFreeAsync(0, 0));
+  BLOCKING("copy_sync", cuMemcpyHtoD_v2(side_linear, buf, 64));
+  BLOCKING("graph_launch_null", cuGraphLaunch(side_exec, 0));
+  BLOCKING("alloc", cuMemAlloc_v2(&p, 16));
+  cuEventRecord(side_event, side_stream);
   /* Fork and join. */
   handle a = stream(1), b = stream(1), e = 0, e2 = 0;
   cuEventCreate(&e, 0);
@@ -1660,7 +1851,8 @@ static void run_graph_memory(void) {
   CODE("child", (cuGraphCreate(&parent, 0), cuGraphAddChildGraphNode(&node, parent, 0, 0, g)));
   CODE("destroy_node", cuGraphDestroyNode(nodes[0]));
   CODE("instantiate", cuGraphInstantiateWithFlags(&x, g, 0));
-  YES("nothing_charged_by_instantiate", free_bytes() == before);
+  size_t instantiated = free_bytes();
+  YES("nothing_charged_by_instantiate", instantiated == before);
   CODE("instantiate_twice", cuGraphInstantiateWithFlags(&x2, g, 0));
   CODE("launch", cuGraphLaunch(x, s));
   CODE("launch_again", cuGraphLaunch(x, s));
@@ -1672,12 +1864,17 @@ static void run_graph_memory(void) {
   CODE("trim", cuDeviceGraphMemTrim(device));
   YES("trimmed", graph_attr(2) == 0);
   YES("trim_gave_back", free_bytes() == before);
+  YES("trim_gave_back_what_launches_took", free_bytes() == instantiated);
   uint64_t zero = 0;
   CODE("reset_high", cuDeviceSetGraphMemAttribute(device, 1, &zero));
   OBS("high_after_reset", "%llu", (unsigned long long)graph_attr(1));
   CODE("set_used", cuDeviceSetGraphMemAttribute(device, 0, &zero));
   CODE("exec_destroy", cuGraphExecDestroy(x));
   CODE("instantiate_after_destroy", cuGraphInstantiateWithFlags(&x, g, 0));
+  handle like = captured(s, 8 * MiB, 1, &q);
+  CODE("update_like_graph", (memset(&info, 0, sizeof info), cuGraphExecUpdate_v2(x, like, &info)));
+  OBS("update_like_graph_result", "%d", info.result);
+  cuGraphDestroy(like);
   CODE("update_memory_graph", (memset(&info, 0, sizeof info), cuGraphExecUpdate_v2(x, g, &info)));
   OBS("update_memory_graph_result", "%d", info.result);
   cuGraphExecDestroy(x);
@@ -1692,6 +1889,7 @@ static void run_graph_memory(void) {
   CODE("open_range", cuMemGetAddressRange_v2(&base, &len, p + 5));
   YES("open_range_right", base == p && len == 8 * MiB);
   OBS("open_used_mib", "%llu", (unsigned long long)graph_attr(0) / MiB);
+  describe("open_pointer", p);
   handle of = (handle)1;
   CODE("open_pool", cuPointerGetAttribute(&of, 17, p));
   CODE("open_relaunch", cuGraphLaunch(x, s));
@@ -1746,6 +1944,9 @@ static void run_graph_memory(void) {
   YES("add_alloc_other_address", an.dptr != np.u.alloc.dptr);
   CODE("add_free", cuGraphAddMemFreeNode(&node, g, &c, 1, an.dptr));
   CODE("add_free_twice", cuGraphAddMemFreeNode(&node, g, &c, 1, an.dptr));
+  cuGraphCreate(&fg, 0);
+  CODE("add_free_in_other", cuGraphAddMemFreeNode(&node, fg, 0, 0, an.dptr));
+  cuGraphDestroy(fg);
   cuGraphDestroy(g);
   /* A memory graph moved into a parent. */
   g = captured(s, 1 * MiB, 1, &p);
@@ -1759,16 +1960,10 @@ static void run_graph_memory(void) {
   CODE("move_synchronize", cuStreamSynchronize(s));
   CODE("end_trim", cuDeviceGraphMemTrim(device));
   YES("memory_back", free_bytes() == before);
+  YES("memory_back_but_instantiate", free_bytes() == instantiated);
 }
 
 /* ---- code ---- */
-
-/* "trap" itself is a reserved word of PTX. */
-static const char ptx[] =
-    ".version 7.0\n.target sm_75\n.address_size 64\n"
-    ".global .align 4 .b8 table[4096];\n"
-    ".visible .entry kernel_noop() { ret; }\n"
-    ".visible .entry kernel_trap() { trap; ret; }\n";
 
 static void run_module(void) {
   begin();
@@ -1804,7 +1999,9 @@ static void run_module(void) {
 /* A kernel that traps: everything in the context fails from then on. */
 static void run_trap(void) {
   begin();
-  handle m = 0, f = 0, s = stream(1), pool = 0, c = 0, x = 0;
+  handle m = 0, f = 0, s = stream(1), pool = 0, c = 0, x = 0, bystander = 0;
+  CODE("create_bystander", cuCtxCreate_v2(&bystander, 0, device));
+  cuCtxPopCurrent_v2(&x);
   ptr a = alloc(4096), async = 0, p = 0, h = 0;
   void *host = 0, *q = 0;
   size_t n, t;
@@ -1843,11 +2040,17 @@ static void run_trap(void) {
   CODE("query", cuStreamQuery(s));
   CODE("stream_destroy", cuStreamDestroy_v2(s));
   CODE("module_unload", cuModuleUnload(m));
+  CODE("range_null_outs", cuMemGetAddressRange_v2(0, 0, a));
   CODE("create_second_context", cuCtxCreate_v2(&x, 0, device));
   CODE("alloc_in_second", cuMemAlloc_v2(&p, 16));
+  cuCtxPushCurrent_v2(bystander);
+  CODE("alloc_in_bystander", cuMemAlloc_v2(&p, 16));
+  cuCtxPopCurrent_v2(&x);
   CODE("destroy_failed_context", cuCtxDestroy_v2(ctx));
   CODE("create_after_destroy", cuCtxCreate_v2(&x, 0, device));
   CODE("alloc_after_destroy", cuMemAlloc_v2(&p, 16));
+  CODE("free_null_after_destroy", cuMemFree_v2(0));
+  CODE("retain_primary_after_destroy", cuDevicePrimaryCtxRetain(&x, device));
 }
 
 /* ---- entry points ---- */
@@ -1881,6 +2084,7 @@ static void run_resolver(void) {
   entry("cuMemAllocAsync_ptsz", 12000, 0, "cuMemAllocAsync_ptsz");
   entry("cuMemcpyHtoD", 12000, 2, "cuMemcpyHtoD_v2_ptds");
   entry("cuMemcpyHtoD", 6000, 2, "cuMemcpyHtoD_v2");
+  entry("cuMemcpyHtoD", 7000, 2, "cuMemcpyHtoD_v2_ptds");
   entry("cuMemcpyHtoD", 3020, 2, "cuMemcpyHtoD_v2");
   entry("cuCtxCreate", 3020, 0, "cuCtxCreate_v2");
   entry("cuCtxCreate", 11040, 0, "cuCtxCreate_v3");
@@ -1896,7 +2100,7 @@ static void run_resolver(void) {
   entry("cuIpcOpenMemHandle", 11000, 0, "cuIpcOpenMemHandle_v2");
   entry("cuGraphInstantiate", 10000, 0, "cuGraphInstantiate");
   entry("cuGraphInstantiate", 11000, 0, "cuGraphInstantiate_v2");
-  entry("cuGraphInstantiate", 12000, 0, "cuGraphInstantiateWithFlags");
+  entry("cuGraphInstantiate", 12000, 0, "cuGraphInstantiate_v2");
   entry("cuGraphInstantiateWithFlags", 11040, 0, "cuGraphInstantiateWithFlags");
   entry("cuStreamBeginCapture", 10000, 0, "cuStreamBeginCapture");
   entry("cuStreamBeginCapture", 10010, 2, "cuStreamBeginCapture_v2_ptsz");
@@ -1918,8 +2122,7 @@ static void run_resolver(void) {
   YES("v1_unknown_null", p == 0);
   CODE("null_status", cuGetProcAddress_v2("cuMemAlloc", &p, 12000, 0, 0));
   CODE("null_status_unknown", cuGetProcAddress_v2("cuNothingOfThatName", &p, 12000, 0, 0));
-  CODE("null_pfn", cuGetProcAddress_v2("cuMemAlloc", 0, 12000, 0, 0));
-  CODE("null_name", cuGetProcAddress_v2(0, &p, 12000, 0, 0));
+  /* NULL for the name, or for the function's place, makes the driver crash. */
   const void *table = (void *)1;
   char id[16] = {1, 2, 3};
   CODE("export_table_unknown", cuGetExportTable(&table, id));
@@ -1978,6 +2181,7 @@ static const struct { const char *name; void (*run)(void); int hidden; } section
     {"ctx_destroy", run_ctx_destroy, 0}, {"primary", run_primary, 0}, {"linear", run_linear, 0},
     {"host", run_host, 0}, {"managed", run_managed, 0}, {"pointer", run_pointer, 0},
     {"async", run_async, 0}, {"pool", run_pool, 0}, {"array", run_array, 0}, {"vmm", run_vmm, 0},
+    {"vmm_ranges", run_vmm_ranges, 0},
     {"ipc", run_ipc, 0}, {"ipc-child", run_ipc_child, 1}, {"share", run_share, 0},
     {"share-child", run_share_child, 1}, {"pool-child", run_pool_child, 1},
     {"external", run_external, 0}, {"stream", run_stream, 0},

@@ -22,7 +22,11 @@ fn slices(stream: &std::sync::Arc<cudarc::driver::CudaStream>) -> Result<(), Dri
         }
     }
     stream.synchronize()?;
-    println!("left async cuMemAllocAsync {} {} slices", 4 * 1000 * (3 + 6 + 9), kept.len());
+    println!(
+        "left async cuMemAllocAsync {} {} slices",
+        4 * 1000 * (3 + 6 + 9),
+        kept.len()
+    );
     kept.into_iter().for_each(std::mem::forget);
     Ok(())
 }
@@ -30,7 +34,12 @@ fn slices(stream: &std::sync::Arc<cudarc::driver::CudaStream>) -> Result<(), Dri
 #[inline(never)]
 fn pinned(context: &std::sync::Arc<CudaContext>) -> Result<(), DriverError> {
     // SAFETY: nothing reads the memory.
-    let (kept, freed) = unsafe { (context.alloc_pinned::<u8>(8192)?, context.alloc_pinned::<u8>(4096)?) };
+    let (kept, freed) = unsafe {
+        (
+            context.alloc_pinned::<u8>(8192)?,
+            context.alloc_pinned::<u8>(4096)?,
+        )
+    };
     drop(freed);
     std::mem::forget(kept);
     println!("left pinned cuMemHostAlloc 8192 1 pinned");

@@ -83,7 +83,7 @@ fn read() -> Config {
             "live" => Some(false),
             _ => None,
         })
-        .unwrap_or(false),
+        .unwrap_or(true),
         log: var("VRAMTRACE_SIM_LOG", |t| Some(t != "0")).unwrap_or(false),
     }
 }

@@ -31,8 +31,10 @@ pub const UNSAFE: Rules = 8;
 pub const CONTEXT: Rules = INIT | CTX;
 /// A context must be current and not have failed.
 pub const WORK: Rules = CONTEXT | HEALTHY;
-/// As `WORK`, and unsafe during capture: most of what takes or gives back memory.
+/// As `WORK`, and unsafe during capture: most of what takes memory.
 pub const MEMORY: Rules = WORK | UNSAFE;
+/// Needs no context; but if one is current it must not have ended, and nothing may have failed.
+pub const FREE: Rules = INIT | HEALTHY;
 
 /// One exported function.
 ///
@@ -116,6 +118,34 @@ impl DerefMut for Call {
 }
 
 impl Call {
+    /// What the rules say about the current context.
+    #[inline]
+    pub fn check_context(&self, rules: Rules) -> R {
+        let device = match self.contexts.get(self.ctx) {
+            Some(ctx) if !ctx.active => return Err(CONTEXT_IS_DESTROYED),
+            Some(ctx) => Some(ctx.device),
+            None if rules & CTX != 0 => return Err(INVALID_CONTEXT),
+            None => None,
+        };
+        if rules & HEALTHY == 0 {
+            return Ok(());
+        }
+        let failed = match device {
+            Some(device) => self.devices.get(device as usize).map_or(0, |d| d.failed),
+            // Without a context, a failure counts as long as the context exists that it was in.
+            None => {
+                let exists = |ctx| self.contexts.get(ctx).is_some_and(|c| c.active);
+                let failed = self.devices.iter().find(|d| exists(d.failed_ctx));
+                failed.map_or(0, |d| d.failed)
+            }
+        };
+        if failed == 0 {
+            Ok(())
+        } else {
+            Err(Error(failed))
+        }
+    }
+
     /// Runs code of the caller's (a host function) without the lock, so that it may wait for
     /// other threads that call the driver.
     pub fn unlocked(&mut self, f: impl FnOnce()) {
@@ -157,17 +187,8 @@ fn run(symbol: &'static Symbol, body: impl FnOnce(&mut Call) -> R) -> R {
     if rules & INIT != 0 && !call.initialised {
         return Err(NOT_INITIALIZED);
     }
-    if rules & CTX != 0 {
-        if call.ctx == 0 {
-            return Err(INVALID_CONTEXT);
-        }
-        let ctx = call.contexts.get(call.ctx).ok_or(CONTEXT_IS_DESTROYED)?;
-        if !ctx.active {
-            return Err(CONTEXT_IS_DESTROYED);
-        }
-        if rules & HEALTHY != 0 && ctx.sticky != 0 {
-            return Err(Error(ctx.sticky));
-        }
+    if rules & (CTX | HEALTHY) != 0 {
+        call.check_context(rules)?;
     }
     if rules & UNSAFE != 0 && !call.captures.is_empty() {
         call.captures.unsafe_call()?;

@@ -30,7 +30,7 @@
 //! | `VRAMTRACE_SIM_CONTEXT` | bytes that a context costs | 256MiB, at most 1/8 of the memory |
 //! | `VRAMTRACE_SIM_FAIL` | calls that fail, see below | none |
 //! | `VRAMTRACE_SIM_LATENCY_NS` | least duration of a call, busy | 0 |
-//! | `VRAMTRACE_SIM_EXIT` | `deinit`: calls after `exit` began answer 4; `live`: they work | `live` |
+//! | `VRAMTRACE_SIM_EXIT` | `deinit`: calls after `exit` began answer 4; `live`: they work | `deinit` |
 //! | `VRAMTRACE_SIM_LOG` | 1: every call and its result on stderr | 0 |
 //!
 //! `VRAMTRACE_SIM_FAIL` is a list of rules separated by commas, each a function's exported name (or a

@@ -6,7 +6,7 @@ use crate::abi::array::{
 };
 use crate::abi::error::{INVALID_HANDLE, INVALID_VALUE, R};
 use crate::ffi::{In, Items, Out, narrow};
-use crate::gate::{Call, MEMORY, UNSAFE, WORK, driver};
+use crate::gate::{Call, FREE, MEMORY, UNSAFE, WORK, driver};
 
 /// A tile of a sparse array.
 const TILE: u64 = 64 << 10;
@@ -156,7 +156,11 @@ driver! {
     }
 
     /// Not for levels, which belong to their mipmapped array.
-    [MEMORY] fn cuArrayDestroy(array: u64) |c| { c.destroy_array(array) }
+    [FREE] fn cuArrayDestroy(array: u64) |c| {
+        c.arrays.get(array).ok_or(INVALID_HANDLE)?;
+        c.captures.unsafe_call()?;
+        c.destroy_array(array)
+    }
 
     /// Only video formats have planes, and they are not simulated.
     [WORK] fn cuArrayGetPlane(out: Out<u64>, array: u64, plane: u32) |c| {

@@ -4,7 +4,6 @@ use crate::abi::error::{INVALID_VALUE, R};
 use crate::abi::graph::EdgeData;
 use crate::ffi::{Items, Out};
 use crate::gate::{Call, INIT, WORK, driver};
-use crate::model::capture::RELAXED;
 use crate::thread;
 use std::cell::RefCell;
 
@@ -29,7 +28,7 @@ fn info(c: &mut Call, stream: u64, out: Info) -> R {
     out.status.check()?;
     let stream = c.stream(stream)?;
     if c.streams.get(stream).is_some_and(|s| s.legacy) && !c.captures.is_empty() {
-        c.implicit_use_of_legacy()?;
+        c.ask_legacy()?;
     }
     let (id, deps) = c
         .streams
@@ -171,10 +170,8 @@ driver! {
 
     /// Swaps the thread's mode with the caller's.
     [INIT] fn cuThreadExchangeStreamCaptureMode(mode: Out<u32>) |_c| {
+        // Any number is taken, and given back by the next exchange.
         let new = mode.get()?;
-        if new > RELAXED {
-            return Err(INVALID_VALUE);
-        }
         let old = thread::mode();
         thread::set_mode(new);
         mode.set(old)

@@ -5,11 +5,13 @@ use crate::abi::error::{
     PEER_ACCESS_NOT_ENABLED, PEER_ACCESS_UNSUPPORTED, R, UNSUPPORTED_LIMIT,
 };
 use crate::ffi::{In, Out};
-use crate::gate::{CONTEXT, Call, INIT, UNSAFE, WORK, driver};
+use crate::gate::{CONTEXT, Call, INIT, MEMORY, UNSAFE, WORK, driver};
 use crate::thread;
 
 /// Bits of CUctx_flags.
 const FLAGS: u32 = 0xff;
+/// Values of CUlimit that a Hopper does not have: depth of device-side synchronisation, CIG fallback.
+const NO_LIMITS: [u32; 2] = [3, 9];
 
 fn create(c: &mut Call, out: Out<u64>, flags: u32, dev: i32, version: u32) -> R {
     out.check()?;
@@ -25,10 +27,8 @@ fn create(c: &mut Call, out: Out<u64>, flags: u32, dev: i32, version: u32) -> R 
 }
 
 fn synchronize(c: &mut Call, ctx: u64) -> R {
-    let sticky = c.context(ctx)?.sticky;
-    if sticky != 0 {
-        return Err(crate::abi::error::Error(sticky));
-    }
+    let device = c.context(ctx)?.device;
+    c.device(device as i32)?.healthy()?;
     let capturing: Vec<u64> = c
         .streams
         .iter()
@@ -53,17 +53,17 @@ pub struct CreateParams {
 
 driver! {
     /// The version 1 form: a context with 32-bit addresses in mind.
-    [INIT | UNSAFE] fn cuCtxCreate(out: Out<u64>, flags: u32, dev: i32) |c| {
+    [INIT] fn cuCtxCreate(out: Out<u64>, flags: u32, dev: i32) |c| {
         create(c, out, flags, dev, 3010)
     }
 
     /// Since 3.2.
-    [INIT | UNSAFE] fn cuCtxCreate_v2(out: Out<u64>, flags: u32, dev: i32) |c| {
+    [INIT] fn cuCtxCreate_v2(out: Out<u64>, flags: u32, dev: i32) |c| {
         create(c, out, flags, dev, 3020)
     }
 
     /// Since 11.4, with SM affinity, which is not supported.
-    [INIT | UNSAFE] fn cuCtxCreate_v3(
+    [INIT] fn cuCtxCreate_v3(
         out: Out<u64>, affinity: u64, count: i32, flags: u32, dev: i32,
     ) |c| {
         if affinity != 0 && count != 0 {
@@ -73,7 +73,7 @@ driver! {
     }
 
     /// Since 12.5, with optional parameters.
-    [INIT | UNSAFE] fn cuCtxCreate_v4(
+    [INIT] fn cuCtxCreate_v4(
         out: Out<u64>, params: In<CreateParams>, flags: u32, dev: i32,
     ) |c| {
         if let Some(p) = params.get_if() {
@@ -130,8 +130,8 @@ driver! {
     /// NULL when there is none.
     [INIT] fn cuCtxGetCurrent(out: Out<u64>) |_c| { out.set(thread::current()) }
 
-    /// The current context's device.
-    [CONTEXT] fn cuCtxGetDevice(out: Out<i32>) |c| {
+    /// The current context's device, even of a context that has ended.
+    [INIT] fn cuCtxGetDevice(out: Out<i32>) |c| {
         let device = c.device_of(c.ctx)?;
         out.set(device as i32)
     }
@@ -142,10 +142,9 @@ driver! {
         out.set(c.context(ctx)?.device as i32)
     }
 
-    /// Creation flags.
-    [CONTEXT] fn cuCtxGetFlags(out: Out<u32>) |c| {
-        let ctx = c.ctx;
-        out.set(c.context(ctx)?.flags)
+    /// Creation flags, even of a context that has ended.
+    [INIT] fn cuCtxGetFlags(out: Out<u32>) |c| {
+        out.set(c.contexts.get(c.ctx).ok_or(INVALID_CONTEXT)?.flags)
     }
 
     /// Changes them.
@@ -185,14 +184,17 @@ driver! {
     /// One limit.
     [WORK] fn cuCtxGetLimit(out: Out<usize>, limit: u32) |c| {
         let ctx = c.ctx;
-        let value = *c.context(ctx)?.limits.get(limit as usize).ok_or(UNSUPPORTED_LIMIT)?;
+        let value = *c.context(ctx)?.limits.get(limit as usize).ok_or(INVALID_VALUE)?;
+        if NO_LIMITS.contains(&limit) {
+            return Err(UNSUPPORTED_LIMIT);
+        }
         out.set(value as usize)
     }
 
     /// One limit.
-    [WORK] fn cuCtxSetLimit(limit: u32, value: usize) |c| {
+    [MEMORY] fn cuCtxSetLimit(limit: u32, value: usize) |c| {
         let ctx = c.ctx;
-        if limit >= 10 {
+        if NO_LIMITS.contains(&limit) {
             return Err(UNSUPPORTED_LIMIT);
         }
         c.set_limit(ctx, limit, value as u64)

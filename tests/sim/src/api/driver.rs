@@ -1,6 +1,6 @@
 //! Initialisation, version, error texts.
 
-use crate::abi::error::{INVALID_VALUE, NOT_FOUND, name, text};
+use crate::abi::error::{INVALID_VALUE, name, text};
 use crate::ffi::Out;
 use crate::gate::{ANY, driver};
 use std::ffi::{c_char, c_void};
@@ -41,6 +41,6 @@ driver! {
         table.check()?;
         let _ = id.get()?;
         table.set(std::ptr::null())?;
-        Err(NOT_FOUND)
+        Err(INVALID_VALUE)
     }
 }

@@ -15,6 +15,7 @@ use std::ffi::{c_char, c_void};
 fn instantiate(c: &mut Call, out: Out<u64>, graph: u64, flags: u64) -> R {
     out.check()?;
     let exec = c.instantiate(graph, flags)?;
+    c.charge_first_exec();
     out.set(exec)
 }
 
@@ -30,7 +31,8 @@ fn with_params(c: &mut Call, out: Out<u64>, graph: u64, params: Out<InstantiateP
 
 fn launch(c: &mut Call, exec: u64, stream: u64) -> R {
     let stream = c.work_stream(stream)?;
-    c.launch_graph(exec, stream)
+    c.forbid_capturing(stream)?;
+    c.launch_graph(exec)
 }
 
 fn update(c: &mut Call, exec: u64, graph: u64) -> R<UpdateInfo> {
@@ -96,14 +98,15 @@ driver! {
         out.set(c.graphs.execs.get(exec).ok_or(INVALID_VALUE)?.flags)
     }
 
-    /// Runs it; in a capturing stream it becomes a child node.
+    /// Runs it; not in a capturing stream.
     [WORK] fn cuGraphLaunch + cuGraphLaunch_ptsz(exec: u64, stream: u64) |c| {
         launch(c, exec, stream)
     }
 
     /// Nothing needs to be uploaded.
     [WORK] fn cuGraphUpload + cuGraphUpload_ptsz(exec: u64, stream: u64) |c| {
-        c.work_stream(stream)?;
+        let stream = c.work_stream(stream)?;
+        c.forbid_capturing(stream)?;
         c.graphs.execs.get(exec).map(|_| ()).ok_or(INVALID_VALUE)
     }
 
@@ -198,15 +201,14 @@ driver! {
     }
 
     /// Gives memory back that no live graph allocation uses.
-    [INIT | UNSAFE] fn cuDeviceGraphMemTrim(dev: i32) |c| { c.trim_graph_memory(dev) }
+    [INIT] fn cuDeviceGraphMemTrim(dev: i32) |c| { c.trim_graph_memory(dev) }
 
-    /// Bytes used and reserved, now and at most.
-    [INIT | UNSAFE] fn cuDeviceGetGraphMemAttribute(dev: i32, attr: u32, value: Out<c_void>) |c| {
+    /// Bytes used and reserved, now and at most. What was freed counts as used until it is trimmed.
+    [INIT] fn cuDeviceGetGraphMemAttribute(dev: i32, attr: u32, value: Out<c_void>) |c| {
         let graph = &c.device(dev)?.graph;
         let bytes = match attr {
-            0 => graph.used,
+            0 | 2 => graph.reserved,
             1 => graph.used_high,
-            2 => graph.reserved,
             3 => graph.reserved_high,
             _ => return Err(INVALID_VALUE),
         };
@@ -214,13 +216,13 @@ driver! {
     }
 
     /// The highest values can be reset to 0, meaning "to the current".
-    [INIT | UNSAFE] fn cuDeviceSetGraphMemAttribute(dev: i32, attr: u32, value: Out<c_void>) |c| {
+    [INIT] fn cuDeviceSetGraphMemAttribute(dev: i32, attr: u32, value: Out<c_void>) |c| {
         let graph = &mut c.device(dev)?.graph;
         if value.cast::<u64>().get()? != 0 {
             return Err(INVALID_VALUE);
         }
         match attr {
-            1 => graph.used_high = graph.used,
+            1 => graph.used_high = graph.reserved,
             3 => graph.reserved_high = graph.reserved,
             _ => return Err(INVALID_VALUE),
         }

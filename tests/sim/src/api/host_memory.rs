@@ -4,20 +4,22 @@ use crate::abi::error::{
     HOST_MEMORY_ALREADY_REGISTERED, HOST_MEMORY_NOT_REGISTERED, INVALID_VALUE, R,
 };
 use crate::ffi::{Out, narrow};
-use crate::gate::{Call, MEMORY, WORK, driver};
+use crate::gate::{Call, FREE, MEMORY, UNSAFE, WORK, driver};
 use crate::model::live::{Alloc, Kind};
 
 /// Portable, device map, write combined.
 const ALLOC_FLAGS: u32 = 7;
 /// Portable, device map, IO memory, read only.
 const REGISTER_FLAGS: u32 = 15;
-const PORTABLE: u32 = 1;
 const DEVICE_MAP: u32 = 2;
 
 fn alloc(c: &mut Call, out: Out<u64>, bytes: u64, flags: u32) -> R {
     out.check()?;
     if flags & !ALLOC_FLAGS != 0 {
         return Err(INVALID_VALUE);
+    }
+    if bytes == 0 {
+        return out.set(0);
     }
     let ctx = c.ctx;
     let addr = c.alloc_host(ctx, bytes, flags)?;
@@ -65,12 +67,12 @@ fn device_pointer(c: &mut Call, p: u64, flags: u32) -> R<u64> {
 driver! {
     /// Size in 32 bits.
     [MEMORY] fn cuMemAllocHost(out: Out<u64>, bytes: u32) |c| {
-        alloc(c, out, bytes.into(), PORTABLE | DEVICE_MAP)
+        alloc(c, out, bytes.into(), DEVICE_MAP)
     }
 
-    /// Pinned memory, portable and mapped under unified addressing.
+    /// Pinned memory, mapped under unified addressing.
     [MEMORY] fn cuMemAllocHost_v2(out: Out<u64>, bytes: usize) |c| {
-        alloc(c, out, bytes as u64, PORTABLE | DEVICE_MAP)
+        alloc(c, out, bytes as u64, DEVICE_MAP)
     }
 
     /// Pinned memory with flags.
@@ -78,9 +80,9 @@ driver! {
         alloc(c, out, bytes as u64, flags)
     }
 
-    /// What cuMemHostAlloc or cuMemAllocHost gave.
-    [MEMORY] fn cuMemFreeHost(p: u64) |c| {
-        if p == 0 { Err(INVALID_VALUE) } else { c.free_host(p) }
+    /// What cuMemHostAlloc or cuMemAllocHost gave; NULL is legal. Needs no context.
+    [FREE | UNSAFE] fn cuMemFreeHost(p: u64) |c| {
+        if p == 0 { Ok(()) } else { c.free_host(p) }
     }
 
     /// Before 6.5.
@@ -94,13 +96,14 @@ driver! {
     }
 
     /// Exactly the address that was registered.
-    [MEMORY] fn cuMemHostUnregister(p: u64) |c| {
-        match c.host.get(p).map(|a| a.kind) {
-            Some(Kind::Registered(_)) => {
+    [FREE | UNSAFE] fn cuMemHostUnregister(p: u64) |c| {
+        match c.host.find(p).map(|a| (a.base, a.kind)) {
+            Some((base, Kind::Registered(_))) if base == p => {
                 c.end_host(p);
                 Ok(())
             }
-            _ => Err(HOST_MEMORY_NOT_REGISTERED),
+            Some(_) => Err(INVALID_VALUE),
+            None => Err(HOST_MEMORY_NOT_REGISTERED),
         }
     }
 

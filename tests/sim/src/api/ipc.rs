@@ -3,7 +3,7 @@
 use crate::abi::error::{INVALID_HANDLE, INVALID_VALUE, NOT_SUPPORTED, R};
 use crate::abi::memory::{ExternalBufferDesc, ExternalHandleDesc, ExternalMipmapDesc, Opaque64};
 use crate::ffi::{In, Items, Out};
-use crate::gate::{Call, MEMORY, UNSAFE, WORK, driver};
+use crate::gate::{Call, FREE, MEMORY, UNSAFE, WORK, driver};
 use crate::model::stream::Event;
 
 /// CUexternalMemoryHandleType: opaque and dma-buf file descriptors.
@@ -22,19 +22,19 @@ fn semaphores(c: &mut Call, handles: Items<u64>, count: u32, stream: u64) -> R {
 
 driver! {
     /// For linear memory; an interior address means its allocation.
-    [WORK | UNSAFE] fn cuIpcGetMemHandle(out: Out<Opaque64>, addr: u64) |c| {
+    [WORK] fn cuIpcGetMemHandle(out: Out<Opaque64>, addr: u64) |c| {
         out.check()?;
         let handle = c.ipc_handle(addr)?;
         out.set(handle)
     }
 
     /// Before 11.0.
-    [MEMORY] fn cuIpcOpenMemHandle(out: Out<u64>, handle: Opaque64, flags: u32) |c| {
+    [WORK] fn cuIpcOpenMemHandle(out: Out<u64>, handle: Opaque64, flags: u32) |c| {
         open(c, out, &handle, flags)
     }
 
     /// Another process's memory at an address here; opening it again counts.
-    [MEMORY] fn cuIpcOpenMemHandle_v2(out: Out<u64>, handle: Opaque64, flags: u32) |c| {
+    [WORK] fn cuIpcOpenMemHandle_v2(out: Out<u64>, handle: Opaque64, flags: u32) |c| {
         open(c, out, &handle, flags)
     }
 
@@ -98,7 +98,9 @@ driver! {
     }
 
     /// Ends the import.
-    [MEMORY] fn cuDestroyExternalMemory(handle: u64) |c| { c.destroy_external(handle) }
+    [FREE | UNSAFE] fn cuDestroyExternalMemory(handle: u64) |c| {
+        if handle == 0 { Err(INVALID_VALUE) } else { c.destroy_external(handle) }
+    }
 
     /// A semaphore of another API, by descriptor.
     [WORK | UNSAFE] fn cuImportExternalSemaphore(out: Out<u64>, desc: In<[u32; 24]>) |c| {

@@ -58,7 +58,7 @@ pub fn attribute(id: u32) -> R<i32> {
 
 driver! {
     /// From memory.
-    [INIT | UNSAFE] fn cuLibraryLoadData(
+    [INIT] fn cuLibraryLoadData(
         out: Out<u64>, code: *const c_void, jit: u64, jit_values: u64, jit_count: u32, options: u64,
         values: u64, count: u32,
     ) |c| {
@@ -67,7 +67,7 @@ driver! {
     }
 
     /// From a file.
-    [INIT | UNSAFE] fn cuLibraryLoadFromFile(
+    [INIT] fn cuLibraryLoadFromFile(
         out: Out<u64>, path: Text, jit: u64, jit_values: u64, jit_count: u32, options: u64,
         values: u64, count: u32,
     ) |c| {

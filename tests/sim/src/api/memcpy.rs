@@ -3,7 +3,7 @@
 use crate::abi::copy::{Copy3D, Memcpy2D, Memcpy3D, Side};
 use crate::abi::error::R;
 use crate::ffi::{In, Items, Out};
-use crate::gate::{Call, UNSAFE, WORK, driver};
+use crate::gate::{Call, WORK, driver};
 use crate::model::graph::Op;
 
 fn host(addr: u64) -> Side {
@@ -37,28 +37,28 @@ pub fn on(c: &mut Call, copy: Copy3D, stream: u64) -> R {
 
 driver! {
     /// Host to device.
-    [WORK | UNSAFE] fn cuMemcpyHtoD_v2 + cuMemcpyHtoD_v2_ptds(dst: u64, src: u64, bytes: usize) |c| { now(c, Copy3D::row(device(dst), host(src), bytes as u64)) }
+    [WORK] fn cuMemcpyHtoD_v2 + cuMemcpyHtoD_v2_ptds(dst: u64, src: u64, bytes: usize) |c| { now(c, Copy3D::row(device(dst), host(src), bytes as u64)) }
 
     /// Device to host.
-    [WORK | UNSAFE] fn cuMemcpyDtoH_v2 + cuMemcpyDtoH_v2_ptds(dst: u64, src: u64, bytes: usize) |c| { now(c, Copy3D::row(host(dst), device(src), bytes as u64)) }
+    [WORK] fn cuMemcpyDtoH_v2 + cuMemcpyDtoH_v2_ptds(dst: u64, src: u64, bytes: usize) |c| { now(c, Copy3D::row(host(dst), device(src), bytes as u64)) }
 
     /// Device to device.
-    [WORK | UNSAFE] fn cuMemcpyDtoD_v2 + cuMemcpyDtoD_v2_ptds(dst: u64, src: u64, bytes: usize) |c| { now(c, Copy3D::row(device(dst), device(src), bytes as u64)) }
+    [WORK] fn cuMemcpyDtoD_v2 + cuMemcpyDtoD_v2_ptds(dst: u64, src: u64, bytes: usize) |c| { now(c, Copy3D::row(device(dst), device(src), bytes as u64)) }
 
     /// Device to array.
-    [WORK | UNSAFE] fn cuMemcpyDtoA_v2 + cuMemcpyDtoA_v2_ptds(dst: u64, at: usize, src: u64, bytes: usize) |c| { now(c, Copy3D::row(Side::array(dst, at as u64), device(src), bytes as u64)) }
+    [WORK] fn cuMemcpyDtoA_v2 + cuMemcpyDtoA_v2_ptds(dst: u64, at: usize, src: u64, bytes: usize) |c| { now(c, Copy3D::row(Side::array(dst, at as u64), device(src), bytes as u64)) }
 
     /// Array to device.
-    [WORK | UNSAFE] fn cuMemcpyAtoD_v2 + cuMemcpyAtoD_v2_ptds(dst: u64, src: u64, at: usize, bytes: usize) |c| { now(c, Copy3D::row(device(dst), Side::array(src, at as u64), bytes as u64)) }
+    [WORK] fn cuMemcpyAtoD_v2 + cuMemcpyAtoD_v2_ptds(dst: u64, src: u64, at: usize, bytes: usize) |c| { now(c, Copy3D::row(device(dst), Side::array(src, at as u64), bytes as u64)) }
 
     /// Host to array.
-    [WORK | UNSAFE] fn cuMemcpyHtoA_v2 + cuMemcpyHtoA_v2_ptds(dst: u64, at: usize, src: u64, bytes: usize) |c| { now(c, Copy3D::row(Side::array(dst, at as u64), host(src), bytes as u64)) }
+    [WORK] fn cuMemcpyHtoA_v2 + cuMemcpyHtoA_v2_ptds(dst: u64, at: usize, src: u64, bytes: usize) |c| { now(c, Copy3D::row(Side::array(dst, at as u64), host(src), bytes as u64)) }
 
     /// Array to host.
-    [WORK | UNSAFE] fn cuMemcpyAtoH_v2 + cuMemcpyAtoH_v2_ptds(dst: u64, src: u64, at: usize, bytes: usize) |c| { now(c, Copy3D::row(host(dst), Side::array(src, at as u64), bytes as u64)) }
+    [WORK] fn cuMemcpyAtoH_v2 + cuMemcpyAtoH_v2_ptds(dst: u64, src: u64, at: usize, bytes: usize) |c| { now(c, Copy3D::row(host(dst), Side::array(src, at as u64), bytes as u64)) }
 
     /// Array to array.
-    [WORK | UNSAFE] fn cuMemcpyAtoA_v2 + cuMemcpyAtoA_v2_ptds(dst: u64, dst_at: usize, src: u64, src_at: usize, bytes: usize) |c| { now(c, Copy3D::row(Side::array(dst, dst_at as u64), Side::array(src, src_at as u64), bytes as u64)) }
+    [WORK] fn cuMemcpyAtoA_v2 + cuMemcpyAtoA_v2_ptds(dst: u64, dst_at: usize, src: u64, src_at: usize, bytes: usize) |c| { now(c, Copy3D::row(Side::array(dst, dst_at as u64), Side::array(src, src_at as u64), bytes as u64)) }
 
     /// Host to device, in stream order.
     [WORK] fn cuMemcpyHtoDAsync_v2 + cuMemcpyHtoDAsync_v2_ptsz(dst: u64, src: u64, bytes: usize, stream: u64) |c| { on(c, Copy3D::row(device(dst), host(src), bytes as u64), stream) }
@@ -76,7 +76,7 @@ driver! {
     [WORK] fn cuMemcpyAtoHAsync_v2 + cuMemcpyAtoHAsync_v2_ptsz(dst: u64, src: u64, at: usize, bytes: usize, stream: u64) |c| { on(c, Copy3D::row(host(dst), Side::array(src, at as u64), bytes as u64), stream) }
 
     /// Unified addressing tells the direction.
-    [WORK | UNSAFE] fn cuMemcpy + cuMemcpy_ptds(dst: u64, src: u64, bytes: usize) |c| {
+    [WORK] fn cuMemcpy + cuMemcpy_ptds(dst: u64, src: u64, bytes: usize) |c| {
         now(c, Copy3D::row(Side::address(dst), Side::address(src), bytes as u64))
     }
 
@@ -86,7 +86,7 @@ driver! {
     }
 
     /// Between contexts.
-    [WORK | UNSAFE] fn cuMemcpyPeer + cuMemcpyPeer_ptds(
+    [WORK] fn cuMemcpyPeer + cuMemcpyPeer_ptds(
         dst: u64, dst_ctx: u64, src: u64, src_ctx: u64, bytes: usize,
     ) |c| {
         c.context(dst_ctx)?;
@@ -104,12 +104,12 @@ driver! {
     }
 
     /// Rectangles.
-    [WORK | UNSAFE] fn cuMemcpy2D_v2 + cuMemcpy2D_v2_ptds(copy: In<Memcpy2D>) |c| {
+    [WORK] fn cuMemcpy2D_v2 + cuMemcpy2D_v2_ptds(copy: In<Memcpy2D>) |c| {
         now(c, copy.get()?.into())
     }
 
     /// Rectangles without alignment rules.
-    [WORK | UNSAFE] fn cuMemcpy2DUnaligned_v2 + cuMemcpy2DUnaligned_v2_ptds(copy: In<Memcpy2D>) |c| {
+    [WORK] fn cuMemcpy2DUnaligned_v2 + cuMemcpy2DUnaligned_v2_ptds(copy: In<Memcpy2D>) |c| {
         now(c, copy.get()?.into())
     }
 
@@ -119,7 +119,7 @@ driver! {
     }
 
     /// Boxes.
-    [WORK | UNSAFE] fn cuMemcpy3D_v2 + cuMemcpy3D_v2_ptds(copy: In<Memcpy3D>) |c| {
+    [WORK] fn cuMemcpy3D_v2 + cuMemcpy3D_v2_ptds(copy: In<Memcpy3D>) |c| {
         now(c, copy.get()?.into())
     }
 
@@ -129,7 +129,7 @@ driver! {
     }
 
     /// Boxes between contexts.
-    [WORK | UNSAFE] fn cuMemcpy3DPeer + cuMemcpy3DPeer_ptds(copy: In<Memcpy3D>) |c| {
+    [WORK] fn cuMemcpy3DPeer + cuMemcpy3DPeer_ptds(copy: In<Memcpy3D>) |c| {
         now(c, copy.get()?.into())
     }
 

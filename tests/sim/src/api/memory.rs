@@ -1,8 +1,8 @@
 //! Memory management: linear and managed memory, and what is known about an address.
 
-use crate::abi::error::{INVALID_VALUE, R};
+use crate::abi::error::{INVALID_VALUE, NOT_FOUND, R};
 use crate::ffi::{Out, narrow};
-use crate::gate::{CONTEXT, Call, MEMORY, WORK, driver};
+use crate::gate::{CONTEXT, Call, FREE, INIT, MEMORY, UNSAFE, WORK, driver};
 
 /// CU_MEM_ATTACH_GLOBAL and CU_MEM_ATTACH_HOST.
 const ATTACH: [u32; 2] = [1, 2];
@@ -30,7 +30,7 @@ fn range(c: &mut Call, addr: u64) -> R<(u64, u64)> {
     if let Some((start, len, _)) = c.virtual_memory.mapping(addr) {
         return Ok((start, len));
     }
-    let host = c.host.find(addr).ok_or(INVALID_VALUE)?;
+    let host = c.host.find(addr).ok_or(NOT_FOUND)?;
     Ok((host.base, host.size))
 }
 
@@ -49,8 +49,9 @@ driver! {
     /// Free and total bytes of the current device.
     [WORK] fn cuMemGetInfo_v2(free: Out<usize>, total: Out<usize>) |c| {
         let (f, t) = info(c)?;
-        free.set(f as usize)?;
-        total.set(t as usize)
+        free.set_if(f as usize);
+        total.set_if(t as usize);
+        Ok(())
     }
 
     /// 32-bit addresses.
@@ -92,10 +93,10 @@ driver! {
     }
 
     /// 32-bit addresses.
-    [MEMORY] fn cuMemFree(addr: u32) |c| { free(c, addr.into()) }
+    [FREE | UNSAFE] fn cuMemFree(addr: u32) |c| { free(c, addr.into()) }
 
-    /// Takes linear, managed, pool, graph, imported and external memory; 0 is legal.
-    [MEMORY] fn cuMemFree_v2(addr: u64) |c| { free(c, addr) }
+    /// Takes linear, managed, pool, graph, imported and external memory; 0 is legal. Needs no context.
+    [FREE | UNSAFE] fn cuMemFree_v2(addr: u64) |c| { free(c, addr) }
 
     /// 32-bit addresses.
     [WORK] fn cuMemGetAddressRange(base: Out<u32>, size: Out<u32>, addr: u32) |c| {
@@ -105,8 +106,13 @@ driver! {
         Ok(())
     }
 
-    /// Start and bytes of the allocation around an address; either output may be NULL.
-    [WORK] fn cuMemGetAddressRange_v2(base: Out<u64>, size: Out<usize>, addr: u64) |c| {
+    /// Start and bytes of the allocation around an address; either output may be NULL, and with
+    /// both NULL nothing is asked and nothing checked.
+    [INIT] fn cuMemGetAddressRange_v2(base: Out<u64>, size: Out<usize>, addr: u64) |c| {
+        if base.is_null() && size.is_null() {
+            return Ok(());
+        }
+        c.check_context(WORK)?;
         let (start, len) = range(c, addr)?;
         base.set_if(start);
         size.set_if(len as usize);

@@ -2,7 +2,7 @@
 
 use crate::abi::error::R;
 use crate::abi::graph::MemsetParams;
-use crate::gate::{Call, UNSAFE, WORK, driver};
+use crate::gate::{Call, WORK, driver};
 use crate::model::graph::Op;
 
 fn row(dst: u64, value: u32, element: u32, n: u64) -> MemsetParams {
@@ -29,12 +29,12 @@ fn on(c: &mut Call, m: MemsetParams, stream: u64) -> R {
 
 driver! {
     /// 8-bit elements, 32-bit address.
-    [WORK | UNSAFE] fn cuMemsetD8(dst: u32, value: u8, n: u32) |c| {
+    [WORK] fn cuMemsetD8(dst: u32, value: u8, n: u32) |c| {
         now(c, row(dst.into(), value.into(), 1, n.into()))
     }
 
     /// 8-bit elements.
-    [WORK | UNSAFE] fn cuMemsetD8_v2 + cuMemsetD8_v2_ptds(dst: u64, value: u8, n: usize) |c| {
+    [WORK] fn cuMemsetD8_v2 + cuMemsetD8_v2_ptds(dst: u64, value: u8, n: usize) |c| {
         now(c, row(dst, value.into(), 1, n as u64))
     }
 
@@ -44,7 +44,7 @@ driver! {
     }
 
     /// Rectangle of 8-bit elements, 32-bit address.
-    [WORK | UNSAFE] fn cuMemsetD2D8(dst: u32, pitch: u32, value: u8, width: u32, height: u32) |c| {
+    [WORK] fn cuMemsetD2D8(dst: u32, pitch: u32, value: u8, width: u32, height: u32) |c| {
         now(c, MemsetParams {
             dst: dst.into(),
             pitch: pitch.into(),
@@ -56,7 +56,7 @@ driver! {
     }
 
     /// Rectangle of 8-bit elements.
-    [WORK | UNSAFE] fn cuMemsetD2D8_v2 + cuMemsetD2D8_v2_ptds(
+    [WORK] fn cuMemsetD2D8_v2 + cuMemsetD2D8_v2_ptds(
         dst: u64, pitch: usize, value: u8, width: usize, height: usize,
     ) |c| {
         now(c, rectangle(dst, pitch, value.into(), 1, width, height))
@@ -70,12 +70,12 @@ driver! {
     }
 
     /// 16-bit elements, 32-bit address.
-    [WORK | UNSAFE] fn cuMemsetD16(dst: u32, value: u16, n: u32) |c| {
+    [WORK] fn cuMemsetD16(dst: u32, value: u16, n: u32) |c| {
         now(c, row(dst.into(), value.into(), 2, n.into()))
     }
 
     /// 16-bit elements.
-    [WORK | UNSAFE] fn cuMemsetD16_v2 + cuMemsetD16_v2_ptds(dst: u64, value: u16, n: usize) |c| {
+    [WORK] fn cuMemsetD16_v2 + cuMemsetD16_v2_ptds(dst: u64, value: u16, n: usize) |c| {
         now(c, row(dst, value.into(), 2, n as u64))
     }
 
@@ -85,7 +85,7 @@ driver! {
     }
 
     /// Rectangle of 16-bit elements, 32-bit address.
-    [WORK | UNSAFE] fn cuMemsetD2D16(dst: u32, pitch: u32, value: u16, width: u32, height: u32) |c| {
+    [WORK] fn cuMemsetD2D16(dst: u32, pitch: u32, value: u16, width: u32, height: u32) |c| {
         now(c, MemsetParams {
             dst: dst.into(),
             pitch: pitch.into(),
@@ -97,7 +97,7 @@ driver! {
     }
 
     /// Rectangle of 16-bit elements.
-    [WORK | UNSAFE] fn cuMemsetD2D16_v2 + cuMemsetD2D16_v2_ptds(
+    [WORK] fn cuMemsetD2D16_v2 + cuMemsetD2D16_v2_ptds(
         dst: u64, pitch: usize, value: u16, width: usize, height: usize,
     ) |c| {
         now(c, rectangle(dst, pitch, value.into(), 2, width, height))
@@ -111,12 +111,12 @@ driver! {
     }
 
     /// 32-bit elements, 32-bit address.
-    [WORK | UNSAFE] fn cuMemsetD32(dst: u32, value: u32, n: u32) |c| {
+    [WORK] fn cuMemsetD32(dst: u32, value: u32, n: u32) |c| {
         now(c, row(dst.into(), value, 4, n.into()))
     }
 
     /// 32-bit elements.
-    [WORK | UNSAFE] fn cuMemsetD32_v2 + cuMemsetD32_v2_ptds(dst: u64, value: u32, n: usize) |c| {
+    [WORK] fn cuMemsetD32_v2 + cuMemsetD32_v2_ptds(dst: u64, value: u32, n: usize) |c| {
         now(c, row(dst, value, 4, n as u64))
     }
 
@@ -126,7 +126,7 @@ driver! {
     }
 
     /// Rectangle of 32-bit elements, 32-bit address.
-    [WORK | UNSAFE] fn cuMemsetD2D32(dst: u32, pitch: u32, value: u32, width: u32, height: u32) |c| {
+    [WORK] fn cuMemsetD2D32(dst: u32, pitch: u32, value: u32, width: u32, height: u32) |c| {
         now(c, MemsetParams {
             dst: dst.into(),
             pitch: pitch.into(),
@@ -138,7 +138,7 @@ driver! {
     }
 
     /// Rectangle of 32-bit elements.
-    [WORK | UNSAFE] fn cuMemsetD2D32_v2 + cuMemsetD2D32_v2_ptds(
+    [WORK] fn cuMemsetD2D32_v2 + cuMemsetD2D32_v2_ptds(
         dst: u64, pitch: usize, value: u32, width: usize, height: usize,
     ) |c| {
         now(c, rectangle(dst, pitch, value, 4, width, height))

@@ -69,13 +69,13 @@ fn data(p: Items<u8>, size: usize) -> R<Vec<u8>> {
 
 driver! {
     /// From a file.
-    [MEMORY] fn cuModuleLoad(out: Out<u64>, path: Text) |c| { load(c, out, image_file(path)?) }
+    [WORK] fn cuModuleLoad(out: Out<u64>, path: Text) |c| { load(c, out, image_file(path)?) }
 
     /// From memory.
-    [MEMORY] fn cuModuleLoadData(out: Out<u64>, data: *const c_void) |c| { load(c, out, image(data)?) }
+    [WORK] fn cuModuleLoadData(out: Out<u64>, data: *const c_void) |c| { load(c, out, image(data)?) }
 
     /// From memory, with compiler options, which do not matter here.
-    [MEMORY] fn cuModuleLoadDataEx(
+    [WORK] fn cuModuleLoadDataEx(
         out: Out<u64>, data: *const c_void, count: u32, options: u64, values: u64,
     ) |c| {
         let _ = (count, options, values);
@@ -83,7 +83,7 @@ driver! {
     }
 
     /// From a fat binary.
-    [MEMORY] fn cuModuleLoadFatBinary(out: Out<u64>, data: *const c_void) |c| {
+    [WORK] fn cuModuleLoadFatBinary(out: Out<u64>, data: *const c_void) |c| {
         load(c, out, image(data)?)
     }
 

@@ -2,8 +2,10 @@
 
 use crate::abi::error::{INVALID_VALUE, NOT_SUPPORTED, R};
 use crate::ffi::{Items, Out};
-use crate::gate::{CONTEXT, Call, driver};
+use crate::gate::{Call, INIT, driver};
+use crate::model::arena::PAGE;
 use crate::model::live::{Alloc, Kind};
+use crate::model::pool::CHUNK;
 use std::ffi::c_void;
 
 /// What is known about an address.
@@ -14,6 +16,8 @@ struct Facts {
     /// The mapping around a virtual address, else the allocation.
     mapping: (u64, u64),
     handle_types: u32,
+    /// CUmemAccess_flags of its device.
+    access: u32,
 }
 
 fn facts(c: &mut Call, addr: u64) -> Option<Facts> {
@@ -25,16 +29,18 @@ fn facts(c: &mut Call, addr: u64) -> Option<Facts> {
         return Some(Facts {
             alloc,
             kind: 2,
-            mapping: (alloc.base, alloc.size),
+            mapping: mapping(c, &alloc, addr),
             handle_types,
+            access: 3,
         });
     }
     if let Some(&alloc) = c.host.find(addr) {
         return Some(Facts {
             alloc,
             kind: 1,
-            mapping: (alloc.base, alloc.size),
+            mapping: mapping(c, &alloc, addr),
             handle_types: 0,
+            access: 3,
         });
     }
     let (start, len, physical) = c.virtual_memory.mapping(addr)?;
@@ -63,7 +69,22 @@ fn facts(c: &mut Call, addr: u64) -> Option<Facts> {
         kind,
         mapping: (start, len),
         handle_types: p.prop.handle_types,
+        access: c.virtual_memory.access(addr, device as i32).unwrap_or(0),
     })
+}
+
+/// What is mapped as one piece around an address of an allocation: pages, which small allocations
+/// share, or the pieces that pools grow by.
+fn mapping(c: &Call, a: &Alloc, addr: u64) -> (u64, u64) {
+    match a.kind {
+        Kind::Pool(pool) => c.pools.get(pool).and_then(|p| p.piece(addr)),
+        Kind::Graph(_) => Some((a.base + (addr - a.base) / CHUNK * CHUNK, CHUNK)),
+        Kind::Linear | Kind::Managed | Kind::Host(_) | Kind::Global => {
+            Some((a.base / PAGE * PAGE, a.taken.next_multiple_of(PAGE)))
+        }
+        _ => None,
+    }
+    .unwrap_or((a.base, a.size))
 }
 
 fn attribute(c: &mut Call, out: Out<c_void>, id: u32, addr: u64) -> R {
@@ -72,13 +93,17 @@ fn attribute(c: &mut Call, out: Out<c_void>, id: u32, addr: u64) -> R {
     let a = f.alloc;
     let host_usable = f.kind == 1 || a.kind == Kind::Managed;
     match id {
-        1 => out.cast::<u64>().set(a.ctx),
+        1 => out.cast::<u64>().set(match a.kind {
+            // These outlive contexts.
+            Kind::Pool(_) | Kind::PoolImport(_) | Kind::Graph(_) => 0,
+            _ => a.ctx,
+        }),
         2 => out.cast::<u32>().set(f.kind),
         3 => out.cast::<u64>().set(addr),
         4 if host_usable => out.cast::<u64>().set(addr),
         4 => Err(INVALID_VALUE),
         5 => out.cast::<[u64; 2]>().set([a.id, 0]),
-        6 => out.cast::<u32>().set(0),
+        6 => out.cast::<u32>().set(u32::from(a.kind == Kind::Managed)),
         7 => out.cast::<u64>().set(a.id),
         8 => out.cast::<u32>().set(u32::from(a.kind == Kind::Managed)),
         9 => out.cast::<i32>().set(a.device as i32),
@@ -90,7 +115,7 @@ fn attribute(c: &mut Call, out: Out<c_void>, id: u32, addr: u64) -> R {
         13 => out.cast::<u32>().set(1),
         14 => out.cast::<u64>().set(u64::from(f.handle_types)),
         15 => out.cast::<u32>().set(u32::from(f.kind == 2)),
-        16 => out.cast::<u32>().set(3),
+        16 => out.cast::<u32>().set(f.access),
         17 => out.cast::<u64>().set(match a.kind {
             Kind::Pool(pool) | Kind::PoolImport(pool) => pool,
             _ => 0,
@@ -107,8 +132,6 @@ fn attribute(c: &mut Call, out: Out<c_void>, id: u32, addr: u64) -> R {
 fn nothing(out: Out<c_void>, id: u32) -> R {
     match id {
         9 => out.cast::<i32>().set(-2).and(Err(INVALID_VALUE)),
-        13 => out.cast::<u32>().set(0),
-        1..=21 => Err(INVALID_VALUE),
         _ => Err(INVALID_VALUE),
     }
 }
@@ -124,13 +147,13 @@ fn width(id: u32) -> usize {
 
 driver! {
     /// One attribute.
-    [CONTEXT] fn cuPointerGetAttribute(out: Out<c_void>, id: u32, addr: u64) |c| {
+    [INIT] fn cuPointerGetAttribute(out: Out<c_void>, id: u32, addr: u64) |c| {
         out.check()?;
         attribute(c, out, id, addr)
     }
 
     /// Several; what does not apply is zero instead of an error.
-    [CONTEXT] fn cuPointerGetAttributes(
+    [INIT] fn cuPointerGetAttributes(
         count: u32, ids: Items<u32>, outs: Items<Out<c_void>>, addr: u64,
     ) |c| {
         let (ids, outs) = (ids.read(count as usize)?, outs.read(count as usize)?);
@@ -147,7 +170,7 @@ driver! {
     }
 
     /// Only synchronous memory operations can be asked for, and they are the rule here.
-    [CONTEXT] fn cuPointerSetAttribute(value: Out<u32>, id: u32, addr: u64) |c| {
+    [INIT] fn cuPointerSetAttribute(value: Out<u32>, id: u32, addr: u64) |c| {
         let _ = value.get()?;
         if id != 6 {
             return Err(NOT_SUPPORTED);

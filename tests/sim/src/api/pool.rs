@@ -55,7 +55,7 @@ driver! {
             return Err(INVALID_VALUE);
         }
         match props.location.kind {
-            1 => { c.device(props.location.id)?; }
+            1 => { c.device(props.location.id).map_err(|_| INVALID_VALUE)?; }
             2..=4 => {}
             _ => return Err(INVALID_VALUE),
         }

@@ -77,41 +77,40 @@ fn resolve(name: &str, version: i32, flags: u64) -> Result<*const (), u32> {
         .rev()
         .find(|v| v.since <= version)
         .ok_or(VERSION_NOT_SUFFICIENT)?;
-    Ok(match variant.per_thread {
-        Some(address) if flags & PER_THREAD != 0 && version >= 7000 => address,
-        _ => variant.legacy,
-    })
+    match variant.per_thread {
+        Some(_) if flags & PER_THREAD != 0 && version < 7000 => Err(VERSION_NOT_SUFFICIENT),
+        Some(address) if flags & PER_THREAD != 0 => Ok(address),
+        _ => Ok(variant.legacy),
+    }
 }
 
-fn answer(symbol: Text, pfn: Out<*const c_void>, version: i32, flags: u64, status: Out<u32>) -> R {
+fn find(
+    symbol: Text,
+    pfn: Out<*const c_void>,
+    version: i32,
+    flags: u64,
+) -> R<Result<*const (), u32>> {
     pfn.check()?;
     let name = symbol.get()?;
     if flags > 3 || version > super::driver::VERSION {
         return Err(INVALID_VALUE);
     }
-    match resolve(&name, version, flags) {
-        Ok(address) => {
-            status.set_if(0);
-            pfn.set(address.cast())
-        }
-        Err(why) => {
-            status.set_if(why);
-            pfn.set(std::ptr::null())?;
-            Err(NOT_FOUND)
-        }
-    }
+    Ok(resolve(&name, version, flags))
 }
 
 driver! {
-    /// 11.3's form.
+    /// 11.3's form: what is not there is an error, and nothing is written.
     [ANY] fn cuGetProcAddress(symbol: Text, pfn: Out<*const c_void>, version: i32, flags: u64) |_c| {
-        answer(symbol, pfn, version, flags, Out::none())
+        let address = find(symbol, pfn, version, flags)?.map_err(|_| NOT_FOUND)?;
+        pfn.set(address.cast())
     }
 
-    /// Since 12.0, with a status.
+    /// Since 12.0, with a status: what is not there is a success with NULL.
     [ANY] fn cuGetProcAddress_v2(
         symbol: Text, pfn: Out<*const c_void>, version: i32, flags: u64, status: Out<u32>,
     ) |_c| {
-        answer(symbol, pfn, version, flags, status)
+        let found = find(symbol, pfn, version, flags)?;
+        status.set_if(found.err().unwrap_or(0));
+        pfn.set(found.map_or(std::ptr::null(), |address| address.cast()))
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::abi::error::{INVALID_HANDLE, INVALID_VALUE, R};
 use crate::ffi::{HostFn, Out, StreamCallback};
-use crate::gate::{CONTEXT, Call, INIT, WORK, driver};
+use crate::gate::{Call, INIT, WORK, driver};
 use crate::model::graph::Op;
 use crate::model::stream::Stream;
 
@@ -32,14 +32,22 @@ fn destroy(c: &mut Call, stream: u64) -> R {
 }
 
 fn get(c: &mut Call, handle: u64) -> R<&Stream> {
-    let stream = c.stream(handle)?;
+    let stream = c.work_stream(handle)?;
     c.streams.get(stream).ok_or(INVALID_HANDLE)
 }
 
 /// Query and synchronise: everything is done; capturing streams refuse.
 fn settle(c: &mut Call, handle: u64) -> R {
     let stream = c.work_stream(handle)?;
-    c.forbid_capturing(stream)
+    c.forbid_capturing(stream)?;
+    c.captures.unsafe_call()
+}
+
+/// For what may not be asked of a capturing stream.
+fn get_idle(c: &mut Call, handle: u64) -> R<&Stream> {
+    let stream = c.work_stream(handle)?;
+    c.forbid_capturing(stream)?;
+    c.streams.get(stream).ok_or(INVALID_HANDLE)
 }
 
 driver! {
@@ -74,21 +82,21 @@ driver! {
 
     /// Flags.
     [WORK] fn cuStreamGetFlags + cuStreamGetFlags_ptsz(stream: u64, out: Out<u32>) |c| {
-        out.set(get(c, stream)?.flags)
+        out.set(get_idle(c, stream)?.flags)
     }
 
     /// A number that no other stream of the process has or had.
     [WORK] fn cuStreamGetId + cuStreamGetId_ptsz(stream: u64, out: Out<u64>) |c| {
-        out.set(get(c, stream)?.id)
+        out.set(get_idle(c, stream)?.id)
     }
 
     /// Its context.
-    [CONTEXT] fn cuStreamGetCtx + cuStreamGetCtx_ptsz(stream: u64, out: Out<u64>) |c| {
+    [WORK] fn cuStreamGetCtx + cuStreamGetCtx_ptsz(stream: u64, out: Out<u64>) |c| {
         out.set(get(c, stream)?.ctx)
     }
 
     /// Its context, and the green context behind that.
-    [CONTEXT] fn cuStreamGetCtx_v2 + cuStreamGetCtx_v2_ptsz(
+    [WORK] fn cuStreamGetCtx_v2 + cuStreamGetCtx_v2_ptsz(
         stream: u64, ctx_out: Out<u64>, green_out: Out<u64>,
     ) |c| {
         let ctx = get(c, stream)?.ctx;
@@ -99,8 +107,8 @@ driver! {
     }
 
     /// Its device.
-    [CONTEXT] fn cuStreamGetDevice + cuStreamGetDevice_ptsz(stream: u64, out: Out<i32>) |c| {
-        let ctx = get(c, stream)?.ctx;
+    [WORK] fn cuStreamGetDevice + cuStreamGetDevice_ptsz(stream: u64, out: Out<i32>) |c| {
+        let ctx = get_idle(c, stream)?.ctx;
         let device = c.device_of(ctx)?;
         out.set(device as i32)
     }
@@ -143,7 +151,7 @@ driver! {
         if flags > 1 {
             return Err(INVALID_VALUE);
         }
-        let stream = c.stream(stream)?;
+        let stream = c.work_stream(stream)?;
         c.wait_event(stream, event)
     }
 

@@ -3,7 +3,7 @@
 use crate::abi::error::{INVALID_DEVICE, INVALID_VALUE, R};
 use crate::abi::memory::{AccessDesc, AllocationProp, Location, MulticastProp};
 use crate::ffi::{In, Items, Out};
-use crate::gate::{Call, INIT, UNSAFE, driver};
+use crate::gate::{Call, INIT, driver};
 use crate::model::virtual_memory::{Binding, GRANULARITY, HANDLE_FD, Multicast, Physical};
 use std::ffi::c_void;
 
@@ -45,7 +45,7 @@ fn bind(c: &mut Call, handle: u64, at: u64, memory: u64, memory_at: u64, size: u
 
 driver! {
     /// Addresses without memory. The hint is taken when it is free.
-    [INIT | UNSAFE] fn cuMemAddressReserve(
+    [INIT] fn cuMemAddressReserve(
         out: Out<u64>, size: usize, alignment: usize, addr: u64, flags: u64,
     ) |c| {
         out.check()?;
@@ -57,12 +57,12 @@ driver! {
     }
 
     /// Exactly a reservation, with nothing mapped in it.
-    [INIT | UNSAFE] fn cuMemAddressFree(addr: u64, size: usize) |c| {
+    [INIT] fn cuMemAddressFree(addr: u64, size: usize) |c| {
         c.virtual_memory.unreserve(addr, size as u64)
     }
 
     /// Physical memory without an address.
-    [INIT | UNSAFE] fn cuMemCreate(
+    [INIT] fn cuMemCreate(
         out: Out<u64>, size: usize, prop: In<AllocationProp>, flags: u64,
     ) |c| {
         out.check()?;
@@ -74,10 +74,10 @@ driver! {
     }
 
     /// One handle less; mapped memory stays until it is unmapped.
-    [INIT | UNSAFE] fn cuMemRelease(handle: u64) |c| { c.release_physical(handle) }
+    [INIT] fn cuMemRelease(handle: u64) |c| { c.release_physical(handle) }
 
     /// Gives physical memory an address.
-    [INIT | UNSAFE] fn cuMemMap(addr: u64, size: usize, offset: usize, handle: u64, flags: u64) |c| {
+    [INIT] fn cuMemMap(addr: u64, size: usize, offset: usize, handle: u64, flags: u64) |c| {
         if flags != 0 {
             return Err(INVALID_VALUE);
         }
@@ -85,7 +85,7 @@ driver! {
     }
 
     /// Whole mappings only, one or several.
-    [INIT | UNSAFE] fn cuMemUnmap(addr: u64, size: usize) |c| {
+    [INIT] fn cuMemUnmap(addr: u64, size: usize) |c| {
         for physical in c.virtual_memory.unmap(addr, size as u64)? {
             c.unmap_physical(physical);
         }
@@ -93,7 +93,7 @@ driver! {
     }
 
     /// Which devices may use a mapped range.
-    [INIT | UNSAFE] fn cuMemSetAccess(
+    [INIT] fn cuMemSetAccess(
         addr: u64, size: usize, descs: Items<AccessDesc>, count: usize,
     ) |c| {
         let descs = descs.read(count)?;
@@ -131,7 +131,7 @@ driver! {
     }
 
     /// The handle behind a mapped address, counted once more.
-    [INIT | UNSAFE] fn cuMemRetainAllocationHandle(out: Out<u64>, addr: u64) |c| {
+    [INIT] fn cuMemRetainAllocationHandle(out: Out<u64>, addr: u64) |c| {
         out.check()?;
         let (_, _, handle) = c.virtual_memory.mapping(addr).ok_or(INVALID_VALUE)?;
         c.virtual_memory.physical.get_mut(handle).ok_or(INVALID_VALUE)?.refs += 1;
@@ -139,7 +139,7 @@ driver! {
     }
 
     /// A file descriptor for the caller to own.
-    [INIT | UNSAFE] fn cuMemExportToShareableHandle(
+    [INIT] fn cuMemExportToShareableHandle(
         out: Out<c_void>, handle: u64, kind: u32, flags: u64,
     ) |c| {
         out.check()?;
@@ -150,7 +150,7 @@ driver! {
     }
 
     /// The handle is the descriptor itself, passed as a pointer; it stays the caller's.
-    [INIT | UNSAFE] fn cuMemImportFromShareableHandle(out: Out<u64>, handle: u64, kind: u32) |c| {
+    [INIT] fn cuMemImportFromShareableHandle(out: Out<u64>, handle: u64, kind: u32) |c| {
         out.check()?;
         if kind != HANDLE_FD {
             return Err(INVALID_VALUE);
@@ -160,7 +160,7 @@ driver! {
     }
 
     /// An object that stands for the same offsets of several devices' memories.
-    [INIT | UNSAFE] fn cuMulticastCreate(out: Out<u64>, prop: In<MulticastProp>) |c| {
+    [INIT] fn cuMulticastCreate(out: Out<u64>, prop: In<MulticastProp>) |c| {
         out.check()?;
         let prop = prop.get()?;
         if prop.size == 0 || prop.size % GRANULARITY != 0 || prop.flags != 0 || prop.devices == 0 {
@@ -196,7 +196,7 @@ driver! {
     }
 
     /// All devices must be added before memory is bound.
-    [INIT | UNSAFE] fn cuMulticastAddDevice(handle: u64, dev: i32) |c| {
+    [INIT] fn cuMulticastAddDevice(handle: u64, dev: i32) |c| {
         c.device(dev)?;
         let (m, _) = multicast(c, handle)?;
         if m.devices.contains(&dev) || m.devices.len() == m.wanted as usize {
@@ -207,7 +207,7 @@ driver! {
     }
 
     /// Binds physical memory by its handle.
-    [INIT | UNSAFE] fn cuMulticastBindMem(
+    [INIT] fn cuMulticastBindMem(
         handle: u64, at: usize, memory: u64, memory_at: usize, size: usize, flags: u64,
     ) |c| {
         if flags != 0 {
@@ -217,7 +217,7 @@ driver! {
     }
 
     /// Binds physical memory by an address that it is mapped at.
-    [INIT | UNSAFE] fn cuMulticastBindAddr(
+    [INIT] fn cuMulticastBindAddr(
         handle: u64, at: usize, addr: u64, size: usize, flags: u64,
     ) |c| {
         if flags != 0 {
@@ -228,7 +228,7 @@ driver! {
     }
 
     /// Takes one device's binding back.
-    [INIT | UNSAFE] fn cuMulticastUnbind(handle: u64, dev: i32, at: usize, size: usize) |c| {
+    [INIT] fn cuMulticastUnbind(handle: u64, dev: i32, at: usize, size: usize) |c| {
         c.device(dev)?;
         let (m, _) = multicast(c, handle)?;
         let found = m

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// CUstreamCaptureMode.
 const GLOBAL: u32 = 0;
 /// CUstreamCaptureMode.
-pub const RELAXED: u32 = 2;
+const RELAXED: u32 = 2;
 
 /// The captures in progress, by id.
 pub struct Captures {
@@ -114,15 +114,18 @@ impl State {
         Ok(())
     }
 
-    /// A use of the legacy stream: refused while a stream that it would wait for is capturing.
+    /// A call that is potentially unsafe unless its stream captures.
+    pub fn unsafe_outside_capture(&mut self, stream: u64) -> R {
+        if self.captures.is_empty() || self.capture_of(stream)?.is_some() {
+            return Ok(());
+        }
+        self.captures.unsafe_call()
+    }
+
+    /// A use of the legacy stream: refused while a stream that it would wait for is capturing, and
+    /// those captures are spoilt.
     pub fn implicit_use_of_legacy(&mut self) -> R {
-        let ctx = thread::current();
-        let blocking: Vec<u64> = self
-            .streams
-            .iter()
-            .filter(|(_, s)| s.ctx == ctx && s.is_blocking() && s.capture != 0)
-            .map(|(_, s)| s.capture)
-            .collect();
+        let blocking = self.captures_that_block_legacy();
         if blocking.is_empty() {
             return Ok(());
         }
@@ -130,6 +133,24 @@ impl State {
             self.captures.invalidate(id);
         }
         Err(STREAM_CAPTURE_IMPLICIT)
+    }
+
+    /// Asking whether the legacy stream captures is refused too, but spoils nothing.
+    pub fn ask_legacy(&self) -> R {
+        if self.captures_that_block_legacy().is_empty() {
+            Ok(())
+        } else {
+            Err(STREAM_CAPTURE_IMPLICIT)
+        }
+    }
+
+    fn captures_that_block_legacy(&self) -> Vec<u64> {
+        let ctx = thread::current();
+        self.streams
+            .iter()
+            .filter(|(_, s)| s.ctx == ctx && s.is_blocking() && s.capture != 0)
+            .map(|(_, s)| s.capture)
+            .collect()
     }
 
     /// cuStreamBeginCapture and cuStreamBeginCaptureToGraph.
@@ -142,7 +163,6 @@ impl State {
             return Err(STREAM_CAPTURE_UNSUPPORTED);
         }
         if s.capture != 0 {
-            self.captures.invalidate(s.capture);
             return Err(ILLEGAL_STATE);
         }
         let borrowed = into.is_some();
@@ -179,7 +199,12 @@ impl State {
         let (id, tail) = (s.capture, s.deps.clone());
         let capture = self.captures.get(id).ok_or(ILLEGAL_STATE)?;
         if capture.mode != RELAXED && capture.thread != thread::id() {
-            self.captures.invalidate(id);
+            // The capture ends all the same.
+            let (graph, borrowed) = (capture.graph, capture.borrowed);
+            self.close_capture(id);
+            if !borrowed {
+                self.destroy_graph(graph)?;
+            }
             return Err(STREAM_CAPTURE_WRONG_THREAD);
         }
         if capture.origin != stream {

@@ -15,10 +15,8 @@ pub struct Context {
     pub api_version: u32,
     pub id: u64,
     pub primary: bool,
-    /// False for a primary context between a reset and the next retain.
+    /// False once it is destroyed, and for a primary context between a reset and the next retain.
     pub active: bool,
-    /// The error that every further use answers; 0 while healthy.
-    pub sticky: u32,
     /// CUlimit values.
     pub limits: [u64; 10],
     pub cache_config: u32,
@@ -31,6 +29,8 @@ pub struct Context {
     pub peers: Vec<u64>,
     /// The green context that this is the face of, or 0.
     pub green: u64,
+    /// What the first executable graph cost the device, until the context ends.
+    pub graph_bytes: u64,
 }
 
 /// A green context: a share of the device's multiprocessors with a context face.
@@ -46,6 +46,7 @@ impl State {
     /// Makes a context; it is not made current.
     pub fn create_context(&mut self, ordinal: i32, flags: u32, version: u32) -> R<u64> {
         let device = self.device(ordinal)?;
+        device.healthy()?;
         device.charge(config::get().context_bytes)?;
         let id = self.fresh_id();
         let ctx = self.contexts.insert(Context {
@@ -55,7 +56,6 @@ impl State {
             id,
             primary: false,
             active: true,
-            sticky: 0,
             limits: LIMITS,
             cache_config: 0,
             shared_config: 0,
@@ -63,6 +63,7 @@ impl State {
             per_thread: map(),
             peers: Vec::new(),
             green: 0,
+            graph_bytes: 0,
         });
         self.open_legacy_stream(ctx);
         Ok(ctx)
@@ -88,7 +89,9 @@ impl State {
 
     /// cuDevicePrimaryCtxRetain.
     pub fn retain_primary(&mut self, ordinal: i32) -> R<u64> {
-        let primary = &self.device(ordinal)?.primary;
+        let device = self.device(ordinal)?;
+        device.healthy()?;
+        let primary = &device.primary;
         let (existing, flags) = (primary.ctx, primary.flags);
         let active = self.contexts.get(existing).is_some_and(|c| c.active);
         let ctx = if active {
@@ -98,7 +101,6 @@ impl State {
             let id = self.fresh_id();
             if let Some(c) = self.contexts.get_mut(existing) {
                 c.active = true;
-                c.sticky = 0;
                 c.id = id;
                 c.flags = flags;
                 c.limits = LIMITS;
@@ -131,35 +133,30 @@ impl State {
         Ok(())
     }
 
-    /// cuDevicePrimaryCtxReset: everything in it ends, pool memory included; the handle stays.
+    /// cuDevicePrimaryCtxReset: what ends with a context ends, and the next retain makes it anew
+    /// under the same handle. Whoever retained it must still release it.
     pub fn reset_primary(&mut self, ordinal: i32) -> R {
         let ctx = self.device(ordinal)?.primary.ctx;
         if self.contexts.get(ctx).is_none_or(|c| !c.active) {
             return Ok(());
         }
         self.end_context(ctx);
-        for base in self.live.select(|a| {
-            a.ctx == ctx && matches!(a.kind, Kind::Pool(_) | Kind::Graph(_) | Kind::PoolImport(_))
-        }) {
-            self.end(base);
-        }
-        self.synchronised();
-        if let Some(c) = self.contexts.get_mut(ctx) {
-            c.active = false;
-            c.per_thread.clear();
-        }
-        self.device(ordinal)?.primary.retained = 0;
         Ok(())
     }
 
     /// cuCtxDestroy.
     pub fn destroy_context(&mut self, ctx: u64) -> R {
+        if ctx == 0 {
+            return Err(INVALID_VALUE);
+        }
         let c = self.contexts.get(ctx).ok_or(INVALID_CONTEXT)?;
         if c.primary {
             return Err(INVALID_CONTEXT);
         }
+        if !c.active {
+            return Err(CONTEXT_IS_DESTROYED);
+        }
         self.end_context(ctx);
-        self.contexts.remove(ctx);
         if thread::current() == ctx {
             thread::pop();
         }
@@ -191,10 +188,19 @@ impl State {
         for event in self.events.select(|e| e.ctx == ctx) {
             self.events.remove(event);
         }
-        let device = self.contexts.get(ctx).map_or(0, |c| c.device);
+        // It stays known: threads may still have it current.
+        let Some(c) = self.contexts.get_mut(ctx) else {
+            return;
+        };
+        c.active = false;
+        c.per_thread = map();
+        c.peers = Vec::new();
+        let bytes = config::get().context_bytes + std::mem::take(&mut c.graph_bytes);
+        let device = c.device;
         if let Ok(device) = self.device(device as i32) {
-            device.discharge(config::get().context_bytes);
+            device.discharge(bytes);
         }
+        self.synchronised();
     }
 
     /// cuCtxSetLimit.

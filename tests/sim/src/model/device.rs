@@ -1,7 +1,9 @@
 //! One GPU: its memory, and what is charged to it.
 
 use super::arena::Arena;
-use crate::abi::error::{OUT_OF_MEMORY, R};
+use super::pool::CHUNK;
+use crate::abi::error::{Error, OUT_OF_MEMORY, R};
+use std::collections::BTreeMap;
 
 /// A simulated GPU.
 pub struct Device {
@@ -18,6 +20,11 @@ pub struct Device {
     pub pool: u64,
     pub primary: Primary,
     pub graph: GraphMemory,
+    /// The error that everything on it answers since a kernel failed; 0 while healthy. No context
+    /// of the process recovers, and none can be made.
+    pub failed: u32,
+    /// The context that the kernel was in.
+    pub failed_ctx: u64,
 }
 
 /// The device's primary context.
@@ -29,12 +36,17 @@ pub struct Primary {
     pub flags: u32,
 }
 
-/// The device's graph memory pool, in bytes (cuDeviceGetGraphMemAttribute).
+/// The device's graph memory pool, in bytes (cuDeviceGetGraphMemAttribute). It grows by pieces of
+/// 32 MiB, which one executable graph's allocations share, and keeps them until it is trimmed; the
+/// driver counts what it keeps as used.
 #[derive(Default)]
 pub struct GraphMemory {
-    pub used: u64,
-    pub used_high: u64,
+    /// Live bytes by executable graph.
+    live: BTreeMap<u64, u64>,
+    /// What they need, in whole pieces.
+    needed: u64,
     pub reserved: u64,
+    pub used_high: u64,
     pub reserved_high: u64,
 }
 
@@ -52,7 +64,18 @@ impl Device {
             pool: 0,
             primary: Primary::default(),
             graph: GraphMemory::default(),
+            failed: 0,
+            failed_ctx: 0,
         })
+    }
+
+    /// The error that a failed device answers.
+    pub fn healthy(&self) -> R {
+        if self.failed == 0 {
+            Ok(())
+        } else {
+            Err(Error(self.failed))
+        }
     }
 
     /// Bytes that can still be charged.
@@ -106,16 +129,47 @@ impl Device {
 }
 
 impl GraphMemory {
-    /// Accounts a graph allocation that went live; answers the bytes to charge to the device.
-    pub fn grow(&mut self, bytes: u64) -> u64 {
-        (self.used + bytes).saturating_sub(self.reserved)
+    /// What all live allocations need, with this many bytes for one executable graph.
+    fn needed_with(&self, exec: u64, bytes: u64) -> u64 {
+        self.needed - self.bytes(exec).next_multiple_of(CHUNK) + bytes.next_multiple_of(CHUNK)
     }
 
-    /// The second half of `grow`, once the charge succeeded.
-    pub fn take(&mut self, bytes: u64, charged: u64) {
-        self.used += bytes;
-        self.used_high = self.used_high.max(self.used);
-        self.reserved += charged;
+    fn set(&mut self, exec: u64, bytes: u64) {
+        self.needed = self.needed_with(exec, bytes);
+        if bytes == 0 {
+            self.live.remove(&exec);
+        } else {
+            self.live.insert(exec, bytes);
+        }
+    }
+
+    fn bytes(&self, exec: u64) -> u64 {
+        self.live.get(&exec).copied().unwrap_or(0)
+    }
+
+    /// What an allocation of an executable graph would charge to the device.
+    pub fn growth(&self, exec: u64, bytes: u64) -> u64 {
+        self.needed_with(exec, self.bytes(exec) + bytes)
+            .saturating_sub(self.reserved)
+    }
+
+    /// Accounts an allocation that went live, whose growth was charged.
+    pub fn take(&mut self, exec: u64, bytes: u64) {
+        self.reserved += self.growth(exec, bytes);
+        self.set(exec, self.bytes(exec) + bytes);
+        self.used_high = self.used_high.max(self.reserved);
         self.reserved_high = self.reserved_high.max(self.reserved);
+    }
+
+    /// Accounts one that ended.
+    pub fn give(&mut self, exec: u64, bytes: u64) {
+        self.set(exec, self.bytes(exec).saturating_sub(bytes));
+    }
+
+    /// Lets go of what no live allocation needs; answers the bytes to discharge.
+    pub fn trim(&mut self) -> u64 {
+        let unused = self.reserved - self.needed;
+        self.reserved = self.needed;
+        unused
     }
 }

@@ -3,7 +3,7 @@
 use super::State;
 use super::live::Kind;
 use super::mapping::{Mapping, duplicate_raw, file_len};
-use crate::abi::error::{INVALID_HANDLE, INVALID_VALUE, R};
+use crate::abi::error::{INVALID_HANDLE, INVALID_VALUE, R, UNKNOWN};
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -29,9 +29,12 @@ impl State {
 
     /// cuImportExternalMemory of a descriptor; on success it is the driver's.
     pub fn import_external(&mut self, fd: RawFd, size: u64) -> R<u64> {
-        let copy = duplicate_raw(fd)?;
-        if size == 0 || file_len(&copy)? < size {
+        let copy = duplicate_raw(fd).map_err(|_| UNKNOWN)?;
+        if size == 0 {
             return Err(INVALID_VALUE);
+        }
+        if file_len(&copy).map_err(|_| UNKNOWN)? < size {
+            return Err(UNKNOWN);
         }
         let memory = Arc::new(Mapping::shared(copy.as_raw_fd(), 0, size)?);
         // SAFETY: cuda.h: after a successful import the descriptor belongs to the driver.

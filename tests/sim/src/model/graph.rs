@@ -78,6 +78,9 @@ struct Range {
     /// The node, executable graphs, and the live allocation.
     refs: u32,
     dirty: bool,
+    /// The graph of the node, and those that have a node that frees it.
+    graph: u64,
+    freed_in: Vec<u64>,
 }
 
 impl Op {
@@ -97,8 +100,12 @@ impl Op {
         }
     }
 
-    fn is_memory(&self) -> bool {
-        matches!(self, Op::Alloc { .. } | Op::Free(_))
+    /// The address that it allocates or frees.
+    pub fn memory(&self) -> Option<u64> {
+        match *self {
+            Op::Alloc { addr, .. } | Op::Free(addr) => Some(addr),
+            _ => None,
+        }
     }
 }
 
@@ -124,6 +131,16 @@ impl Graphs {
         self.ranges.get(&addr).map_or(0, |r| r.len)
     }
 
+    /// A node that frees: one per graph, and elsewhere only if the allocation's own graph has none.
+    fn add_free(&mut self, addr: u64, graph: u64) -> R {
+        let range = self.ranges.get_mut(&addr).ok_or(INVALID_VALUE)?;
+        if range.freed_in.contains(&graph) || range.freed_in.contains(&range.graph) {
+            return Err(INVALID_VALUE);
+        }
+        range.freed_in.push(graph);
+        Ok(())
+    }
+
     /// One more holder of an address range.
     pub fn hold(&mut self, addr: u64) {
         if let Some(range) = self.ranges.get_mut(&addr) {
@@ -142,6 +159,9 @@ impl State {
         {
             return Err(INVALID_VALUE);
         }
+        if let Op::Free(addr) = op {
+            self.graphs.add_free(addr, graph)?;
+        }
         let node = self.graphs.nodes.insert(Node {
             graph,
             op,
@@ -157,7 +177,7 @@ impl State {
     /// Adds an allocation node: its address is fixed here, its memory comes with a launch.
     pub fn add_alloc_node(&mut self, graph: u64, deps: Vec<u64>, dev: u32, bytes: u64) -> R<u64> {
         self.graphs.graphs.get(graph).ok_or(INVALID_VALUE)?;
-        let addr = self.reserve_graph_range(dev, bytes)?;
+        let addr = self.reserve_graph_range(graph, dev, bytes)?;
         let added = self.add_node(
             graph,
             deps,
@@ -174,7 +194,7 @@ impl State {
     }
 
     /// Addresses for an allocation node.
-    pub fn reserve_graph_range(&mut self, device: u32, bytes: u64) -> R<u64> {
+    fn reserve_graph_range(&mut self, graph: u64, device: u32, bytes: u64) -> R<u64> {
         if bytes == 0 {
             return Err(INVALID_VALUE);
         }
@@ -189,6 +209,8 @@ impl State {
                 len,
                 refs: 1,
                 dirty: false,
+                graph,
+                freed_in: Vec::new(),
             },
         );
         Ok(addr)
@@ -226,7 +248,7 @@ impl State {
                 .filter_map(|&n| self.graphs.nodes.get(n))
                 .any(|n| match n.op {
                     Op::Child(child) => self.has_memory_nodes(child),
-                    op => op.is_memory(),
+                    op => op.memory().is_some(),
                 })
         })
     }
@@ -324,6 +346,11 @@ impl State {
         };
         match node.op {
             Op::Alloc { addr, .. } => self.drop_range(addr),
+            Op::Free(addr) => {
+                if let Some(range) = self.graphs.ranges.get_mut(&addr) {
+                    range.freed_in.retain(|&g| g != node.graph);
+                }
+            }
             Op::Child(child) => {
                 // A child is owned by its node alone.
                 let _ = self.destroy_graph(child);

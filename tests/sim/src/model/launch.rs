@@ -15,9 +15,9 @@ use std::ffi::c_void;
 const AUTO_FREE: u64 = 1;
 /// CUgraphExecUpdateResult.
 pub mod update_result {
+    pub const ERROR: u32 = 1;
     pub const TOPOLOGY_CHANGED: u32 = 2;
     pub const TYPE_CHANGED: u32 = 3;
-    pub const NOT_SUPPORTED: u32 = 6;
 }
 
 /// An executable graph.
@@ -117,7 +117,7 @@ impl State {
         Ok(())
     }
 
-    /// cuGraphExecUpdate: same nodes in the same order, no memory nodes. On failure the reason and
+    /// cuGraphExecUpdate: same nodes in the same order, memory nodes unchanged. On failure the reason and
     /// the node that differs.
     pub fn update_exec(&mut self, exec: u64, graph: u64) -> R<Result<(), (u32, u64)>> {
         let old = &self.graphs.execs.get(exec).ok_or(INVALID_VALUE)?.steps;
@@ -130,8 +130,9 @@ impl State {
             if a.op.kind() != b.op.kind() {
                 return Ok(Err((update_result::TYPE_CHANGED, b.node)));
             }
-            if matches!(b.op, Op::Alloc { .. } | Op::Free(_)) {
-                return Ok(Err((update_result::NOT_SUPPORTED, b.node)));
+            // Only by the very graph that it was made from: addresses exist once.
+            if a.op.memory() != b.op.memory() {
+                return Ok(Err((update_result::ERROR, b.node)));
             }
         }
         if let Some(exec) = self.graphs.execs.get_mut(exec) {
@@ -190,9 +191,8 @@ impl State {
         }
         let taken = self.graphs.range_len(addr);
         let d = self.device(device as i32)?;
-        let charged = d.graph.grow(taken);
-        d.charge(charged)?;
-        d.graph.take(taken, charged);
+        d.charge(d.graph.growth(exec, taken))?;
+        d.graph.take(exec, taken);
         let data = d.arena.data(addr);
         self.graphs.hold(addr);
         self.add(addr, bytes, taken, Kind::Graph(exec), device, ctx, data);
@@ -202,14 +202,32 @@ impl State {
     /// cuDeviceGraphMemTrim.
     pub fn trim_graph_memory(&mut self, device: i32) -> R {
         let device = self.device(device)?;
-        let unused = device.graph.reserved.saturating_sub(device.graph.used);
-        device.graph.reserved -= unused;
+        let unused = device.graph.trim();
         device.discharge(unused);
         Ok(())
     }
 }
 
 impl Call {
+    /// A context's first executable graph costs its device something until the context ends.
+    pub fn charge_first_exec(&mut self) {
+        let Some(ctx) = self.contexts.get(self.ctx) else {
+            return;
+        };
+        if !ctx.active || ctx.graph_bytes > 0 {
+            return;
+        }
+        let (ctx, device) = (self.ctx, ctx.device);
+        let charged = self
+            .device(device as i32)
+            .and_then(|d| d.charge(super::arena::PAGE));
+        if charged.is_ok()
+            && let Some(ctx) = self.contexts.get_mut(ctx)
+        {
+            ctx.graph_bytes = super::arena::PAGE;
+        }
+    }
+
     /// Runs an operation now, or makes it a node when the stream is capturing.
     pub fn submit(&mut self, stream: u64, op: Op) -> R {
         match self.capture_op(stream, op)? {
@@ -219,22 +237,9 @@ impl Call {
     }
 
     /// cuGraphLaunch.
-    pub fn launch_graph(&mut self, exec: u64, stream: u64) -> R {
+    pub fn launch_graph(&mut self, exec: u64) -> R {
         let e = self.graphs.execs.get(exec).ok_or(INVALID_VALUE)?;
-        let (steps, flags, graph) = (e.steps.clone(), e.flags, e.graph);
-        if let Some(capture) = self.capture_of(stream)? {
-            let target = self.captures.get(capture).map_or(0, |c| c.graph);
-            let deps = self
-                .streams
-                .get(stream)
-                .map(|s| s.deps.clone())
-                .unwrap_or_default();
-            let node = self.add_child(target, deps, graph, false)?;
-            if let Some(s) = self.streams.get_mut(stream) {
-                s.deps = vec![node];
-            }
-            return Ok(());
-        }
+        let (steps, flags) = (e.steps.clone(), e.flags);
         let owned: Vec<u64> = steps
             .iter()
             .filter_map(|s| match s.op {
@@ -309,7 +314,7 @@ impl Call {
         }
     }
 
-    /// A kernel does nothing, except one that is called "trap": it kills its context.
+    /// A kernel does nothing, except one that is called "trap": after it nothing works on its device.
     fn run_kernel(&mut self, handle: u64) -> R {
         let name = match self.modules.functions.get(handle) {
             Some(f) => &f.name,
@@ -319,7 +324,9 @@ impl Call {
         let name = name.trim_end_matches('\0');
         if name == "trap" || name.starts_with("trap_") || name.ends_with("_trap") {
             let ctx = self.ctx;
-            self.context(ctx)?.sticky = LAUNCH_FAILED.0;
+            let device = self.device_of(ctx)?;
+            let device = self.device(device as i32)?;
+            (device.failed, device.failed_ctx) = (LAUNCH_FAILED.0, ctx);
         }
         Ok(())
     }

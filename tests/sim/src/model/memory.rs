@@ -3,10 +3,22 @@
 use super::State;
 use super::arena::Arena;
 use super::live::{Alloc, Kind};
-use crate::abi::error::{INVALID_VALUE, OUT_OF_MEMORY, R};
+use crate::abi::error::{INVALID_VALUE, NOT_SUPPORTED, OUT_OF_MEMORY, R};
 
 /// Pinned memory comes in pages of the host.
 const HOST_PAGE: u64 = 4096;
+
+fn alloc_host_pages(arena: Option<&mut Arena>, bytes: u64) -> R<(u64, u64)> {
+    if bytes == 0 {
+        return Err(INVALID_VALUE);
+    }
+    let rounded = bytes
+        .checked_next_multiple_of(HOST_PAGE)
+        .ok_or(OUT_OF_MEMORY)?;
+    let taken = Arena::taken(rounded).ok_or(OUT_OF_MEMORY)?;
+    let (base, _) = arena.ok_or(OUT_OF_MEMORY)?.alloc(taken, u64::MAX)?;
+    Ok((base, taken))
+}
 
 impl State {
     /// Linear memory of the context's device.
@@ -26,7 +38,7 @@ impl State {
     /// Managed memory: nothing is charged to the device until it migrates, which is not simulated.
     pub fn alloc_managed(&mut self, ctx: u64, bytes: u64) -> R<u64> {
         let ordinal = self.device_of(ctx)?;
-        let (base, taken) = self.alloc_host_pages(bytes)?;
+        let (base, taken) = alloc_host_pages(self.managed_arena.as_mut(), bytes)?;
         self.add(base, bytes, taken, Kind::Managed, ordinal, ctx, base);
         Ok(base)
     }
@@ -34,7 +46,7 @@ impl State {
     /// Pinned host memory.
     pub fn alloc_host(&mut self, ctx: u64, bytes: u64, flags: u32) -> R<u64> {
         let ordinal = self.device_of(ctx)?;
-        let (base, taken) = self.alloc_host_pages(bytes)?;
+        let (base, taken) = alloc_host_pages(self.host_arena.as_mut(), bytes)?;
         self.host.insert(Alloc {
             base,
             size: bytes,
@@ -48,18 +60,6 @@ impl State {
             exported: 0,
         });
         Ok(base)
-    }
-
-    fn alloc_host_pages(&mut self, bytes: u64) -> R<(u64, u64)> {
-        if bytes == 0 {
-            return Err(INVALID_VALUE);
-        }
-        let rounded = bytes
-            .checked_next_multiple_of(HOST_PAGE)
-            .ok_or(OUT_OF_MEMORY)?;
-        let taken = Arena::taken(rounded).ok_or(OUT_OF_MEMORY)?;
-        let (base, _) = self.host_arena()?.alloc(taken, u64::MAX)?;
-        Ok((base, taken))
     }
 
     /// A block of a pool.
@@ -130,6 +130,17 @@ impl State {
         let alloc = self.live.get(base).ok_or(INVALID_VALUE)?;
         match alloc.kind {
             Kind::Global | Kind::Ipc => Err(INVALID_VALUE),
+            Kind::Pool(pool) => {
+                let size = alloc.size;
+                self.end(base);
+                // The driver's count of used bytes only knows of cuMemFreeAsync (seen on a GPU).
+                if let Some(pool) = self.pools.get_mut(pool) {
+                    pool.used += size;
+                }
+                // This call waits for the device.
+                self.synchronised();
+                Ok(())
+            }
             _ => {
                 self.end(base);
                 Ok(())
@@ -142,6 +153,7 @@ impl State {
         let alloc = self.live.get(base).ok_or(INVALID_VALUE)?;
         match alloc.kind {
             Kind::Global | Kind::Ipc | Kind::External(_) => Err(INVALID_VALUE),
+            Kind::Managed => Err(NOT_SUPPORTED),
             _ => {
                 self.end(base);
                 Ok(())
@@ -157,7 +169,7 @@ impl State {
         let State {
             pools,
             devices,
-            host_arena,
+            managed_arena,
             ..
         } = self;
         let device = devices.get_mut(a.device as usize);
@@ -171,19 +183,19 @@ impl State {
                 }
             }
             Kind::Managed => {
-                if let Some(arena) = host_arena {
+                if let Some(arena) = managed_arena {
                     arena.free(base, a.taken, true);
                 }
             }
             Kind::Pool(handle) => {
                 if let Some(pool) = pools.get_mut(handle) {
-                    pool.free(base, a.taken, a.dirty);
+                    pool.free(base, a.size, a.taken, a.dirty);
                 }
                 self.drop_pool_if_done(handle);
             }
-            Kind::Graph(_) => {
+            Kind::Graph(exec) => {
                 if let Some(device) = device {
-                    device.graph.used = device.graph.used.saturating_sub(a.taken);
+                    device.graph.give(exec, a.taken);
                 }
                 self.graph_memory_freed(base, a.dirty);
             }

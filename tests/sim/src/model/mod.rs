@@ -34,8 +34,9 @@ use slab::Slab;
 pub struct State {
     pub initialised: bool,
     pub devices: Vec<Device>,
-    /// Pinned and managed memory.
+    /// Pinned memory, and pools of host memory.
     pub host_arena: Option<Arena>,
+    pub managed_arena: Option<Arena>,
     /// What has a device address.
     pub live: Live,
     /// What is pinned or registered on the host.
@@ -65,6 +66,7 @@ impl State {
             initialised: false,
             devices: Vec::new(),
             host_arena: None,
+            managed_arena: None,
             live: Live::new(),
             host: Live::new(),
             contexts: Slab::unique(0),
@@ -95,10 +97,12 @@ impl State {
         }
         // Address space is all that these sizes cost. Where it is limited (ulimit -v, strict
         // overcommit), less must do.
-        self.host_arena = [40, 36, 33]
-            .iter()
-            .find_map(|&bits| Arena::host(1 << bits).ok());
-        if self.host_arena.is_none() {
+        let arena = || {
+            let mut sizes = [40, 36, 33].iter();
+            sizes.find_map(|&bits| Arena::host(1 << bits).ok())
+        };
+        (self.host_arena, self.managed_arena) = (arena(), arena());
+        if self.host_arena.is_none() || self.managed_arena.is_none() {
             return Err(OUT_OF_MEMORY);
         }
         for ordinal in 0..config.devices {
@@ -143,10 +147,5 @@ impl State {
             .get(ctx)
             .map(|c| c.device)
             .ok_or(INVALID_CONTEXT)
-    }
-
-    /// The arena of pinned and managed memory.
-    pub fn host_arena(&mut self) -> R<&mut Arena> {
-        self.host_arena.as_mut().ok_or(OUT_OF_MEMORY)
     }
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 /// What a pool reserves at least.
-const CHUNK: u64 = 32 << 20;
+pub const CHUNK: u64 = 32 << 20;
 
 /// One pool.
 pub struct Pool {
@@ -28,7 +28,7 @@ pub struct Pool {
     /// Bytes taken from the device.
     pub reserved: u64,
     pub reserved_high: u64,
-    /// Bytes in live blocks.
+    /// Bytes asked for by live blocks.
     pub used: u64,
     pub used_high: u64,
     /// Access granted to other devices.
@@ -43,7 +43,9 @@ pub struct Pool {
     pub imported_live: u64,
     chunks: BTreeMap<u64, Chunk>,
     heap: Ranges,
+    /// Live blocks, and the bytes that they take.
     live: u64,
+    taken: u64,
 }
 
 /// The memory of another process's pool.
@@ -85,6 +87,7 @@ impl Pool {
             chunks: BTreeMap::new(),
             heap: Ranges::new(GRAIN),
             live: 0,
+            taken: 0,
         }
     }
 
@@ -113,7 +116,8 @@ impl Pool {
             chunk.live += 1;
         }
         self.live += 1;
-        self.used += taken;
+        self.taken += taken;
+        self.used += bytes;
         self.used_high = self.used_high.max(self.used);
         Ok((addr, taken, reserved))
     }
@@ -145,19 +149,27 @@ impl Pool {
     }
 
     /// Takes a block back.
-    pub fn free(&mut self, addr: u64, taken: u64, dirty: bool) {
+    pub fn free(&mut self, addr: u64, bytes: u64, taken: u64, dirty: bool) {
         self.heap.free(addr, taken);
         if let Some((_, chunk)) = self.chunks.range_mut(..=addr).next_back() {
             chunk.live = chunk.live.saturating_sub(1);
             chunk.dirty |= dirty;
         }
         self.live = self.live.saturating_sub(1);
-        self.used = self.used.saturating_sub(taken);
+        self.taken = self.taken.saturating_sub(taken);
+        self.used = self.used.saturating_sub(bytes);
+    }
+
+    /// The piece of the reserve that an address lies in: memory is mapped in pieces of 32 MiB.
+    pub fn piece(&self, addr: u64) -> Option<(u64, u64)> {
+        let (&start, chunk) = self.chunks.range(..=addr).next_back()?;
+        let at = start + (addr - start) / CHUNK * CHUNK;
+        Some((at, CHUNK.min(start + chunk.len - at)))
     }
 
     /// Whether a synchronisation has something to release.
     pub fn wants_trim(&self) -> bool {
-        self.reserved > self.threshold && self.reserved > self.used
+        self.reserved > self.threshold && self.reserved > self.taken
     }
 
     /// Releases chunks without live blocks until at most `keep` bytes are reserved; answers the

@@ -11,7 +11,9 @@ use super::mapping::{Mapping, duplicate, duplicate_raw, file_len, memfd, open_of
 use super::pool::{Imported, Pool};
 use super::slab::Slab;
 use super::virtual_memory::{HANDLE_FD, Physical};
-use crate::abi::error::{INVALID_CONTEXT, INVALID_VALUE, NOT_SUPPORTED, OPERATING_SYSTEM, R};
+use crate::abi::error::{
+    INVALID_CONTEXT, INVALID_VALUE, NOT_SUPPORTED, OPERATING_SYSTEM, R, UNKNOWN,
+};
 use crate::abi::memory::{AllocationProp, Location, Opaque64, PoolProps};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -238,12 +240,14 @@ impl State {
 
     /// cuMemImportFromShareableHandle: a new handle to the same memory, charged to its exporter.
     pub fn import_physical(&mut self, fd: RawFd) -> R<u64> {
-        let fd = duplicate_raw(fd)?;
-        let size = file_len(&fd)?.checked_sub(TRAILER).ok_or(INVALID_VALUE)?;
-        let w = read_words(&fd, size, MAGIC_PHYSICAL)?;
+        let fd = duplicate_raw(fd).map_err(|_| UNKNOWN)?;
+        let len = file_len(&fd).map_err(|_| UNKNOWN)?;
+        let size = len.checked_sub(TRAILER).ok_or(UNKNOWN)?;
+        let w = read_words(&fd, size, MAGIC_PHYSICAL).map_err(|_| UNKNOWN)?;
         let prop = AllocationProp {
             kind: 1,
-            handle_types: w[3] as u32,
+            // Whoever imported it does not export it.
+            handle_types: 0,
             location: location(w[2]),
             win32_meta: 0,
             compression: 0,
@@ -285,7 +289,9 @@ impl State {
 
     /// cuMemPoolImportFromShareableHandle.
     pub fn import_pool(&mut self, fd: RawFd) -> R<u64> {
-        let w = read_words(&duplicate_raw(fd)?, 0, MAGIC_POOL)?;
+        let w = duplicate_raw(fd)
+            .and_then(|fd| read_words(&fd, 0, MAGIC_POOL))
+            .map_err(|_| UNKNOWN)?;
         let (pid, arena_fd) = ((w[1] >> 32) as u32, w[1] as u32);
         let props = PoolProps {
             kind: 1,

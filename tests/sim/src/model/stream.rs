@@ -102,6 +102,14 @@ impl Call {
         }
         Ok(stream)
     }
+
+    /// The stream for stream-ordered memory: as `work_stream`, and on a stream that does not capture
+    /// the call is as unsafe as an ordinary allocation.
+    pub fn memory_stream(&mut self, handle: u64) -> R<u64> {
+        let stream = self.work_stream(handle)?;
+        self.unsafe_outside_capture(stream)?;
+        Ok(stream)
+    }
 }
 
 impl State {
@@ -149,7 +157,7 @@ impl State {
         self.join_capture(stream, capture, &nodes)
     }
 
-    /// cuEventQuery and cuEventSynchronize.
+    /// cuEventQuery and cuEventSynchronize: unsafe while something captures.
     pub fn event_done(&mut self, event: u64) -> R {
         let event = self.events.get(event).ok_or(INVALID_HANDLE)?;
         if let Some((capture, _)) = event.captured
@@ -158,7 +166,7 @@ impl State {
             self.captures.invalidate(capture);
             return Err(CAPTURED_EVENT);
         }
-        Ok(())
+        self.captures.unsafe_call()
     }
 
     /// Milliseconds between two recorded events.

@@ -162,14 +162,14 @@ impl VirtualMemory {
             .get_mut(handle)
             .filter(|p| p.refs > 0)
             .ok_or(INVALID_VALUE)?;
-        if size == 0
-            || !addr.is_multiple_of(GRANULARITY)
-            || !size.is_multiple_of(GRANULARITY)
-            || !offset.is_multiple_of(GRANULARITY)
-            || offset
-                .checked_add(size)
-                .is_none_or(|end| end > physical.size)
-        {
+        if size == 0 {
+            return Err(INVALID_VALUE);
+        }
+        // Only all of it.
+        if offset != 0 || size != physical.size {
+            return Err(NOT_SUPPORTED);
+        }
+        if !addr.is_multiple_of(GRANULARITY) {
             return Err(INVALID_VALUE);
         }
         self.reservation(addr, size)?;
@@ -190,9 +190,19 @@ impl VirtualMemory {
         Ok(())
     }
 
-    /// cuMemUnmap: one or more whole mappings, one after the other. Answers their physical handles.
+    /// cuMemUnmap: all mappings that a range covers. It must begin in a reservation and not cut a
+    /// mapping; otherwise it may have holes, reach beyond the reservation, and cover no mapping at
+    /// all. Answers the mappings' physical handles.
     pub fn unmap(&mut self, addr: u64, size: u64) -> R<Vec<u64>> {
-        let whole = self.whole_mappings(addr, size)?;
+        let end = addr
+            .checked_add(size)
+            .filter(|_| size > 0 && self.is_reserved(addr))
+            .ok_or(INVALID_VALUE)?;
+        let cut = |at: u64| self.mapped(at).is_some_and(|(start, _)| start != at);
+        if cut(addr) || cut(end) {
+            return Err(INVALID_VALUE);
+        }
+        let whole: Vec<u64> = self.mappings.range(addr..end).map(|(&a, _)| a).collect();
         Ok(whole
             .iter()
             .filter_map(|a| self.mappings.remove(a))
@@ -200,19 +210,18 @@ impl VirtualMemory {
             .collect())
     }
 
-    /// The mappings that make up a range exactly.
+    /// The mappings of a range that begins and ends with a mapping; between them may be holes.
     fn whole_mappings(&self, addr: u64, size: u64) -> R<Vec<u64>> {
-        let end = addr
-            .checked_add(size)
-            .filter(|_| size > 0)
-            .ok_or(INVALID_VALUE)?;
-        let (mut at, mut found) = (addr, Vec::new());
-        while at < end {
-            let mapped = self.mappings.get(&at).ok_or(INVALID_VALUE)?;
-            found.push(at);
-            at += mapped.len;
+        let end = addr.checked_add(size).ok_or(INVALID_VALUE)?;
+        let mut found = Vec::new();
+        let mut last = 0;
+        if self.mappings.contains_key(&addr) {
+            for (&start, mapped) in self.mappings.range(addr..end) {
+                found.push(start);
+                last = start + mapped.len;
+            }
         }
-        if at == end {
+        if last == end {
             Ok(found)
         } else {
             Err(INVALID_VALUE)
