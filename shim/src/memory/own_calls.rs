@@ -2,7 +2,8 @@
 //!
 //! Our own calls can hurt the target: during a stream capture in global mode
 //! cuMemPoolGetAttribute returns 900 and destroys the capture (seen on an H100, driver 580). So
-//! there are two kinds. *Always*: proven harmless inside a capture on a GPU. *Outside captures*:
+//! there are two kinds. *Always*: proven harmless inside a capture on a GPU (by
+//! tests/programs/conformance.c, section capture_queries; driver 580). *Outside captures*:
 //! made only while no capture is open in the process, and a capture that wants to begin waits
 //! until such a call is done.
 
@@ -109,17 +110,17 @@ own! {
     OutsideCaptures cuDeviceGetName(name: *mut c_char, len: i32, device: i32);
     OutsideCaptures cuDeviceGetUuid_v2(uuid: *mut [u8; 16], device: i32);
     OutsideCaptures cuDeviceGetPCIBusId(bus_id: *mut c_char, len: i32, device: i32);
-    OutsideCaptures cuDeviceTotalMem_v2(bytes: *mut usize, device: i32);
-    OutsideCaptures cuDevicePrimaryCtxGetState(device: i32, flags: *mut u32, active: *mut i32);
+    Always cuDeviceTotalMem_v2(bytes: *mut usize, device: i32);
+    Always cuDevicePrimaryCtxGetState(device: i32, flags: *mut u32, active: *mut i32);
     OutsideCaptures cuMemPoolGetAttribute(pool: usize, attribute: u32, value: *mut u64);
-    OutsideCaptures cuDeviceGetMemPool(pool: *mut usize, device: i32);
-    OutsideCaptures cuDeviceGetGraphMemAttribute(device: i32, attribute: u32, value: *mut u64);
-    OutsideCaptures cuGraphGetNodes(graph: usize, nodes: *mut usize, count: *mut usize);
-    OutsideCaptures cuGraphNodeGetType(node: usize, kind: *mut u32);
-    OutsideCaptures cuGraphMemAllocNodeGetParams(node: usize, params: *mut [u64; 16]);
+    Always cuDeviceGetMemPool(pool: *mut usize, device: i32);
+    Always cuDeviceGetGraphMemAttribute(device: i32, attribute: u32, value: *mut u64);
+    Always cuGraphGetNodes(graph: usize, nodes: *mut usize, count: *mut usize);
+    Always cuGraphNodeGetType(node: usize, kind: *mut u32);
+    Always cuGraphMemAllocNodeGetParams(node: usize, params: *mut [u64; 16]);
     OutsideCaptures cuGraphMemFreeNodeGetParams(node: usize, address: *mut u64);
     OutsideCaptures cuGraphChildGraphNodeGetGraph(node: usize, graph: *mut usize);
-    OutsideCaptures cuMemGetAddressRange_v2(base: *mut u64, size: *mut usize, address: u64);
+    Always cuMemGetAddressRange_v2(base: *mut u64, size: *mut usize, address: u64);
     OutsideCaptures cuArrayGetMemoryRequirements(requirements: *mut [u64; 4], array: usize, device: i32);
 }
 

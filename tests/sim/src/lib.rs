@@ -39,8 +39,8 @@
 //! what (2, out of memory, if not given; with only a code, all calls fail). A call that fails this
 //! way has no effect.
 //!
-//! A kernel whose name is `trap`, or begins with `trap_`, or ends with `_trap`, makes its context
-//! fail: from then on its calls answer 719.
+//! A kernel whose name is `trap`, or begins with `trap_`, or ends with `_trap`, makes its device
+//! fail: from then on every call in a context of it answers 719.
 //!
 //! # Rooms
 //!
