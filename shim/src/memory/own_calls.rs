@@ -357,3 +357,43 @@ pub fn memory_nodes(graph: usize) -> Option<Vec<Node>> {
     }
     Some(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The observation of tests/programs/conformance.c that proves a function harmless in a capture.
+    const PROOFS: &[(&str, &str)] = &[
+        ("cuCtxGetCurrent", "ctx_get_current"),
+        ("cuCtxGetDevice", "ctx_get_device"),
+        ("cuStreamGetCtx", "stream_get_ctx"),
+        ("cuStreamIsCapturing", "stream_is_capturing"),
+        ("cuMemGetInfo_v2", "mem_get_info"),
+        ("cuDeviceTotalMem_v2", "device_total_mem"),
+        ("cuDevicePrimaryCtxGetState", "primary_get_state"),
+        ("cuDeviceGetMemPool", "current_pool"),
+        ("cuDeviceGetGraphMemAttribute", "graph_mem_attribute"),
+        ("cuGraphGetNodes", "graph_get_nodes"),
+        ("cuGraphNodeGetType", "graph_node_get_type"),
+        (
+            "cuGraphMemAllocNodeGetParams",
+            "graph_alloc_node_get_params",
+        ),
+        ("cuMemGetAddressRange_v2", "mem_get_address_range"),
+    ];
+
+    #[test]
+    fn what_is_called_in_captures_was_seen_harmless_there() {
+        let seen = include_str!("../../../tests/sim/tests/conformance.expected.txt");
+        for (name, when) in ALLOWLIST {
+            if *when == When::Always {
+                let (_, proof) = PROOFS.iter().find(|(known, _)| known == name).expect(name);
+                let line = format!("capture_queries.{proof}: 0 status=1 end=0 graph=yes");
+                assert!(
+                    seen.lines().any(|l| l == line),
+                    "no proof for {name}: {line}"
+                );
+            }
+        }
+    }
+}
