@@ -195,16 +195,19 @@ impl Walker {
             self.update();
         }
         let (ip, mut regs) = here();
-        let (low, high) = bounds::of_this_thread(regs.sp());
+        let readable = bounds::of_this_thread(regs.sp());
         let mut read_stack = |address: u64| {
-            if address < low || address > high - 8 || !address.is_multiple_of(8) {
+            if !readable.contains(address) {
                 return Err(());
             }
-            // SAFETY: inside the thread's own stack, above its stack pointer, aligned: live
+            // SAFETY: a whole word inside the thread's own stack, above its stack pointer: live
             // memory that only this thread writes.
-            Ok(unsafe { *(address as *const u64) })
+            Ok(unsafe { (address as *const u64).read_unaligned() })
         };
-        let own = self.modules.own.clone();
+        let (own, own_len) = (
+            self.modules.own.start,
+            self.modules.own.end - self.modules.own.start,
+        );
         let (mut len, mut hash, mut flags) = (0, SPREAD, 0);
         let mut frame = FrameAddress::from_instruction_pointer(ip);
         loop {
@@ -227,7 +230,7 @@ impl Walker {
                 break;
             };
             frame = next;
-            if own.contains(&caller) {
+            if caller.wrapping_sub(own) < own_len {
                 continue;
             }
             if len == MAX_FRAMES {
@@ -242,7 +245,7 @@ impl Walker {
         // framehop knows the common rules and guesses by frame pointer at the rest; where the
         // guess led nowhere the system's unwinder, ten times slower, may know. Not on a stack
         // whose end nobody knows: that one reads without bounds.
-        if flags == TRUNCATED && len < MAX_FRAMES && low != u64::MAX {
+        if flags == TRUNCATED && len < MAX_FRAMES && readable.len != 0 {
             self.fallback();
         }
     }
