@@ -34,7 +34,8 @@ CASES = [
     torch_case("torch_async", "backend:cudaMallocAsync", exact_if("torch")),
     Case("cupy", "python/cupy_pool.py", exact_if("cupy"), limit=150),
     driver("killed", killed),
-    driver("conformance", conformance_if_there, limit=180),
+    # Alone: it looks at how much memory of the card is in use.
+    driver("conformance", conformance_if_there, limit=180, alone=True),
     # The driver API.
     driver("linear", oracle="compare"),
     driver("linear_linked", oracle="compare", exit_by="_exit"),
