@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::ffi::{CStr, c_void};
 use std::num::NonZeroUsize;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use vramtrace_recorder as recorder;
 
 /// One exported function of ours and the real one that it stands before.
@@ -19,6 +19,8 @@ pub struct Hook {
     exported: OnceNonZeroUsize,
     /// 1 + its position among all hooks once the trace knows its name; 0 before.
     named: AtomicU16,
+    /// Whether it was asked what comes after us in the global scope.
+    asked_next: AtomicBool,
 }
 
 // SAFETY: the raw pointer is the address of a function, which never changes.
@@ -33,6 +35,7 @@ impl Hook {
             real: OnceNonZeroUsize::new(),
             exported: OnceNonZeroUsize::new(),
             named: AtomicU16::new(0),
+            asked_next: AtomicBool::new(false),
         }
     }
 
@@ -52,6 +55,15 @@ impl Hook {
         self.real.get().map(|real| real.get() as *mut c_void)
     }
 
+    /// The function that libcuda itself exports: where a call from inside a driver call goes. Another
+    /// interposer may have found *us* when it looked for the real function.
+    pub fn innermost(&self) -> Option<*mut c_void> {
+        self.exported
+            .get()
+            .or(self.real.get())
+            .map(|address| address.get() as *mut c_void)
+    }
+
     /// Whether this address is the function that we stand before.
     pub fn stands_before(&self, address: *mut c_void) -> bool {
         let address = NonZeroUsize::new(address as usize);
@@ -67,6 +79,11 @@ impl Hook {
                 let _ = cell.set(address);
             }
         }
+    }
+
+    /// Whether this was asked before.
+    pub fn asked_next(&self) -> bool {
+        self.asked_next.swap(true, Ordering::Relaxed)
     }
 
     /// The real function of a driver hook, looked for if it is not known yet.
@@ -231,14 +248,21 @@ macro_rules! driver_hooks {
                 // SAFETY: `function` is the real function of this name, whose ABI the signature
                 // copies (tests compare it with cudarc's declarations).
                 let function: unsafe extern "C" fn($($ty),*) -> u32 = unsafe { std::mem::transmute(function) };
-                // SAFETY: the arguments are the program's own, passed on unchanged.
-                let $real = || unsafe { function($($arg),*) };
                 match $crate::hook::Call::driver(&slots::$name) {
                     Some(call) => {
+                        // SAFETY: the arguments are the program's own, passed on unchanged.
+                        let $real = || unsafe { function($($arg),*) };
                         let $call = &call;
                         $body
                     }
-                    None => $real(),
+                    None => {
+                        let innermost = slots::$name.innermost().map_or(function, |address| {
+                            // SAFETY: as above: libcuda's own function of this name.
+                            unsafe { std::mem::transmute::<*mut std::ffi::c_void, unsafe extern "C" fn($($ty),*) -> u32>(address) }
+                        });
+                        // SAFETY: as above.
+                        unsafe { innermost($($arg),*) }
+                    }
                 }
             }
         )*

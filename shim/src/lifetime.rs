@@ -5,7 +5,7 @@ use crate::link::dlsym::real_dlsym;
 use crate::memory::{context, own_calls, streams, vmm};
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use vramtrace_format::cold::{Cold, Name, Note};
 use vramtrace_recorder as recorder;
 
@@ -51,9 +51,18 @@ fn quiet_panics() {
     std::panic::set_hook(Box::new(|_| {}));
 }
 
+/// The process that recorded last.
+static STARTED_IN: AtomicU32 = AtomicU32::new(0);
+
 /// In a forked child everything that was learned about the parent's CUDA state is void. In a
 /// first start there is nothing to forget.
 fn forget_what_the_parent_knew() {
+    let before = STARTED_IN.swap(std::process::id(), Ordering::Relaxed);
+    if before != 0 && before != std::process::id() {
+        crate::memory::capture::start_over();
+        crate::memory::graphs::start_over();
+        crate::link::runtime::start_over();
+    }
     context::start_over();
     streams::start_over();
     vmm::start_over();

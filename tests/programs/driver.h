@@ -128,6 +128,7 @@ static void *resolved(const char *name, int version) {
     void *found = NULL;
     unsigned status = 99;
     unsigned long long flags = per_thread_streams ? 2 : 0;
+    if (per_thread_streams && version < 7000) version = 7000; /* before, there were none */
     CUresult result = resolver5 ? resolver5(name, &found, version, flags, &status) : resolver4(name, &found, version, flags);
     if (result) fprintf(stderr, "cuGetProcAddress(%s, %d) = %u\n", name, version, result), exit(72);
     return found;

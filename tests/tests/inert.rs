@@ -207,13 +207,11 @@ fn dlsym_is_still_dlsym() {
 }
 
 #[test]
-#[ignore = "bug: a handle of the program itself finds our functions where there is no driver"]
 fn dlsym_of_the_program() {
     the_loader_answers_the_same(|line| line.starts_with(PROGRAM));
 }
 
 #[test]
-#[ignore = "bug: RTLD_DEFAULT of a locally loaded library no longer finds what it depends on"]
 fn dlsym_of_a_local_librarys_own_scope() {
     the_loader_answers_the_same(|line| line.starts_with(ITSELF));
 }
@@ -230,7 +228,6 @@ fn dlvsym_names_the_version() {
 }
 
 #[test]
-#[ignore = "bug: RTLD_NEXT of the program finds our functions where there is no driver"]
 fn dlsym_of_what_comes_next() {
     the_loader_answers_the_same(|line| line.starts_with(NEXT));
 }

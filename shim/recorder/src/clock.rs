@@ -142,6 +142,10 @@ impl Clock {
     /// Reads the truth, and takes the counter's rate from it.
     #[cold]
     fn rebase(&mut self) -> u64 {
+        if matches!(self.counter, Counter::None) {
+            // The process may have forbidden itself the counter.
+            return monotonic_ns();
+        }
         let (now_ticks, now) = (ticks(), monotonic_ns());
         match self.counter {
             Counter::None => {}

@@ -61,9 +61,9 @@ fn create_at(candidate: &Candidate, settings: &Settings) -> Result<TraceFile, Un
         place::keep::prune(&candidate.directory, settings.keep);
     }
     let mut wished = settings.size;
-    if candidate.modest {
-        wished = wished.min(directory::storage(&directory)?.free / 8);
-    }
+    // Never all that is free: others need it, on shared memory more of them.
+    let share = if candidate.modest { 8 } else { 2 };
+    wished = wished.min(directory::storage(&directory)?.free / share);
     if let Some(limit) = file_size_limit() {
         // Growing a file beyond the limit would raise SIGXFSZ in a process that is not ours.
         wished = wished.min(limit);
@@ -81,8 +81,14 @@ fn create_at(candidate: &Candidate, settings: &Settings) -> Result<TraceFile, Un
     // SAFETY: the mapping is at least MIN_SIZE long, page-aligned, and not yet shared with
     // anybody: the file has no name.
     unsafe { base.cast::<Header>().write(header) };
-    let name = publish(&directory, file, &candidate.name)
-        .map_err(|error| Unusable::Io("can't name the file", error))?;
+    let name = match publish(&directory, file, &candidate.name) {
+        Ok(name) => name,
+        Err(error) => {
+            // SAFETY: the mapping made above, which nobody else knows of.
+            unsafe { libc::munmap(base.cast(), layout.file_size as usize) };
+            return Err(Unusable::Io("can't name the file", error));
+        }
+    };
     let remark = (layout.file_size < settings.size / 4096 * 4096).then(|| {
         format!(
             "the trace is {} MiB instead of {} MiB, for lack of room",
@@ -116,12 +122,11 @@ fn unnamed(directory: &OwnedFd) -> Result<Unnamed, Unusable> {
                 0o600,
             )
         };
-        // SAFETY: openat just returned it; nobody else owns it.
         if fd < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+            return Err(io::Error::last_os_error());
         }
+        // SAFETY: openat just returned it; nobody else owns it.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     };
     if let Ok(fd) = open(&c".".to_owned(), libc::O_TMPFILE) {
         return Ok(Unnamed {
@@ -205,6 +210,7 @@ fn numbered(wished: &OsString, number: u32) -> OsString {
 /// where all of it is not to be had.
 fn reserve(fd: &OwnedFd, wished: u64) -> Result<Layout, Unusable> {
     let mut size = wished;
+    let mut interrupted = 0;
     loop {
         let layout = Layout::for_size(size);
         // SAFETY: an open descriptor. The raw system call, not glibc's emulation, which would
@@ -219,9 +225,13 @@ fn reserve(fd: &OwnedFd, wished: u64) -> Result<Layout, Unusable> {
             error.raw_os_error(),
             Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG | libc::ENOMEM)
         );
-        if error.kind() == io::ErrorKind::Interrupted {
+        // Some kernels undo everything at a signal: under a fast timer only a smaller file gets done.
+        let signal = error.kind() == io::ErrorKind::Interrupted;
+        interrupted += usize::from(signal);
+        if signal && interrupted % 4 != 0 {
             continue;
         }
+        let room = room || signal;
         if !room || size <= MIN_SIZE {
             return Err(Unusable::Io("can't reserve space", error));
         }

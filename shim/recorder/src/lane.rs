@@ -36,6 +36,12 @@ struct Slot<T> {
 // threads, hence Send.
 unsafe impl<T: Copy + Send, const N: usize> Sync for Lane<T, N> {}
 
+impl<T: Copy, const N: usize> Default for Lane<T, N> {
+    fn default() -> Self {
+        Lane::new()
+    }
+}
+
 impl<T: Copy, const N: usize> Lane<T, N> {
     /// An empty lane.
     #[cfg(not(loom))]

@@ -19,6 +19,19 @@ pub struct Ledger {
     teardown: bool,
 }
 
+/// By whom an allocation ends.
+#[derive(Clone, Copy, Debug)]
+pub struct By {
+    /// How it ends.
+    pub how: Op,
+    /// API that ends it.
+    pub api: u16,
+    /// Thread that calls it.
+    pub thread: u32,
+    /// Stream it is ordered on.
+    pub stream: u32,
+}
+
 /// What a free found.
 #[derive(Clone, Copy, Debug)]
 pub enum Freed {
@@ -56,14 +69,13 @@ impl Ledger {
         let mut place = self.trace.tables.live[lane].place(entry.space, entry.key);
         if let Place::Live(at) = place {
             // The address was handed out again, so its last owner freed it unseen.
-            self.end_at(
-                lane,
-                at,
-                Op::FreeUnseen,
-                entry.api,
-                entry.thread,
-                entry.stream,
-            );
+            let by = By {
+                how: Op::FreeUnseen,
+                api: entry.api,
+                thread: entry.thread,
+                stream: entry.stream,
+            };
+            self.end_at(lane, at, by);
             place = self.trace.tables.live[lane].place(entry.space, entry.key);
         }
         let slot = match place {
@@ -76,48 +88,31 @@ impl Ledger {
 
     /// Records that the allocation at a key ends. Looks in the `first` lane, then in the other.
     #[inline]
-    pub fn freed(
-        &mut self,
-        first: usize,
-        space: Space,
-        key: u64,
-        how: Op,
-        api: u16,
-        thread: u32,
-        stream: u32,
-    ) -> Freed {
+    pub fn freed(&mut self, first: usize, space: Space, key: u64, by: By) -> Freed {
         for lane in [first, 1 - first] {
             if let Some(at) = self.trace.tables.live[lane].find(space, key) {
-                let op = if how == Op::Free && self.teardown {
+                let how = if by.how == Op::Free && self.teardown {
                     Op::FreeInTeardown
                 } else {
-                    how
+                    by.how
                 };
-                return Freed::Entry(self.end_at(lane, at, op, api, thread, stream));
+                return Freed::Entry(self.end_at(lane, at, By { how, ..by }));
             }
         }
         Freed::Unmatched
     }
 
-    fn end_at(
-        &mut self,
-        lane: usize,
-        at: usize,
-        op: Op,
-        api: u16,
-        thread: u32,
-        stream: u32,
-    ) -> Record {
+    fn end_at(&mut self, lane: usize, at: usize, by: By) -> Record {
         let entry = self.trace.tables.live[lane]
             .slot(at)
             .copied()
             .unwrap_or_default();
         let event = Record {
-            op: op as u8,
+            op: by.how as u8,
             aux: Record::free_aux(entry.seq, entry.api),
-            api,
-            thread,
-            stream,
+            api: by.api,
+            thread: by.thread,
+            stream: by.stream,
             ..entry
         };
         self.write(lane, event, Some(at));
@@ -181,15 +176,13 @@ impl Ledger {
     }
 
     /// The live entries that `matches`, from slot `from` on, at most `room` slots of one lane:
-    /// ends each as `how`. Returns where to go on; `None` at the end of the table.
+    /// ends each `by`. Returns where to go on; `None` at the end of the table.
     pub fn end_matching(
         &mut self,
         lane: usize,
         from: usize,
         room: usize,
-        how: Op,
-        api: u16,
-        thread: u32,
+        by: By,
         matches: &dyn Fn(&Record) -> bool,
     ) -> Option<usize> {
         let slots = self.trace.tables.live[lane].slots().len();
@@ -199,7 +192,7 @@ impl Ledger {
                 .slot(at)
                 .is_some_and(|slot| vramtrace_format::live::is_live(slot.op) && matches(slot));
             if found {
-                self.end_at(lane, at, how, api, thread, 0);
+                self.end_at(lane, at, by);
             }
         }
         (until < slots).then_some(until)

@@ -14,11 +14,13 @@ pub mod lane;
 pub mod ledger;
 pub mod place;
 pub mod process;
+#[cfg(not(loom))]
 mod recorder;
 mod renew;
 mod say;
 pub mod settings;
 pub mod stack;
 
+#[cfg(not(loom))]
 pub use recorder::*;
 pub use renew::Renewable;

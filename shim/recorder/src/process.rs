@@ -59,9 +59,9 @@ pub fn is_same() -> bool {
 }
 
 thread_local! {
-    /// Kernel thread id, and the pid it was asked in (a fork keeps the memory of its thread but
-    /// not the id).
-    static TID: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
+    /// Kernel thread id, the pid it was asked in (a fork keeps the memory of its thread but not
+    /// the id), and whether [`first_seen`] was asked.
+    static TID: Cell<(u32, u32, bool)> = const { Cell::new((0, 0, false)) };
 }
 
 /// Kernel id of this thread; 0 while it is being torn down.
@@ -69,16 +69,64 @@ thread_local! {
 pub fn thread_id() -> u32 {
     let pid = PID.load(Ordering::Relaxed);
     TID.try_with(|cached| {
-        let (owner, tid) = cached.get();
+        let (owner, tid, _) = cached.get();
         if owner == pid && tid != 0 {
             return tid;
         }
         // SAFETY: gettid takes nothing and cannot fail. (The glibc wrapper is newer than 2.17.)
         let tid = unsafe { libc::syscall(libc::SYS_gettid) } as u32;
-        cached.set((pid, tid));
+        cached.set((pid, tid, false));
         tid
     })
     .unwrap_or(0)
+}
+
+/// True the first time that a thread asks.
+#[inline]
+pub fn first_seen() -> bool {
+    TID.try_with(|cached| {
+        let (pid, tid, seen) = cached.get();
+        if !seen {
+            cached.set((pid, tid, true));
+        }
+        !seen
+    })
+    .unwrap_or(false)
+}
+
+/// While it lives, the thread is not cancelled: our system calls are cancellation points that the
+/// program did not have, and a cancellation must not unwind through us.
+pub struct Uncancelled {
+    before: libc::c_int,
+}
+
+unsafe extern "C" {
+    fn pthread_setcancelstate(state: libc::c_int, before: *mut libc::c_int) -> libc::c_int;
+}
+
+impl Uncancelled {
+    /// Holds cancellation off.
+    pub fn new() -> Uncancelled {
+        const PTHREAD_CANCEL_DISABLE: libc::c_int = 1;
+        let mut before = 0;
+        // SAFETY: a valid place for the old state.
+        unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &mut before) };
+        Uncancelled { before }
+    }
+}
+
+impl Default for Uncancelled {
+    fn default() -> Self {
+        Uncancelled::new()
+    }
+}
+
+impl Drop for Uncancelled {
+    fn drop(&mut self) {
+        let mut ours = 0;
+        // SAFETY: as above; the state is the one that was there.
+        unsafe { pthread_setcancelstate(self.before, &mut ours) };
+    }
 }
 
 /// Name of a thread of this process.

@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use crate::lane::Lane;
-use crate::ledger::{Freed, Ledger};
+use crate::ledger::{By, Freed, Ledger};
 use crate::renew::Renewable;
 use crate::settings::{self, Log, Settings, Stacks};
 use crate::stack;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::live::LiveTable;
 use vramtrace_format::record::{Op, Record, Space};
-use vramtrace_format::stacks::STACK_SKIPPED;
+use vramtrace_format::stacks::{NO_STACK, STACK_SKIPPED};
 
 /// Where the recorder is in its life.
 const OFF: u8 = 0;
@@ -29,14 +29,16 @@ static NATIVE_STACKS: AtomicBool = AtomicBool::new(false);
 /// had again.
 static LOST: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 static PANICS: AtomicU64 = AtomicU64::new(0);
+/// The process is going down.
+static TEARDOWN: AtomicBool = AtomicBool::new(false);
+/// Calls that came while another thread took too long to start the recorder.
+static MISSED: AtomicU64 = AtomicU64::new(0);
 /// How often the lock was taken.
 static PROGRESS: AtomicU64 = AtomicU64::new(0);
 /// The lock could not be had: its holder is stopped inside.
 static STALLED: AtomicBool = AtomicBool::new(false);
 /// Something above is not in the trace yet.
 static TROUBLE: AtomicBool = AtomicBool::new(false);
-/// Threads whose name the trace knows, as a small set of thread ids that forgets by collision.
-static NAMED: [AtomicU64; 256] = [const { AtomicU64::new(0) }; 256];
 
 /// First slot and number of slots of each live table, to fetch a key's slot into the cache while
 /// the lock is taken and the clock is read. Never used to read or write.
@@ -75,10 +77,7 @@ enum Request {
         lane: usize,
         space: Space,
         key: u64,
-        how: Op,
-        api: u16,
-        thread: u32,
-        stream: u32,
+        by: By,
     },
     Restore(Record),
     Event(Record),
@@ -104,11 +103,12 @@ pub fn start(describe: &dyn Fn() -> Vec<Cold>) -> bool {
 
 #[cold]
 fn start_slowly(describe: &dyn Fn() -> Vec<Cold>) -> bool {
-    if STATE.load(Ordering::Acquire) == ON && !process::is_same() {
+    let _uncancelled = process::Uncancelled::new();
+    if matches!(STATE.load(Ordering::Acquire), ON | STARTING) && !process::is_same() {
         after_fork();
     }
     match STATE.compare_exchange(OFF, STARTING, Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => {}
+        Ok(_) => process::claim(),
         Err(STARTING) => return wait_for_start(),
         Err(state) => return state == ON,
     }
@@ -125,6 +125,8 @@ fn wait_for_start() -> bool {
             state => return state == ON,
         }
     }
+    MISSED.fetch_add(1, Ordering::Relaxed);
+    TROUBLE.store(true, Ordering::Release);
     false
 }
 
@@ -204,11 +206,9 @@ fn after_fork() {
     LEDGER.renew();
     SETTINGS.renew();
     stack::modules::start_over();
+    TEARDOWN.store(false, Ordering::Relaxed);
     // SAFETY: a forked child has one thread.
     while unsafe { LANE.pop() }.is_some() {}
-    for cell in &NAMED {
-        cell.store(0, Ordering::Relaxed);
-    }
     STATE.store(OFF, Ordering::Release);
 }
 
@@ -278,13 +278,10 @@ fn drain(ledger: &mut Ledger) {
                 lane,
                 space,
                 key,
-                how,
-                api,
-                thread,
-                stream,
+                by,
             } => {
-                if let Freed::Unmatched = ledger.freed(lane, space, key, how, api, thread, stream) {
-                    unmatched(ledger, space, key, api, thread);
+                if let Freed::Unmatched = ledger.freed(lane, space, key, by) {
+                    unmatched(ledger, space, key, by.api, by.thread);
                 }
             }
             Request::Restore(record) => ledger.restore(&record),
@@ -310,6 +307,7 @@ fn admit(ledger: &mut Ledger) {
     for (lost, total) in LOST.iter().zip(&mut control.events_lost) {
         *total += lost.swap(0, Ordering::Relaxed);
     }
+    control.calls_unrecorded += MISSED.swap(0, Ordering::Relaxed);
     control.panics += PANICS.swap(0, Ordering::Relaxed);
 }
 
@@ -399,8 +397,13 @@ pub fn freeing(lane: usize, space: Space, key: u64, api: u16, stream: u32) -> Fr
 pub fn ending(lane: usize, space: Space, key: u64, how: Op, api: u16, stream: u32) -> FreeToken {
     guarded(|| {
         prefetch(lane, space, key);
-        let thread = process::thread_id();
-        match with(|ledger| ledger.freed(lane, space, key, how, api, thread, stream)) {
+        let by = By {
+            how,
+            api,
+            thread: process::thread_id(),
+            stream,
+        };
+        match with(|ledger| ledger.freed(lane, space, key, by)) {
             Some(Freed::Entry(entry)) => FreeToken {
                 entry: Some(entry),
                 waits: false,
@@ -415,10 +418,7 @@ pub fn ending(lane: usize, space: Space, key: u64, how: Op, api: u16, stream: u3
                         lane,
                         space,
                         key,
-                        how,
-                        api,
-                        thread,
-                        stream,
+                        by,
                     },
                     lane,
                 );
@@ -441,13 +441,13 @@ pub fn free_failed(token: FreeToken, space: Space, key: u64, api: u16, error: u6
     guarded(|| {
         let thread = process::thread_id();
         let entry = token.entry.unwrap_or_default();
-        if let Some(entry) = token.entry {
-            if with(|ledger| ledger.restore(&entry)).is_none() {
-                leave(
-                    Request::Restore(entry),
-                    entry.kind().map_or(0, |kind| kind.lane()),
-                );
-            }
+        if let Some(entry) = token.entry
+            && with(|ledger| ledger.restore(&entry)).is_none()
+        {
+            leave(
+                Request::Restore(entry),
+                entry.kind().map_or(0, |kind| kind.lane()),
+            );
         }
         event(&Record {
             op: Op::FreeFailed as u8,
@@ -528,7 +528,9 @@ pub fn event_with_stack(record: &Record) {
 /// Takes the stack of the calling thread, and runs `act` on the ledger with its id.
 #[inline]
 fn with_stack<R>(act: impl FnOnce(&mut Ledger, u32) -> R) -> Option<R> {
-    let mut capture = stack::capture();
+    let Some(mut capture) = stack::capture() else {
+        return with(|ledger| act(ledger, NO_STACK));
+    };
     if stack::modules::has_unreported() {
         report_modules();
     }
@@ -574,14 +576,17 @@ pub fn find(lane: usize, space: Space, key: u64) -> Option<Record> {
 pub fn end_all(how: Op, api: u16, matches: &dyn Fn(&Record) -> bool) {
     const SLOTS_AT_ONCE: usize = 256;
     guarded(|| {
-        let thread = process::thread_id();
+        let by = By {
+            how,
+            api,
+            thread: process::thread_id(),
+            stream: 0,
+        };
         for lane in 0..2 {
             let mut next = Some(0);
             while let Some(from) = next {
-                next = with(|ledger| {
-                    ledger.end_matching(lane, from, SLOTS_AT_ONCE, how, api, thread, matches)
-                })
-                .flatten();
+                next = with(|ledger| ledger.end_matching(lane, from, SLOTS_AT_ONCE, by, matches))
+                    .flatten();
             }
         }
     });
@@ -594,10 +599,16 @@ pub fn cold(record: &Cold) {
 
 /// The process is going down: frees from here on keep their entries, marked.
 pub fn begin_teardown() {
+    TEARDOWN.store(true, Ordering::Relaxed);
     guarded(|| {
         let thread = process::thread_id();
         with(|ledger| ledger.begin_teardown(thread))
     });
+}
+
+/// Whether the process is going down.
+pub fn is_teardown() -> bool {
+    TEARDOWN.load(Ordering::Relaxed)
 }
 
 /// The process reached its normal end. Recording goes on: calls arrive even after this.
@@ -634,15 +645,14 @@ pub fn warn(text: &str) {
 /// Writes a thread's name to the trace the first time the thread allocates.
 #[inline]
 fn name_thread(tid: u32) {
-    let cell = &NAMED[tid as usize % NAMED.len()];
-    if cell.load(Ordering::Relaxed) != u64::from(tid) {
-        cell.store(u64::from(tid), Ordering::Relaxed);
+    if process::first_seen() {
         name_thread_slowly(tid);
     }
 }
 
 #[cold]
 fn name_thread_slowly(tid: u32) {
+    let _uncancelled = process::Uncancelled::new();
     if let Some(text) = process::thread_name(tid) {
         cold(&Cold::Thread(cold::Name { id: tid, text }));
     }

@@ -15,6 +15,12 @@ pub struct Renewable<T: 'static> {
     lock: AtomicPtr<Mutex<T>>,
 }
 
+impl<T: Default> Default for Renewable<T> {
+    fn default() -> Self {
+        Renewable::new()
+    }
+}
+
 impl<T: Default> Renewable<T> {
     /// Not made yet.
     pub const fn new() -> Renewable<T> {

@@ -130,6 +130,39 @@ fn read(var: impl Fn(&str) -> Option<OsString>) -> Result<Option<Settings>, Inva
         Some("info") => Log::Info,
         Some(other) => return Err(invalid("VRAMTRACE_LOG", other, "quiet, warn or info")),
     };
+    // Read by what comes later; a typo is said today.
+    match text("VRAMTRACE_SAMPLE")?.as_deref() {
+        None | Some("all" | "off") => {}
+        Some(other) if parse_size(other).is_some_and(|size| size > 0) => {}
+        Some(other) => {
+            return Err(invalid(
+                "VRAMTRACE_SAMPLE",
+                other,
+                &format!("all, off, or {SIZE_HELP}"),
+            ));
+        }
+    }
+    if let Some(budget) = text("VRAMTRACE_BUDGET")?
+        && !budget
+            .parse::<f64>()
+            .is_ok_and(|percent| percent > 0.0 && percent <= 100.0)
+    {
+        return Err(invalid(
+            "VRAMTRACE_BUDGET",
+            &budget,
+            "percent of one core, above 0, at most 100",
+        ));
+    }
+    match text("VRAMTRACE_ON_OOM")?.as_deref() {
+        None | Some("record" | "snapshot" | "rescue") => {}
+        Some(other) => {
+            return Err(invalid(
+                "VRAMTRACE_ON_OOM",
+                other,
+                "record, snapshot or rescue",
+            ));
+        }
+    }
     let output = raw("VRAMTRACE_OUTPUT");
     if let Some(pattern) = &output {
         crate::place::pattern::check(pattern).map_err(|wrong| {
@@ -222,6 +255,10 @@ mod tests {
             ("VRAMTRACE_OFF", "maybe", "0 or 1"),
             ("VRAMTRACE_OUTPUT", "/tmp/%z", "%p"),
             ("VRAMTRACE_LOG", "debug\x1b[31m", "quiet"),
+            ("VRAMTRACE_SAMPLE", "some", "all"),
+            ("VRAMTRACE_BUDGET", "much", "percent"),
+            ("VRAMTRACE_BUDGET", "-1", "percent"),
+            ("VRAMTRACE_ON_OOM", "panic", "rescue"),
         ] {
             let message = with(&[(name, value)]).unwrap_err().message;
             assert!(

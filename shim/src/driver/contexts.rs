@@ -2,18 +2,14 @@
 
 use super::Handle;
 use crate::hook::{Call, driver_hooks};
-use crate::memory::allocation::out;
+use crate::memory::allocation::out_of;
 use crate::memory::{Real, SUCCESS, context, errors};
 
 /// A context may have appeared in `made`.
 fn create(call: &Call, made: *const usize, device: i32, primary: bool, real: impl Real) -> u32 {
     let result = real();
-    // SAFETY: the program's out-parameter, read only after success.
-    let handle = if result == SUCCESS {
-        unsafe { out(made) }
-    } else {
-        None
-    };
+    // SAFETY: the program's own out-parameter of the call that came to this result.
+    let handle = unsafe { out_of(result, made) };
     if result != SUCCESS {
         errors::look_at(result, call.api());
     }

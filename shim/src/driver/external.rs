@@ -9,22 +9,20 @@ use vramtrace_format::record::{Kind, Space};
 /// Size in a CUDA_EXTERNAL_MEMORY_HANDLE_DESC: type (padded to 8 bytes), a union of 16 bytes,
 /// then the size.
 fn described_size(descriptor: *const u64) -> u64 {
-    // SAFETY: the program's descriptor of a call that is about to read it itself.
     if descriptor.is_null() {
-        0
-    } else {
-        unsafe { descriptor.add(3).read_unaligned() }
+        return 0;
     }
+    // SAFETY: the program's descriptor of a call that is about to read it itself.
+    unsafe { descriptor.add(3).read_unaligned() }
 }
 
 /// Size in a CUDA_EXTERNAL_MEMORY_BUFFER_DESC: offset, size.
 fn buffer_size(descriptor: *const u64) -> u64 {
-    // SAFETY: as above.
     if descriptor.is_null() {
-        0
-    } else {
-        unsafe { descriptor.add(1).read_unaligned() }
+        return 0;
     }
+    // SAFETY: as above.
+    unsafe { descriptor.add(1).read_unaligned() }
 }
 
 driver_hooks! { HOOKS:

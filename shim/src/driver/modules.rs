@@ -2,7 +2,7 @@
 
 use super::Handle;
 use crate::hook::{Call, driver_hooks};
-use crate::memory::allocation::out;
+use crate::memory::allocation::out_of;
 use crate::memory::{Real, SUCCESS, context, errors};
 use std::ffi::c_char;
 use vramtrace_format::record::{Op, Record};
@@ -23,10 +23,10 @@ fn event(call: &Call, op: Op, handle: u64) {
 fn load(call: &Call, module: *const usize, real: impl Real) -> u32 {
     let result = real();
     errors::look_at(result, call.api());
-    // SAFETY: the program's out-parameter, read only after success.
-    if result == SUCCESS
+    // SAFETY: the program's own out-parameter of the call that came to this result.
+    let made = unsafe { out_of(result, module) };
+    if let Some(handle) = made
         && recorder::is_on()
-        && let Some(handle) = unsafe { out(module) }
     {
         event(call, Op::ModuleLoaded, handle as u64);
     }

@@ -16,6 +16,7 @@ use std::ptr::null_mut;
 type Dlsym = unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void;
 type Dlvsym = unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char) -> *mut c_void;
 
+static LIBC_DLSYM: OnceNonZeroUsize = OnceNonZeroUsize::new();
 static NEXT_DLSYM: OnceNonZeroUsize = OnceNonZeroUsize::new();
 static NEXT_DLVSYM: OnceNonZeroUsize = OnceNonZeroUsize::new();
 static NEXT_DLCLOSE: OnceNonZeroUsize = OnceNonZeroUsize::new();
@@ -25,25 +26,41 @@ fn found(cell: &OnceNonZeroUsize, find: impl FnOnce() -> *mut c_void) -> *mut c_
     found.map_or(null_mut(), |address| address.get() as *mut c_void)
 }
 
-/// The next `dlsym` after ours: another preloaded library's, else the C library's. Its symbol
-/// version differs by age and machine; asking by version skips our own unversioned one.
+/// The C library's own `dlsym`.
+fn libc_dlsym() -> *mut c_void {
+    found(&LIBC_DLSYM, || {
+        elf::libc_function(c"dlsym").unwrap_or(null_mut())
+    })
+}
+
+/// The next `dlsym` after ours: another preloaded library's, else the C library's.
 fn next_dlsym() -> *mut c_void {
     found(&NEXT_DLSYM, || {
-        let plain = elf::libc_function(c"dlsym").unwrap_or(null_mut());
-        let Some(dlvsym) = elf::libc_function(c"dlvsym") else {
+        let plain = libc_dlsym();
+        if plain.is_null() {
             return plain;
-        };
-        // SAFETY: dlvsym of the C library has this type.
-        let dlvsym: Dlvsym = unsafe { std::mem::transmute(dlvsym) };
-        for version in [c"GLIBC_2.34", c"GLIBC_2.2.5", c"GLIBC_2.17"] {
-            // SAFETY: literals; RTLD_NEXT is answered for this library, which contains the call.
-            let next = unsafe { dlvsym(libc::RTLD_NEXT, c"dlsym".as_ptr(), version.as_ptr()) };
-            if !next.is_null() && next != dlsym as *mut c_void {
-                return next;
-            }
         }
-        plain
+        // SAFETY: dlsym of the C library has this type; RTLD_NEXT is answered for this library,
+        // which contains the call.
+        let next = unsafe {
+            std::mem::transmute::<*mut c_void, Dlsym>(plain)(libc::RTLD_NEXT, c"dlsym".as_ptr())
+        };
+        if next.is_null() || next == dlsym as *mut c_void {
+            plain
+        } else {
+            next
+        }
     })
+}
+
+/// What the C library's own `dlsym` finds, past every interposer.
+pub fn plain_dlsym(handle: *mut c_void, name: &CStr) -> *mut c_void {
+    let plain = libc_dlsym();
+    if plain.is_null() {
+        return null_mut();
+    }
+    // SAFETY: dlsym of the C library has this type; the name is NUL-terminated.
+    unsafe { std::mem::transmute::<*mut c_void, Dlsym>(plain)(handle, name.as_ptr()) }
 }
 
 fn next_dlvsym() -> *mut c_void {
@@ -80,6 +97,7 @@ pub unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut
         "push rdi",
         "push rsi",
         "sub rsp, 8",
+        "mov rdx, [rsp + 24]",
         "call {decide}",
         "add rsp, 8",
         "pop rsi",
@@ -109,6 +127,7 @@ pub unsafe extern "C" fn dlvsym(
         "push rdi",
         "push rsi",
         "push rdx",
+        "mov rcx, [rsp + 24]",
         "call {decide}",
         "mov rcx, rdx",
         "pop rdx",
@@ -130,10 +149,14 @@ struct Decision {
     jump: *mut c_void,
 }
 
-unsafe extern "C" fn decide_dlsym(handle: *mut c_void, name: *const c_char) -> Decision {
+unsafe extern "C" fn decide_dlsym(
+    handle: *mut c_void,
+    name: *const c_char,
+    caller: *mut c_void,
+) -> Decision {
     let next = next_dlsym();
     // SAFETY: the next dlsym has dlsym's type, and the arguments are the caller's own.
-    decide(handle, name, next, || unsafe {
+    decide(handle, name, caller, next, || unsafe {
         std::mem::transmute::<*mut c_void, Dlsym>(next)(handle, name)
     })
 }
@@ -142,10 +165,11 @@ unsafe extern "C" fn decide_dlvsym(
     handle: *mut c_void,
     name: *const c_char,
     version: *const c_char,
+    caller: *mut c_void,
 ) -> Decision {
     let next = next_dlvsym();
     // SAFETY: the next dlvsym has dlvsym's type, and the arguments are the caller's own.
-    decide(handle, name, next, || unsafe {
+    decide(handle, name, caller, next, || unsafe {
         std::mem::transmute::<*mut c_void, Dlvsym>(next)(handle, name, version)
     })
 }
@@ -153,6 +177,7 @@ unsafe extern "C" fn decide_dlvsym(
 fn decide(
     handle: *mut c_void,
     name: *const c_char,
+    caller: *mut c_void,
     next: *mut c_void,
     look_up: impl FnOnce() -> *mut c_void,
 ) -> Decision {
@@ -164,40 +189,59 @@ fn decide(
     // first, the second only if the first is not the terminator.
     let interesting =
         !name.is_null() && unsafe { *name == b'c' as c_char && *name.add(1) == b'u' as c_char };
-    // RTLD_NEXT is another interposer's look past itself: its answer is the caller's business.
-    if !interesting || next.is_null() || handle == libc::RTLD_NEXT {
+    if !interesting || next.is_null() {
         return pass;
     }
     // SAFETY: as above.
     let name = unsafe { CStr::from_ptr(name) };
     let hook = driver::hook_named(name).or_else(|| runtime::hook_named(name));
     let Some(hook) = hook else { return pass };
-    if handle == libc::RTLD_DEFAULT {
-        // The global scope holds us. The program must see us only where it would see the real
-        // function: after us, in the same scope.
-        let real = real_dlsym(libc::RTLD_NEXT, hook.name());
-        let answer = if real.is_null() {
-            real
-        } else {
-            substitute(hook, real)
-        };
-        return Decision {
-            answer,
-            jump: null_mut(),
-        };
+    // RTLD_NEXT is an interposer's look past itself, whose answer is the caller's business. Only
+    // the program itself, which comes before us, would find us.
+    if handle == libc::RTLD_NEXT && !runtime::is_program(caller) {
+        return pass;
     }
-    let real = look_up();
+    // Look-ups of our own come first, so that the last word that dlerror hears is the caller's.
+    driver::bind_all();
+    let found = if handle == libc::RTLD_DEFAULT || handle == libc::RTLD_NEXT {
+        in_default_scope(hook, caller)
+    } else {
+        look_up()
+    };
+    // A scope that we are in holds our function; what counts is what it would hold without us.
+    let found = if found == hook.wrapper() {
+        in_default_scope(hook, caller)
+    } else {
+        found
+    };
+    let answer = if found.is_null() {
+        found
+    } else {
+        substitute(hook, found)
+    };
     Decision {
-        answer: substitute(hook, real),
+        answer,
         jump: null_mut(),
     }
 }
 
+/// What RTLD_DEFAULT would find if we were not there: after us in the global scope, else in the
+/// scope of the caller's own module.
+fn in_default_scope(hook: &'static crate::hook::Hook, caller: *mut c_void) -> *mut c_void {
+    let next = real_dlsym(libc::RTLD_NEXT, hook.name());
+    if !next.is_null() {
+        return next;
+    }
+    let local = runtime::in_scope_of(caller, hook.name());
+    if local.is_null() || local == hook.wrapper() {
+        // Once more for dlerror: not found, by that name.
+        return real_dlsym(libc::RTLD_NEXT, hook.name());
+    }
+    local
+}
+
 /// Our function in place of the real one, if that is what the look-up found.
 fn substitute(hook: &'static crate::hook::Hook, found: *mut c_void) -> *mut c_void {
-    if found.is_null() || found == hook.wrapper() {
-        return found;
-    }
     if hook.name().to_bytes().starts_with(b"cuda") {
         runtime::substitute(hook, found)
     } else {

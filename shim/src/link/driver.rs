@@ -1,6 +1,6 @@
 //! libcuda: the real functions, and which hook a resolver's answer stands for.
 
-use super::dlsym::real_dlsym;
+use super::dlsym::{plain_dlsym, real_dlsym};
 use super::versions;
 use crate::hook::Hook;
 use std::ffi::{CStr, c_void};
@@ -42,12 +42,18 @@ pub fn bind_all() {
     }
     let Some(library) = library() else { return };
     for hook in crate::driver_hooks() {
-        let exported = real_dlsym(library, hook.name());
+        let exported = plain_dlsym(library, hook.name());
         if exported.is_null() {
             continue;
         }
-        // Another preloaded library may stand between us and the driver.
+        // Another preloaded library may stand between us and the driver: by exporting the name,
+        // or by what its own dlsym answers.
         let next = real_dlsym(libc::RTLD_NEXT, hook.name());
+        let next = if next.is_null() {
+            real_dlsym(library, hook.name())
+        } else {
+            next
+        };
         hook.bind(if next.is_null() { exported } else { next }, exported);
     }
     BOUND.store(true, Ordering::Release);

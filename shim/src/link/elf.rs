@@ -78,12 +78,14 @@ unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _: usize, search: *mut
     c_int::from(!search.found.is_null())
 }
 
+/// The address of `name` among the exports of one object; null if it exports no such thing.
+///
 /// # Safety
 /// `dynamic` must be the address of the dynamic section of an object loaded with this bias.
-unsafe fn find(bias: u64, dynamic: u64, name: &CStr) -> *mut c_void {
+pub unsafe fn find(bias: u64, dynamic: u64, name: &CStr) -> *mut c_void {
     let (mut strings, mut symbols, mut hash) = (0u64, 0u64, 0u64);
     let mut entry = dynamic as *const Dyn;
-    // SAFETY (all of this function): a loaded object's dynamic section ends with DT_NULL, and
+    // SAFETY: for all of this function: a loaded object's dynamic section ends with DT_NULL, and
     // the tables it names are loaded with it; glibc stores absolute addresses there.
     unsafe {
         while (*entry).tag != DT_NULL {

@@ -6,6 +6,7 @@
 //! loader itself searches for a library opened on its own.
 
 use super::dlsym::{real_dlclose, real_dlsym};
+use super::elf;
 use crate::hook::Hook;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ops::Range;
@@ -41,6 +42,9 @@ pub fn substitute(hook: &'static Hook, found: *mut c_void) -> *mut c_void {
 }
 
 /// The real function behind `hook` for a caller that returns to `return_address`.
+///
+/// With one runtime in the process, which is nearly always, the loader's lock is not taken: its
+/// holder may be waiting for this very thread.
 pub fn real_for(hook: &'static Hook, return_address: *mut c_void) -> Option<*mut c_void> {
     let address = return_address as usize;
     if let Some(callers) = CALLERS.lock() {
@@ -57,16 +61,45 @@ pub fn real_for(hook: &'static Hook, return_address: *mut c_void) -> Option<*mut
             return Some(function as *mut c_void);
         }
     }
-    let caller = module_of(return_address);
-    let from_caller = caller
-        .as_ref()
-        .map_or(null_mut(), |caller| caller.look_up(hook.name()));
+    let Search {
+        found: caller,
+        runtime,
+        runtimes,
+        ..
+    } = search(address);
     let usable =
         |found: *mut c_void| (!found.is_null() && found != hook.wrapper()).then_some(found);
-    let real = usable(from_caller)
-        .or_else(|| usable(real_dlsym(libc::RTLD_NEXT, hook.name())))
-        .or_else(|| hook.known())
-        .or_else(|| any_runtime().and_then(|runtime| usable(runtime.look_up(hook.name()))))?;
+    let of_caller = || {
+        caller
+            .as_ref()
+            .and_then(|caller| usable(caller.export(hook.name())))
+    };
+    let real = if runtimes <= 1 {
+        // A copy of the runtime inside the caller itself, another preloaded library, the runtime.
+        of_caller()
+            .or_else(|| next_in_line(hook))
+            .or_else(|| {
+                runtime
+                    .as_ref()
+                    .and_then(|runtime| usable(runtime.export(hook.name())))
+            })
+            .or_else(|| hook.known())
+    } else {
+        let in_scope = || {
+            caller
+                .as_ref()
+                .and_then(|caller| usable(caller.look_up(hook.name())))
+        };
+        of_caller()
+            .or_else(in_scope)
+            .or_else(|| usable(real_dlsym(libc::RTLD_NEXT, hook.name())))
+            .or_else(|| hook.known())
+            .or_else(|| {
+                runtime
+                    .as_ref()
+                    .and_then(|runtime| usable(runtime.export(hook.name())))
+            })
+    }?;
     if let (Some(caller), Some(mut callers)) = (caller, CALLERS.lock()) {
         match callers.iter_mut().find(|known| known.range == caller.range) {
             Some(known) => known.functions.push((hook, real as usize)),
@@ -79,6 +112,27 @@ pub fn real_for(hook: &'static Hook, return_address: *mut c_void) -> Option<*mut
     Some(real)
 }
 
+/// What comes after us in the global scope, asked once for each function.
+fn next_in_line(hook: &'static Hook) -> Option<*mut c_void> {
+    if !hook.asked_next() {
+        let next = real_dlsym(libc::RTLD_NEXT, hook.name());
+        if !next.is_null() {
+            hook.bind(next, null_mut());
+        }
+    }
+    hook.known()
+}
+
+/// Whether an address lies in the program itself.
+pub fn is_program(address: *mut c_void) -> bool {
+    module_of(address).is_some_and(|module| module.path.is_empty())
+}
+
+/// What the module of `caller` finds under a name: in itself, then in what it depends on.
+pub fn in_scope_of(caller: *mut c_void, name: &CStr) -> *mut c_void {
+    module_of(caller).map_or(null_mut(), |module| module.look_up(name))
+}
+
 /// What each calling module's look-ups came to.
 struct Caller {
     range: Range<usize>,
@@ -87,11 +141,23 @@ struct Caller {
 
 static CALLERS: Renewable<Vec<Caller>> = Renewable::new();
 
-/// A module may have gone and another come to its place.
+/// A module may have gone and another come to its place: callers that are not loaded any more are
+/// forgotten.
 pub fn forget_callers() {
-    if let Some(mut callers) = CALLERS.lock() {
-        callers.clear();
+    if let Some(mut callers) = CALLERS.lock()
+        && !callers.is_empty()
+    {
+        callers.retain(|caller| {
+            search(caller.range.start)
+                .found
+                .is_some_and(|module| module.range == caller.range)
+        });
     }
+}
+
+/// This is a forked child.
+pub fn start_over() {
+    CALLERS.renew();
 }
 
 /// A loaded module, as far as looking things up in it goes.
@@ -99,9 +165,22 @@ struct Module {
     path: Vec<u8>,
     range: Range<usize>,
     is_runtime: bool,
+    bias: u64,
+    /// Address of its dynamic section; 0 if it has none.
+    dynamic: u64,
 }
 
 impl Module {
+    /// What it exports under a name itself; null if nothing. Takes no lock.
+    fn export(&self, name: &CStr) -> *mut c_void {
+        if self.dynamic == 0 {
+            return null_mut();
+        }
+        // SAFETY: the dynamic section of an object that was loaded a moment ago: the caller's own,
+        // which is running, or the runtime's, which nobody unloads while it is called.
+        unsafe { elf::find(self.bias, self.dynamic, name) }
+    }
+
     /// Looks a name up as for this module: in itself, then in what it depends on.
     fn look_up(&self, name: &CStr) -> *mut c_void {
         let path = std::ffi::CString::new(self.path.clone()).unwrap_or_default();
@@ -125,6 +204,8 @@ impl Module {
 struct Search {
     address: usize,
     found: Option<Module>,
+    /// The first runtime in the loader's list.
+    runtime: Option<Module>,
     runtimes: usize,
 }
 
@@ -143,25 +224,30 @@ unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _: usize, search: *mut
     // SAFETY: the loader vouches for the program headers of a loaded object.
     let headers =
         unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
-    let mut range = usize::MAX..0;
+    let (mut first, mut end) = (usize::MAX, 0);
     for header in headers
         .iter()
         .filter(|header| header.p_type == libc::PT_LOAD)
     {
         let start = (info.dlpi_addr + header.p_vaddr) as usize;
-        range = range.start.min(start)..range.end.max(start + header.p_memsz as usize);
+        (first, end) = (first.min(start), end.max(start + header.p_memsz as usize));
     }
-    let wanted = if search.address == 0 {
-        is_runtime
-    } else {
-        range.contains(&search.address)
+    let range = first..end;
+    let dynamic = headers
+        .iter()
+        .find(|header| header.p_type == libc::PT_DYNAMIC);
+    let module = || Module {
+        path: path.to_vec(),
+        range: range.clone(),
+        is_runtime,
+        bias: info.dlpi_addr,
+        dynamic: dynamic.map_or(0, |header| info.dlpi_addr + header.p_vaddr),
     };
-    if wanted && search.found.is_none() {
-        search.found = Some(Module {
-            path: path.to_vec(),
-            range,
-            is_runtime,
-        });
+    if range.contains(&search.address) && search.found.is_none() {
+        search.found = Some(module());
+    }
+    if is_runtime && search.runtime.is_none() {
+        search.runtime = Some(module());
     }
     0
 }
@@ -170,6 +256,7 @@ fn search(address: usize) -> Search {
     let mut search = Search {
         address,
         found: None,
+        runtime: None,
         runtimes: 0,
     };
     // SAFETY: the callback only touches `search`, which outlives the call.
@@ -179,10 +266,6 @@ fn search(address: usize) -> Search {
 
 fn module_of(address: *mut c_void) -> Option<Module> {
     search(address as usize).found
-}
-
-fn any_runtime() -> Option<Module> {
-    search(0).found
 }
 
 fn runtimes_loaded() -> usize {

@@ -16,6 +16,19 @@ pub unsafe fn out<T: Copy>(pointer: *const T) -> Option<T> {
     (!pointer.is_null()).then(|| unsafe { pointer.read_unaligned() })
 }
 
+/// As [`out`], where the call may have failed.
+///
+/// # Safety
+/// `pointer` must be null or what the program passed to the call that came to this result.
+#[inline]
+pub unsafe fn out_of<T: Copy>(result: u32, pointer: *const T) -> Option<T> {
+    if result != SUCCESS {
+        return None;
+    }
+    // SAFETY: the caller's contract, and the call succeeded.
+    unsafe { out(pointer) }
+}
+
 /// What an allocation is, as its hook knows it.
 pub struct New {
     /// Its kind.
@@ -117,9 +130,33 @@ pub fn free(call: &Call, lane: usize, space: Space, key: u64, stream: u32, real:
         return real();
     }
     lifetime::watch_teardown();
+    if recorder::is_teardown() {
+        return free_in_teardown(call, lane, space, key, stream, real);
+    }
     let token = recorder::freeing(lane, space, key, call.api(), stream);
     let result = real();
     finish_free(call, token, space, key, result);
+    result
+}
+
+/// The process is going down: nobody is given the key anew, so the call comes first and only what
+/// it really freed is marked. A driver that is shutting down has taken everything already.
+#[cold]
+fn free_in_teardown(
+    call: &Call,
+    lane: usize,
+    space: Space,
+    key: u64,
+    stream: u32,
+    real: impl Real,
+) -> u32 {
+    let result = real();
+    match result {
+        SUCCESS | errors::DEINITIALIZED => {
+            recorder::freeing(lane, space, key, call.api(), stream);
+        }
+        error => errors::look_at(error, call.api()),
+    }
     result
 }
 

@@ -35,15 +35,26 @@ impl Drop for OwnCall {
     }
 }
 
-/// A capture begins through `real`.
-pub fn begin(real: impl super::Real) -> u32 {
-    OPEN.fetch_add(1, Ordering::SeqCst);
+/// Waits, not forever, until no own call is in flight.
+pub fn let_own_calls_finish() {
     for _ in 0..PATIENCE {
         if OWN_CALLS.load(Ordering::SeqCst) == 0 {
             break;
         }
         std::thread::yield_now();
     }
+}
+
+/// This is a forked child: its parent's captures do not exist here.
+pub fn start_over() {
+    OPEN.store(0, Ordering::SeqCst);
+    OWN_CALLS.store(0, Ordering::SeqCst);
+}
+
+/// A capture begins through `real`.
+pub fn begin(real: impl super::Real) -> u32 {
+    OPEN.fetch_add(1, Ordering::SeqCst);
+    let_own_calls_finish();
     let result = real();
     if result != super::SUCCESS {
         closed();
@@ -51,12 +62,12 @@ pub fn begin(real: impl super::Real) -> u32 {
     result
 }
 
-/// A capture ends through `real`. It is over whatever the result is, except where there was none
-/// to end: CUDA_ERROR_ILLEGAL_STATE (401) and the error of a call from the wrong thread,
-/// CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD (908).
+/// A capture ends through `real`: by success, or by one of the errors of a capture that is no
+/// more (CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED to _CAPTURED_EVENT, 900 to 907; an H100 says 901).
+/// Any other error ended nothing, and somebody else's capture may be open.
 pub fn end(real: impl super::Real) -> u32 {
     let result = real();
-    if !matches!(result, 401 | 908) {
+    if matches!(result, super::SUCCESS | 900..=907) {
         closed();
     }
     result

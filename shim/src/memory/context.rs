@@ -5,7 +5,7 @@ use crate::hook::Call;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vramtrace_format::cold::{self, Cold};
-use vramtrace_format::record::{Kind, NO_DEVICE, Op, Record};
+use vramtrace_format::record::{Kind, NO_DEVICE, Op, Record, Space};
 use vramtrace_recorder::{self as recorder, Renewable};
 
 /// One context that was seen.
@@ -68,6 +68,18 @@ fn look_up(handle: usize, device: Option<u8>, primary: bool) -> (u16, u8) {
             .copied()
     });
     if let Some(known) = found {
+        if primary && !known.primary {
+            // Seen as somebody's current context before it was seen retained.
+            if let Some(mut contexts) = CONTEXTS.lock() {
+                for context in contexts
+                    .alive
+                    .iter_mut()
+                    .filter(|context| context.handle == handle)
+                {
+                    context.primary = true;
+                }
+            }
+        }
         return (known.id, known.device);
     }
     // Not seen being made (made before we were told, or by a way that is not hooked).
@@ -141,13 +153,15 @@ pub fn created(call: &Call, result: u32, handle: Option<usize>, device: i32, pri
 /// Whether the driver ends an allocation of this kind together with its context. Physical memory
 /// (cuMemCreate) and stream-ordered memory belong to the device: they survive the context, and
 /// also a reset of the primary context (seen on an H100, driver 580).
-fn ends_with_context(kind: Option<Kind>) -> bool {
-    !matches!(
-        kind,
+fn ends_with_context(entry: &Record) -> bool {
+    let device_wide = matches!(
+        entry.kind(),
         Some(
             Kind::Vmm | Kind::Async | Kind::Graph | Kind::Pool | Kind::Mapping | Kind::Reservation
         ) | None
-    )
+    );
+    // Physical memory on the host, or imported, belongs to no context either.
+    !device_wide && entry.space != Space::Vmm as u8
 }
 
 /// A context is being destroyed through `real`.
@@ -164,11 +178,18 @@ pub fn destroy(call: &Call, handle: usize, real: impl super::Real) -> u32 {
     });
     let Some(known) = known else { return real() };
     let began = recorder::event(&marker(Op::ContextEnding, known, call.api(), 0));
+    // Before the call: the moment it returns, another thread may be given the same handle.
+    forget(|context| context.handle == handle);
     let result = real();
+    if result != SUCCESS
+        && let Some(mut contexts) = CONTEXTS.lock()
+    {
+        contexts.alive.retain(|context| context.handle != handle);
+        contexts.alive.push(known);
+    }
     if result == SUCCESS {
-        forget(|context| context.handle == handle);
         recorder::end_all(Op::EndByContext, call.api(), &|entry| {
-            entry.context == known.id && entry.seq < began && ends_with_context(entry.kind())
+            entry.context == known.id && entry.seq < began && ends_with_context(entry)
         });
     }
     recorder::event(&marker(Op::ContextGone, known, call.api(), result));
@@ -206,7 +227,7 @@ pub fn reset(call: &Call, device: i32, only_if_last: bool, real: impl super::Rea
             known.id != 0
                 && entry.context == known.id
                 && entry.seq < began
-                && ends_with_context(entry.kind())
+                && ends_with_context(entry)
         });
     }
     recorder::event(&marker(

@@ -75,10 +75,9 @@ fn collect(graph: usize, depth: usize, into: &mut Vec<Node>) -> Option<()> {
 /// A graph is instantiated through `real`.
 pub fn instantiate(executable: *const usize, graph: usize, flags: u64, real: impl Real) -> u32 {
     let result = real();
-    // SAFETY: the program's out-parameter, read only after success.
-    if result == SUCCESS
-        && let Some(executable) = unsafe { allocation::out(executable) }
-    {
+    // SAFETY: the program's own out-parameter of the call that came to this result.
+    let made = unsafe { allocation::out_of(result, executable) };
+    if let Some(executable) = made {
         learn(executable, graph, flags);
     }
     result
@@ -118,13 +117,18 @@ fn learn(executable: usize, graph: usize, flags: u64) {
     }
 }
 
-/// An executable graph is destroyed; what it left live stays live.
+/// An executable graph is destroyed; what it left live stays live. Forgotten before the call:
+/// the moment it returns, another thread may be given the same handle.
 pub fn destroy(executable: usize, real: impl Real) -> u32 {
+    let effect = EXECUTABLES
+        .lock()
+        .and_then(|mut known| known.remove(&executable));
     let result = real();
-    if result == SUCCESS
+    if result != SUCCESS
+        && let Some(effect) = effect
         && let Some(mut known) = EXECUTABLES.lock()
     {
-        known.remove(&executable);
+        known.insert(executable, effect);
     }
     result
 }
@@ -234,4 +238,9 @@ pub fn trim(device: i32, real: impl Real) -> u32 {
         sample_reserve(device);
     }
     result
+}
+
+/// This is a forked child: executable graphs of its parent do not exist here.
+pub fn start_over() {
+    EXECUTABLES.renew();
 }

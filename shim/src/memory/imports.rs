@@ -14,10 +14,10 @@ static OPENED: Renewable<HashMap<u64, u64>> = Renewable::new();
 /// An IPC handle is opened.
 pub fn open_ipc(call: &Call, address: *const u64, real: impl Real) -> u32 {
     let result = real();
-    // SAFETY: the program's out-parameter, read only after success.
-    if result == SUCCESS
+    // SAFETY: the program's own out-parameter of the call that came to this result.
+    let made = unsafe { allocation::out_of(result, address) };
+    if let Some(address) = made
         && lifetime::start()
-        && let Some(address) = unsafe { allocation::out(address) }
     {
         let first = OPENED.lock().is_some_and(|mut opened| {
             let count = opened.entry(address).or_insert(0);

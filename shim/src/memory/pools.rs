@@ -197,28 +197,34 @@ pub fn destroy(handle: usize, real: impl Real) -> u32 {
         return real();
     }
     let used = own_calls::pool_usage(handle).map(|(_, used)| used);
+    // Before the call: the moment it returns, another thread may be given the same handle; and
+    // nobody may ask the driver about a pool that is gone.
+    let gone = POOLS.lock().and_then(|mut pools| {
+        pools.current.retain(|_, current| *current != handle);
+        pools.by_handle.remove(&handle)
+    });
+    EPOCH.fetch_add(1, Ordering::Relaxed);
+    capture::let_own_calls_finish();
     let result = real();
-    if result == SUCCESS {
-        let gone = POOLS.lock().and_then(|mut pools| {
-            pools.current.retain(|_, current| *current != handle);
-            pools.by_handle.remove(&handle)
-        });
-        EPOCH.fetch_add(1, Ordering::Relaxed);
-        if let Some(pool) = gone {
-            set_reserve(&pool, used.unwrap_or(0));
-            if let Some(used) = used.filter(|used| *used > 0)
-                && let Some(mut pools) = POOLS.lock()
-            {
-                pools.ending.insert(
-                    pool.id,
-                    Pool {
-                        ending: Some(used),
-                        ..pool
-                    },
-                );
-                ENDING.fetch_add(1, Ordering::Relaxed);
-            }
+    let Some(pool) = gone else { return result };
+    if result != SUCCESS {
+        if let Some(mut pools) = POOLS.lock() {
+            pools.by_handle.insert(handle, pool);
         }
+        return result;
+    }
+    set_reserve(&pool, used.unwrap_or(0));
+    if let Some(used) = used.filter(|used| *used > 0)
+        && let Some(mut pools) = POOLS.lock()
+    {
+        pools.ending.insert(
+            pool.id,
+            Pool {
+                ending: Some(used),
+                ..pool
+            },
+        );
+        ENDING.fetch_add(1, Ordering::Relaxed);
     }
     result
 }
@@ -292,10 +298,10 @@ pub fn told(handle: usize, attribute: u32, value: *const u64, result: u32) -> u3
 /// A pointer of another process's pool became visible here.
 pub fn import_pointer(call: &Call, address: *const u64, pool: usize, real: impl Real) -> u32 {
     let result = real();
-    // SAFETY: the program's out-parameter, read only after success.
-    if result == SUCCESS
+    // SAFETY: the program's own out-parameter of the call that came to this result.
+    let made = unsafe { allocation::out_of(result, address) };
+    if let Some(address) = made
         && lifetime::start()
-        && let Some(address) = unsafe { allocation::out(address) }
     {
         let (context, device) = context::current();
         let (id, pool_device, _) = look_up(device, Some(pool));
@@ -328,8 +334,13 @@ fn sample_if_due(handle: usize, id: u64, device: u8) {
 
 #[cold]
 fn sample_slowly(handle: usize, id: u64, device: u8) {
+    let known = |handle: &usize| {
+        POOLS
+            .lock()
+            .is_some_and(|pools| pools.by_handle.contains_key(handle))
+    };
     let handle = if handle != 0 {
-        Some(handle)
+        Some(handle).filter(known)
     } else {
         POOLS.lock().and_then(|pools| {
             pools

@@ -217,10 +217,10 @@ pub fn release(call: &Call, handle: u64, real: impl Real) -> u32 {
 pub fn retain(call: &Call, handle: *const u64, address: u64, real: impl Real) -> u32 {
     let result = real();
     errors::look_at(result, call.api());
-    // SAFETY: the program's out-parameter, read only after success.
-    if result == SUCCESS
+    // SAFETY: the program's own out-parameter of the call that came to this result.
+    let made = unsafe { allocation::out_of(result, handle) };
+    if let Some(handle) = made
         && recorder::is_on()
-        && let Some(handle) = unsafe { allocation::out(handle) }
         && let Some(mut vmm) = VMM.lock()
     {
         let covering = vmm
@@ -329,10 +329,10 @@ pub fn unmap(call: &Call, address: u64, size: u64, real: impl Real) -> u32 {
 /// A range of addresses is reserved; it holds no memory.
 pub fn reserve(call: &Call, address: *const u64, size: u64, real: impl Real) -> u32 {
     let result = real();
-    // SAFETY: the program's out-parameter, read only after success.
-    if result == SUCCESS
+    // SAFETY: the program's own out-parameter of the call that came to this result.
+    let made = unsafe { allocation::out_of(result, address) };
+    if let Some(address) = made
         && lifetime::start()
-        && let Some(address) = unsafe { allocation::out(address) }
     {
         let (context, device) = context::current();
         let new = New {

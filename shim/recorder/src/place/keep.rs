@@ -26,7 +26,7 @@ pub fn prune(directory: &Path, keep: u64) {
             ))
         })
         .collect();
-    dead.sort_by(|a, b| b.0.cmp(&a.0));
+    dead.sort_by_key(|(modified, ..)| std::cmp::Reverse(*modified));
     let mut kept = 0u64;
     for (_, bytes, path) in dead {
         kept = kept.saturating_add(bytes);
@@ -47,6 +47,11 @@ fn is_dead_trace(path: &Path) -> bool {
         return false;
     }
     let header: Header = bytemuck::pod_read_unaligned(&head);
-    header.pid_namespace == crate::process::pid_namespace()
-        && !Path::new(&format!("/proc/{}", header.pid)).exists()
+    // SAFETY: signal 0 only asks whether there is such a process.
+    let gone = || unsafe { libc::kill(header.pid as libc::pid_t, 0) } != 0
+        && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
+    header.pid_namespace != 0
+        && header.pid_namespace == crate::process::pid_namespace()
+        && header.pid > 0
+        && gone()
 }

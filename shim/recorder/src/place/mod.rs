@@ -14,6 +14,9 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+/// Name of a trace where none was chosen.
+const DEFAULT_NAME: &[u8] = b"%e.%p.vrt";
+
 /// One place to try.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Candidate {
@@ -30,7 +33,15 @@ pub struct Candidate {
 /// The places to try, best first, and where the file belongs in the end if not there.
 pub fn candidates(settings: &Settings) -> (Vec<Candidate>, Option<String>) {
     let chosen = settings.output.as_ref().map(|pattern| {
-        let path = PathBuf::from(OsString::from_vec(pattern::expand(pattern)));
+        let mut expanded = pattern::expand(pattern);
+        // A directory stands for the usual name in it.
+        let is_directory = expanded.ends_with(b"/")
+            || PathBuf::from(OsString::from_vec(expanded.clone())).is_dir();
+        if is_directory {
+            expanded.push(b'/');
+            expanded.extend(pattern::expand(DEFAULT_NAME));
+        }
+        let path = PathBuf::from(OsString::from_vec(expanded));
         std::path::absolute(&path).unwrap_or(path)
     });
     if let Some(directory) = &settings.run_dir {
@@ -65,7 +76,7 @@ pub fn candidates(settings: &Settings) -> (Vec<Candidate>, Option<String>) {
             None,
         );
     }
-    let name = OsString::from_vec(pattern::expand(b"%e.%p.vrt"));
+    let name = OsString::from_vec(pattern::expand(DEFAULT_NAME));
     let runtime = std::env::var_os("XDG_RUNTIME_DIR")
         .filter(|dir| dir.as_bytes().starts_with(b"/"))
         .map(|dir| PathBuf::from(dir).join("vramtrace"));

@@ -17,6 +17,8 @@ pub struct Readable {
     pub start: u64,
     /// 0 if nothing may be read.
     pub len: u64,
+    /// Bytes of stack that are left below it; 0 where nobody knows.
+    pub headroom: u64,
 }
 
 impl Readable {
@@ -44,6 +46,7 @@ pub fn of_this_thread(sp: u64) -> Readable {
         } else {
             0
         },
+        headroom: if inside { sp - low } else { 0 },
     }
 }
 

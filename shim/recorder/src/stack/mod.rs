@@ -36,15 +36,17 @@ struct Walker {
     /// framehop keeps a rule per address in a direct-mapped table of 509; frames of one stack that
     /// share a slot evict each other on every walk, at some 200 ns a miss. Several tables, chosen
     /// by address, make that rare.
-    caches: Box<[RuleCache; CACHES]>,
+    caches: Box<[RuleCache]>,
     modules: Arc<Modules>,
     /// Stacks seen before, direct-mapped by the hash of their return addresses: hash and id.
-    memory: Box<[(u64, u32); MEMORY]>,
+    memory: Box<[(u64, u32)]>,
     /// The stack taken last: return addresses, innermost first.
     addresses: [u64; MAX_FRAMES],
     len: usize,
     flags: u16,
     hash: u64,
+    /// How often the modules changed under it.
+    updates: u32,
 }
 
 static WALKERS: [AtomicPtr<Walker>; POOL] = [const { AtomicPtr::new(std::ptr::null_mut()) }; POOL];
@@ -70,16 +72,33 @@ impl Stored {
     }
 }
 
-/// Takes the stack of the calling thread, without the frames of this library.
+/// Least stack below the caller with which a walk is made.
+const ROOM_TO_WALK: u64 = 24 << 10;
+/// Least stack with which a walker is made: framehop builds its tables on the stack first.
+const ROOM_TO_MAKE: u64 = 256 << 10;
+
+/// Takes the stack of the calling thread, without the frames of this library. `None` on a stack
+/// too small for it (threads may have 16 KiB), or one whose bounds nobody knows.
 #[inline(never)]
-pub fn capture() -> Capture {
+pub fn capture() -> Option<Capture> {
+    let (_, regs) = here();
+    let headroom = bounds::of_this_thread(regs.sp()).headroom;
+    if headroom < ROOM_TO_WALK {
+        return None;
+    }
     let home = crate::process::thread_id() as usize % POOL;
-    let mut walker = take(home);
+    let mut walker = take(home).or_else(|| {
+        if headroom < ROOM_TO_MAKE {
+            borrow()
+        } else {
+            Some(make())
+        }
+    })?;
     walker.walk();
-    Capture {
+    Some(Capture {
         walker: Some(walker),
         home,
-    }
+    })
 }
 
 impl Capture {
@@ -149,25 +168,40 @@ impl Drop for Capture {
     }
 }
 
-fn take(home: usize) -> Box<Walker> {
+fn take(home: usize) -> Option<Box<Walker>> {
     let found = WALKERS[home].swap(std::ptr::null_mut(), Ordering::Acquire);
-    if found.is_null() {
-        return Box::new(Walker {
-            caches: fresh_caches(),
-            modules: modules::current(),
-            memory: Box::new([(0, 0); MEMORY]),
-            addresses: [0; MAX_FRAMES],
-            len: 0,
-            flags: 0,
-            hash: 0,
-        });
-    }
     // SAFETY: pointers in the pool come from `drop` above, and the swap made us the only owner.
-    unsafe { Box::from_raw(found) }
+    (!found.is_null()).then(|| unsafe { Box::from_raw(found) })
 }
 
-fn fresh_caches() -> Box<[RuleCache; CACHES]> {
-    Box::new(std::array::from_fn(|_| CacheNative::new_in()))
+/// Any walker of the pool, for a thread without the stack to make one.
+#[cold]
+fn borrow() -> Option<Box<Walker>> {
+    (0..POOL).find_map(take)
+}
+
+#[cold]
+#[inline(never)]
+fn make() -> Box<Walker> {
+    Box::new(Walker {
+        caches: fresh_caches(),
+        modules: modules::current(),
+        memory: vec![(0, 0); MEMORY].into_boxed_slice(),
+        addresses: [0; MAX_FRAMES],
+        len: 0,
+        flags: 0,
+        hash: 0,
+        updates: 0,
+    })
+}
+
+fn room_to_make() -> bool {
+    let (_, regs) = here();
+    bounds::of_this_thread(regs.sp()).headroom >= ROOM_TO_MAKE
+}
+
+fn fresh_caches() -> Box<[RuleCache]> {
+    (0..CACHES).map(|_| CacheNative::new_in()).collect()
 }
 
 /// Where the calling thread is: instruction, stack and frame pointer.
@@ -245,7 +279,7 @@ impl Walker {
         // framehop knows the common rules and guesses by frame pointer at the rest; where the
         // guess led nowhere the system's unwinder, ten times slower, may know. Not on a stack
         // whose end nobody knows: that one reads without bounds.
-        if flags == TRUNCATED && len < MAX_FRAMES && readable.len != 0 {
+        if flags == TRUNCATED && len < MAX_FRAMES && readable.headroom >= 2 * ROOM_TO_WALK {
             self.fallback();
         }
     }
@@ -255,14 +289,18 @@ impl Walker {
     fn fallback(&mut self) {
         let mut addresses = [0; MAX_FRAMES];
         let mut len = 0;
-        backtrace::trace(|frame| {
-            let address = frame.ip() as u64;
-            if !self.modules.own.contains(&address) && len < MAX_FRAMES {
-                addresses[len] = address;
-                len += 1;
-            }
-            len < MAX_FRAMES
-        });
+        // SAFETY: the lock that the other form takes would be inherited locked by a forked child;
+        // walking needs none: this backend only reads.
+        unsafe {
+            backtrace::trace_unsynchronized(|frame| {
+                let address = frame.ip() as u64;
+                if !self.modules.own.contains(&address) && len < MAX_FRAMES {
+                    addresses[len] = address;
+                    len += 1;
+                }
+                len < MAX_FRAMES
+            })
+        };
         if len > self.len {
             let hash = addresses[..len].iter().fold(!SPREAD, |hash, a| {
                 (hash.rotate_left(23) ^ a).wrapping_mul(SPREAD)
@@ -277,9 +315,12 @@ impl Walker {
     fn update(&mut self) {
         self.modules = modules::current();
         self.memory.fill((0, 0));
-        // framehop tells old rules from new ones by a 16-bit count of module changes, which a
-        // long-lived process wraps.
-        self.caches = fresh_caches();
+        // framehop tells old rules from new ones by a 16-bit count of module changes. A process
+        // that changes its modules often enough to wrap it makes new tables now and then.
+        self.updates += 1;
+        if self.updates.is_multiple_of(64) && room_to_make() {
+            self.caches = fresh_caches();
+        }
     }
 }
 
