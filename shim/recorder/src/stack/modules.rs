@@ -29,7 +29,7 @@ pub struct Modules {
 }
 
 /// One module of a snapshot.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Module {
     /// Id in the trace.
     pub id: u32,
@@ -138,12 +138,18 @@ fn refresh() {
     let Some(mut state) = STATE.lock() else {
         return;
     };
-    let (mut ids, mut unreported) = state
-        .take()
-        .map(|old| (old.ids, old.unreported))
-        .unwrap_or_default();
+    let (before, mut ids, mut unreported) = match state.take() {
+        Some(old) => (old.current, old.ids, old.unreported),
+        None => (Arc::new(Modules::none()), HashMap::new(), Vec::new()),
+    };
     let generation = GENERATION.load(Ordering::Relaxed) + 1;
-    let current = Arc::new(Modules::of(&loaded, generation, &mut ids, &mut unreported));
+    let current = Arc::new(Modules::after(
+        &before,
+        &loaded,
+        generation,
+        &mut ids,
+        &mut unreported,
+    ));
     UNREPORTED.store(!unreported.is_empty(), Ordering::Release);
     *state = Some(State {
         current,
@@ -164,14 +170,18 @@ impl Modules {
         }
     }
 
-    fn of(
+    /// The snapshot that follows `before`: what stayed keeps its unwind data, so that a process that
+    /// loads modules again and again maps each file once.
+    fn after(
+        before: &Modules,
         loaded: &[Loaded],
         generation: u64,
         ids: &mut HashMap<(u64, u64, Vec<u8>, String), u32>,
         unreported: &mut Vec<cold::Module>,
     ) -> Modules {
-        let mut unwinder = UnwinderNative::new();
+        let mut unwinder = before.unwinder.clone();
         let mut ranges = Vec::new();
+        let mut added = Vec::new();
         let mut own = 0..0;
         let memory = Memory::open();
         let here = refresh as fn() as usize as u64;
@@ -203,11 +213,20 @@ impl Modules {
                     });
                     next
                 });
+            let module = Module {
+                id,
+                bias: object.bias,
+                range: range.clone(),
+            };
+            ranges.push(module.clone());
+            if before.ranges.contains(&module) {
+                continue;
+            }
             let sections = memory
                 .as_ref()
                 .and_then(|memory| object.unwind_sections(memory));
             if let Some(sections) = sections {
-                unwinder.add_module(framehop::Module::new(
+                added.push(framehop::Module::new(
                     path,
                     range.clone(),
                     object.bias,
@@ -221,11 +240,16 @@ impl Modules {
                     },
                 ));
             }
-            ranges.push(Module {
-                id,
-                bias: object.bias,
-                range,
-            });
+        }
+        for gone in before
+            .ranges
+            .iter()
+            .filter(|module| !ranges.contains(module))
+        {
+            unwinder.remove_module(gone.range.start);
+        }
+        for module in added {
+            unwinder.add_module(module);
         }
         ranges.sort_by_key(|module| module.range.start);
         Modules {
