@@ -20,6 +20,8 @@ mod renew;
 mod say;
 pub mod settings;
 pub mod stack;
+#[cfg(not(loom))]
+mod turn;
 
 #[cfg(not(loom))]
 pub use recorder::*;

@@ -1,17 +1,16 @@
 //! The one recorder of a process: from off, through its first use of CUDA, to the end.
 
 use crate::clock::Clock;
-use crate::lane::Lane;
 use crate::ledger::{By, Freed, Ledger};
-use crate::renew::Renewable;
-use crate::settings::{self, Log, Settings, Stacks};
+use crate::settings::{self, Log};
 use crate::stack;
+use crate::turn::{self, LEDGER, Request, guarded, leave, unmatched, with};
 use crate::{file, process, say};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::live::LiveTable;
 use vramtrace_format::record::{Op, Record, Space};
-use vramtrace_format::stacks::{NO_STACK, STACK_SKIPPED};
+use vramtrace_format::stacks::NO_STACK;
 
 /// Where the recorder is in its life.
 const OFF: u8 = 0;
@@ -21,24 +20,10 @@ const ON: u8 = 2;
 const NEVER: u8 = 3;
 
 static STATE: AtomicU8 = AtomicU8::new(OFF);
-static LEDGER: Renewable<Option<Ledger>> = Renewable::new();
-static SETTINGS: Renewable<Option<Settings>> = Renewable::new();
 /// Whether native stacks are taken; decided once, at the start.
 static NATIVE_STACKS: AtomicBool = AtomicBool::new(false);
-/// Events that found the lane full, by lane of the trace; written to the trace when that can be
-/// had again.
-static LOST: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
-static PANICS: AtomicU64 = AtomicU64::new(0);
 /// The process is going down.
 static TEARDOWN: AtomicBool = AtomicBool::new(false);
-/// Calls that came while another thread took too long to start the recorder.
-static MISSED: AtomicU64 = AtomicU64::new(0);
-/// How often the lock was taken.
-static PROGRESS: AtomicU64 = AtomicU64::new(0);
-/// The lock could not be had: its holder is stopped inside.
-static STALLED: AtomicBool = AtomicBool::new(false);
-/// Something above is not in the trace yet.
-static TROUBLE: AtomicBool = AtomicBool::new(false);
 
 /// First slot and number of slots of each live table, to fetch a key's slot into the cache while
 /// the lock is taken and the clock is read. Never used to read or write.
@@ -64,23 +49,6 @@ fn prefetch_entry(entry: &Record) {
     if let (Some(kind), Some(space)) = (entry.kind(), entry.space()) {
         prefetch(kind.lane(), space, entry.key);
     }
-}
-
-/// Room for events that could not wait for the lock.
-static LANE: Lane<Request, 1024> = Lane::new();
-
-/// What waits in the slow lane.
-#[derive(Clone, Copy)]
-enum Request {
-    Allocated(Record),
-    Freed {
-        lane: usize,
-        space: Space,
-        key: u64,
-        by: By,
-    },
-    Restore(Record),
-    Event(Record),
 }
 
 /// Whether events are being recorded in this process.
@@ -125,8 +93,7 @@ fn wait_for_start() -> bool {
             state => return state == ON,
         }
     }
-    MISSED.fetch_add(1, Ordering::Relaxed);
-    TROUBLE.store(true, Ordering::Release);
+    turn::missed();
     false
 }
 
@@ -195,146 +162,15 @@ fn try_start(describe: &dyn Fn() -> Vec<Cold>) -> bool {
         return false;
     };
     *place = Some(ledger);
-    if let Some(mut kept) = SETTINGS.lock() {
-        *kept = Some(settings);
-    }
     true
 }
 
 /// This is a forked child: its parent's trace is none of its business.
 fn after_fork() {
-    LEDGER.renew();
-    SETTINGS.renew();
+    turn::start_over();
     stack::modules::start_over();
     TEARDOWN.store(false, Ordering::Relaxed);
-    // SAFETY: a forked child has one thread.
-    while unsafe { LANE.pop() }.is_some() {}
     STATE.store(OFF, Ordering::Release);
-}
-
-type Guard = parking_lot::MutexGuard<'static, Option<Ledger>>;
-
-/// Runs `act` on the ledger, after everything that waits in the slow lane. `None` if recording is
-/// off or the lock cannot be had in time; the caller then uses the lane.
-#[inline]
-fn with<R>(act: impl FnOnce(&mut Ledger) -> R) -> Option<R> {
-    // Once somebody has waited in vain, nobody else waits until the lock moves again.
-    let mut guard = if STALLED.load(Ordering::Relaxed) {
-        LEDGER.try_lock()?
-    } else {
-        wait()?
-    };
-    PROGRESS.store(
-        PROGRESS.load(Ordering::Relaxed).wrapping_add(1),
-        Ordering::Relaxed,
-    );
-    if STALLED.load(Ordering::Relaxed) {
-        STALLED.store(false, Ordering::Relaxed);
-    }
-    let ledger = guard.as_mut()?;
-    if !LANE.is_empty() {
-        drain(ledger);
-    }
-    if TROUBLE.load(Ordering::Relaxed) {
-        admit(ledger);
-    }
-    Some(act(ledger))
-}
-
-/// The lock, for as long as it moves: on an overloaded machine a thread may stand in line for
-/// seconds while others pass. Only when nobody had it for a whole wait is its holder stuck.
-#[inline]
-fn wait() -> Option<Guard> {
-    LEDGER.try_lock().or_else(wait_in_line)
-}
-
-#[cold]
-fn wait_in_line() -> Option<Guard> {
-    loop {
-        let before = PROGRESS.load(Ordering::Relaxed);
-        if let Some(guard) = LEDGER.lock() {
-            return Some(guard);
-        }
-        if PROGRESS.load(Ordering::Relaxed) == before {
-            STALLED.store(true, Ordering::Relaxed);
-            return None;
-        }
-    }
-}
-
-#[cold]
-fn drain(ledger: &mut Ledger) {
-    // SAFETY: the caller holds the ledger, whose lock admits one consumer.
-    while let Some(request) = unsafe { LANE.pop() } {
-        match request {
-            Request::Allocated(record) => {
-                ledger.control().stacks_skipped += 1;
-                ledger.allocated(Record {
-                    stack: STACK_SKIPPED,
-                    ..record
-                });
-            }
-            Request::Freed {
-                lane,
-                space,
-                key,
-                by,
-            } => {
-                if let Freed::Unmatched = ledger.freed(lane, space, key, by) {
-                    unmatched(ledger, space, key, by.api, by.thread);
-                }
-            }
-            Request::Restore(record) => ledger.restore(&record),
-            Request::Event(record) => ledger.event(record),
-        }
-    }
-}
-
-/// Leaves a request in the lane; if that is full the lane's live set is not exact any more.
-#[cold]
-fn leave(request: Request, lane: usize) {
-    if !LANE.push(request) {
-        LOST[lane].fetch_add(1, Ordering::Relaxed);
-        TROUBLE.store(true, Ordering::Release);
-    }
-}
-
-/// Writes to the trace what went wrong while it could not be had.
-#[cold]
-fn admit(ledger: &mut Ledger) {
-    TROUBLE.store(false, Ordering::Release);
-    let control = ledger.control();
-    for (lost, total) in LOST.iter().zip(&mut control.events_lost) {
-        *total += lost.swap(0, Ordering::Relaxed);
-    }
-    control.calls_unrecorded += MISSED.swap(0, Ordering::Relaxed);
-    control.panics += PANICS.swap(0, Ordering::Relaxed);
-}
-
-fn unmatched(ledger: &mut Ledger, space: Space, key: u64, api: u16, thread: u32) {
-    ledger.event(Record {
-        op: Op::FreeUnmatched as u8,
-        space: space as u8,
-        kind: 1,
-        device: vramtrace_format::record::NO_DEVICE,
-        key,
-        api,
-        thread,
-        ..Record::default()
-    });
-}
-
-/// Keeps a panic of ours away from the program; it is counted and shown by reports.
-#[inline]
-fn guarded<R>(act: impl FnOnce() -> R) -> Option<R> {
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(act)) {
-        Ok(value) => Some(value),
-        Err(_) => {
-            PANICS.fetch_add(1, Ordering::Relaxed);
-            TROUBLE.store(true, Ordering::Release);
-            None
-        }
-    }
 }
 
 /// Records an allocation that succeeded. The caller fills in everything but `seq`, `time`,
@@ -623,23 +459,6 @@ pub fn finished() {
 /// Counts an entry point that was handed out unhooked though it looks like one for memory.
 pub fn bypassed() {
     guarded(|| with(|ledger| ledger.control().bypassed += 1));
-}
-
-/// Which stacks were asked for.
-pub fn stacks_setting() -> Stacks {
-    SETTINGS
-        .lock()
-        .and_then(|settings| settings.as_ref().map(|s| s.stacks))
-        .unwrap_or(Stacks::Off)
-}
-
-/// Writes a line to standard error, if the user wants to hear it.
-pub fn warn(text: &str) {
-    let log = SETTINGS
-        .lock()
-        .and_then(|settings| settings.as_ref().map(|s| s.log))
-        .unwrap_or(Log::Warn);
-    say::line(log, Log::Warn, text);
 }
 
 /// Writes a thread's name to the trace the first time the thread allocates.
