@@ -1,5 +1,6 @@
 //! One row per device and layer: the sums that are always exact.
 
+use crate::history::{self, Cell};
 use crate::record::{Layer, NO_DEVICE, Op, Record};
 use bytemuck::{Pod, Zeroable};
 
@@ -11,6 +12,8 @@ pub const ACCOUNT_ROWS: usize = 2 * MAX_DEVICES + 1;
 pub const HOST_ROW: usize = 2 * MAX_DEVICES;
 
 /// Sums of one layer of one device (or of host memory). Bytes are bytes asked for.
+///
+/// The first [`Account::USUAL_WORDS`] words are all that an allocation or a free changes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Account {
@@ -18,41 +21,46 @@ pub struct Account {
     pub live_bytes: u64,
     /// Allocations live now.
     pub live_count: u64,
+    /// Bytes ever allocated.
+    pub alloc_bytes: u64,
+    /// Allocations ever made.
+    pub alloc_count: u64,
     /// Most bytes that were ever live.
     pub peak_bytes: u64,
     /// Increased whenever `live_bytes` passes `peak_bytes`; gives [`crate::totals::Totals`] their
     /// shares of the peak without touching more than one row an event.
     pub peak_epoch: u64,
+    /// The second that the next two words tell of, as [`Cell::span`] counts; 0 none yet. Its cell
+    /// enters the history when the second is over.
+    pub second: u32,
+    /// 1 + index of this account's history series; 0 none.
+    pub series: u32,
+    /// Fewest bytes live during that second.
+    pub second_min: u64,
+    /// Most bytes live during that second.
+    pub second_max: u64,
     /// When the peak was reached, event time.
     pub peak_time: u64,
-    /// Bytes ever allocated.
-    pub alloc_bytes: u64,
-    /// Allocations ever made.
-    pub alloc_count: u64,
-    /// Bytes freed (by the program; also unseen frees and teardown).
-    pub freed_bytes: u64,
-    /// Frees.
-    pub freed_count: u64,
     /// Bytes that ended with their context or by a reset.
     pub ended_bytes: u64,
     /// Allocations that ended so.
     pub ended_count: u64,
+    /// By how much gauges grew in place, less by how much they shrank (wrapping).
+    pub resized_bytes: u64,
     /// Bytes of allocations that found no room in the live table; in none of the sums above.
     pub dropped_bytes: u64,
     /// Allocations of that kind. Above 0 the live set is not exact.
     pub dropped_count: u64,
-    /// Allocations that failed.
-    pub failed_count: u64,
-    /// Frees of something that was not live here.
-    pub unmatched_count: u64,
-    /// 1 + index of this account's history series; 0 none.
-    pub series: u64,
+    /// Allocations that failed; stays at its greatest value.
+    pub failed_count: u32,
+    /// Frees of something that was not live here; stays at its greatest value.
+    pub unmatched_count: u32,
 }
 
 const _: () = assert!(size_of::<Account>() == 128);
 
 /// The account row of a device's layer.
-#[inline]
+#[inline(always)]
 pub fn index(device: u8, layer: Layer) -> usize {
     match layer {
         Layer::Host => HOST_ROW,
@@ -71,53 +79,111 @@ pub fn of_index(row: usize) -> (Option<u8>, Layer) {
 }
 
 impl Account {
-    /// Adds one event. Sums wrap instead of panicking: a damaged file may hold anything.
-    #[inline]
+    /// Words at the start that an allocation or a free changes.
+    pub const USUAL_WORDS: usize = 10;
+
+    /// Adds one event to the sums. They wrap instead of panicking: a damaged file may hold
+    /// anything.
+    #[inline(always)]
     pub fn apply(&mut self, op: Op, event: &Record) {
         let size = event.size;
         match op {
             Op::Alloc => {
-                self.add_live(size, event.time);
                 self.live_count = self.live_count.wrapping_add(1);
                 self.alloc_bytes = self.alloc_bytes.wrapping_add(size);
                 self.alloc_count = self.alloc_count.wrapping_add(1);
+                self.set_live(self.live_bytes.wrapping_add(size), event.time);
             }
             Op::Restore => {
-                self.add_live(size, event.time);
                 self.live_count = self.live_count.wrapping_add(1);
-                self.freed_bytes = self.freed_bytes.wrapping_sub(size);
-                self.freed_count = self.freed_count.wrapping_sub(1);
-            }
-            Op::Free | Op::FreeUnseen | Op::FreeInTeardown => {
-                self.live_bytes = self.live_bytes.wrapping_sub(size);
-                self.live_count = self.live_count.wrapping_sub(1);
-                self.freed_bytes = self.freed_bytes.wrapping_add(size);
-                self.freed_count = self.freed_count.wrapping_add(1);
-            }
-            Op::EndByContext | Op::EndByReset => {
-                self.live_bytes = self.live_bytes.wrapping_sub(size);
-                self.live_count = self.live_count.wrapping_sub(1);
-                self.ended_bytes = self.ended_bytes.wrapping_add(size);
-                self.ended_count = self.ended_count.wrapping_add(1);
+                self.set_live(self.live_bytes.wrapping_add(size), event.time);
             }
             Op::Resize => {
-                self.live_bytes = self.live_bytes.wrapping_sub(event.aux);
-                self.add_live(size, event.time);
+                let growth = size.wrapping_sub(event.aux);
+                self.resized_bytes = self.resized_bytes.wrapping_add(growth);
+                self.set_live(self.live_bytes.wrapping_add(growth), event.time);
             }
-            Op::AllocFailed => self.failed_count = self.failed_count.wrapping_add(1),
-            Op::FreeUnmatched => self.unmatched_count = self.unmatched_count.wrapping_add(1),
+            Op::AllocFailed => self.failed_count = self.failed_count.saturating_add(1),
+            Op::FreeUnmatched => self.unmatched_count = self.unmatched_count.saturating_add(1),
+            op if op.ends_allocation() => {
+                self.live_bytes = self.live_bytes.wrapping_sub(size);
+                self.live_count = self.live_count.wrapping_sub(1);
+                if matches!(op, Op::EndByContext | Op::EndByReset) {
+                    self.ended_bytes = self.ended_bytes.wrapping_add(size);
+                    self.ended_count = self.ended_count.wrapping_add(1);
+                }
+            }
             _ => {}
         }
     }
 
-    #[inline]
-    fn add_live(&mut self, bytes: u64, time: u64) {
-        self.live_bytes = self.live_bytes.wrapping_add(bytes);
-        if self.live_bytes > self.peak_bytes {
-            self.peak_bytes = self.live_bytes;
+    #[inline(always)]
+    fn set_live(&mut self, bytes: u64, time: u64) {
+        self.live_bytes = bytes;
+        if bytes > self.peak_bytes {
+            self.peak_bytes = bytes;
             self.peak_epoch = self.peak_epoch.wrapping_add(1);
             self.peak_time = time;
         }
+    }
+
+    /// Whether events of this op change nothing but the usual words.
+    #[inline(always)]
+    pub(crate) fn is_usual(op: Op) -> bool {
+        matches!(
+            op,
+            Op::Alloc | Op::Restore | Op::Free | Op::FreeUnseen | Op::FreeInTeardown
+        )
+    }
+
+    /// Bytes freed (by the program; also unseen frees and teardown).
+    pub fn freed_bytes(&self) -> u64 {
+        self.alloc_bytes
+            .wrapping_add(self.resized_bytes)
+            .wrapping_sub(self.live_bytes)
+            .wrapping_sub(self.ended_bytes)
+    }
+
+    /// Frees.
+    pub fn freed_count(&self) -> u64 {
+        self.alloc_count
+            .wrapping_sub(self.live_count)
+            .wrapping_sub(self.ended_count)
+    }
+
+    /// Live bytes so far in the second that is not in the history yet.
+    pub fn this_second(&self) -> Option<Cell> {
+        (self.second != 0).then_some(Cell {
+            span: u64::from(self.second),
+            min: self.second_min,
+            max: self.second_max,
+            last: self.live_bytes,
+        })
+    }
+
+    /// Live bytes changed at `time`, `before` being what they were. A second that is over is
+    /// returned, for the history; a time that lies further back counts as this second.
+    #[inline(always)]
+    pub fn note_change(&mut self, time: u64, before: u64) -> Option<Cell> {
+        let second = history::second_of(time);
+        if second > self.second {
+            return self.begin_second(second, before);
+        }
+        self.second_min = self.second_min.min(self.live_bytes);
+        self.second_max = self.second_max.max(self.live_bytes);
+        None
+    }
+
+    #[cold]
+    fn begin_second(&mut self, second: u32, before: u64) -> Option<Cell> {
+        let over = self.this_second().map(|cell| Cell {
+            last: before,
+            ..cell
+        });
+        self.second = second;
+        self.second_min = before.min(self.live_bytes);
+        self.second_max = before.max(self.live_bytes);
+        over
     }
 }
 
@@ -133,5 +199,31 @@ mod tests {
         }
         assert_eq!(index(200, Layer::Device), index(31, Layer::Device));
         assert_eq!(index(0, Layer::Host), HOST_ROW);
+    }
+
+    #[test]
+    fn what_was_freed_follows_from_the_other_sums() {
+        let mut account = Account::default();
+        let event = |size, aux| Record {
+            size,
+            aux,
+            ..Record::default()
+        };
+        for (op, event) in [
+            (Op::Alloc, event(100, 0)),
+            (Op::Alloc, event(30, 0)),
+            (Op::Resize, event(50, 30)),
+            (Op::Free, event(100, 0)),
+            (Op::Restore, event(100, 0)),
+            (Op::EndByReset, event(100, 0)),
+            (Op::Resize, event(10, 50)),
+            (Op::FreeInTeardown, event(10, 0)),
+        ] {
+            account.apply(op, &event);
+        }
+        assert_eq!((account.live_bytes, account.live_count), (0, 0));
+        assert_eq!((account.ended_bytes, account.ended_count), (100, 1));
+        assert_eq!((account.freed_bytes(), account.freed_count()), (10, 1));
+        assert_eq!(account.peak_bytes, 150);
     }
 }

@@ -3,12 +3,12 @@
 //! The recorder calls it for every event, the reader for the one that a crash interrupted.
 
 use crate::account::{self, Account};
-use crate::history::History;
-use crate::journal::{CellKind, Journal, State};
+use crate::history::{Cell, History};
+use crate::journal::{CellKind, Journal, Saved, State, Undo};
 use crate::layout::Control;
 use crate::live::{LiveTable, Place, TOMBSTONE};
 use crate::publish::crash_point;
-use crate::record::{Op, Record};
+use crate::record::{Kind, Op, Record};
 use crate::ring::Ring;
 use crate::totals::{End, Totals, TotalsKey, TotalsTable};
 
@@ -37,6 +37,8 @@ pub enum Applied {
     NotLive,
 }
 
+/// All words of an account.
+const ACCOUNT_WORDS: usize = size_of::<Account>() / 8;
 const LIVE_CELL: [CellKind; 2] = [CellKind::LiveDevice, CellKind::LiveFramework];
 
 impl Tables<'_> {
@@ -44,135 +46,175 @@ impl Tables<'_> {
     ///
     /// `slot` is where the caller found the event's key (or a vacancy for it) in the live table
     /// of the event's lane, if it has looked already.
-    #[inline]
+    #[inline(never)]
     pub fn apply(&mut self, event: &Record, slot: Option<usize>, control: &mut Control) -> Applied {
-        let (Some(op), Some(kind)) = (event.op(), event.kind()) else {
+        match (event.op(), event.kind()) {
+            (Some(op), Some(kind)) => self.apply_as(op, kind, event, slot, control),
             // Control events change no table.
-            self.journal.begin(event.seq);
-            self.journal.commit();
-            return Applied::Yes;
-        };
-        self.journal.begin(event.seq);
-        let mut swept = None;
-        let applied = if op.begins_allocation() {
-            self.insert(op, event, slot, control)
-        } else if op.ends_allocation() || op == Op::Resize {
-            let lane = kind.lane();
-            let found = slot.or_else(|| self.live[lane].find(event.space()?, event.key));
-            match found {
-                Some(at) => {
-                    if op != Op::Resize && op != Op::FreeInTeardown {
-                        swept = Some(at);
-                    }
-                    self.change(op, event, at, control)
-                }
-                None => Applied::NotLive,
+            _ => {
+                self.journal.commit(event.seq);
+                Applied::Yes
             }
-        } else {
-            self.count(op, event, control, false);
-            Applied::Yes
-        };
-        self.journal.commit();
-        if let Some(at) = swept {
-            self.live[kind.lane()].sweep(at);
         }
-        applied
     }
 
-    fn insert(
+    /// As [`Tables::apply`], for a caller who knows what the event is: where `op` is a constant,
+    /// only what such an event needs is left of this.
+    #[inline(always)]
+    pub fn apply_as(
         &mut self,
         op: Op,
+        kind: Kind,
         event: &Record,
         slot: Option<usize>,
         control: &mut Control,
     ) -> Applied {
-        let lane = event.kind().map_or(0, |kind| kind.lane());
-        let at = match slot {
-            Some(at) => at,
-            None => match self.live[lane].place(event.space, event.key) {
-                Place::Vacant(at) => at,
+        let lane = kind.lane();
+        let mut undo = Undo::new(event.seq);
+        let mut emptied = None;
+        let applied = if op.begins_allocation() {
+            match slot.map_or_else(
+                || self.live[lane].place(event.space, event.key),
+                Place::Vacant,
+            ) {
+                Place::Vacant(at) => self.change(op, kind, event, at, &mut undo, control),
                 // Recorders close such an entry first; a file that says otherwise is damaged.
-                Place::Live(_) => return Applied::NotLive,
+                Place::Live(_) => Applied::NotLive,
                 Place::Full => {
-                    self.drop_allocation(event);
-                    return Applied::Dropped;
+                    self.drop_allocation(kind, event, &mut undo);
+                    Applied::Dropped
                 }
-            },
-        };
-        let Some(slot) = self.live[lane].slot_mut(at) else {
-            return Applied::NotLive;
-        };
-        self.journal.save(LIVE_CELL[lane], at, slot);
-        *slot = *event;
-        crash_point();
-        self.count(op, event, control, true);
-        Applied::Yes
-    }
-
-    fn change(&mut self, op: Op, event: &Record, at: usize, control: &mut Control) -> Applied {
-        let lane = event.kind().map_or(0, |kind| kind.lane());
-        let Some(slot) = self.live[lane].slot_mut(at) else {
-            return Applied::NotLive;
-        };
-        self.journal.save(LIVE_CELL[lane], at, slot);
-        match op {
-            Op::Resize => slot.size = event.size,
-            Op::FreeInTeardown => slot.op = Op::FreeInTeardown as u8,
-            _ => slot.op = TOMBSTONE,
-        }
-        crash_point();
-        self.count(op, event, control, true);
-        Applied::Yes
-    }
-
-    /// Totals, account and history.
-    fn count(&mut self, op: Op, event: &Record, control: &mut Control, by_stack: bool) {
-        let Some(kind) = event.kind() else { return };
-        let row = account::index(event.device, kind.layer());
-        let Some(account) = self.accounts.get_mut(row) else {
-            return;
-        };
-        let epoch = account.peak_epoch;
-        if by_stack {
-            let key = TotalsKey::of(event, End::Live);
-            if let Some(totals) = save_row(&mut self.totals, self.journal, &key) {
-                totals.apply(op, event, epoch);
+            }
+        } else if op.ends_allocation() || op == Op::Resize {
+            match slot.or_else(|| self.live[lane].find(event.space()?, event.key)) {
+                Some(at) => {
+                    if op.ends_allocation() && op != Op::FreeInTeardown {
+                        emptied = Some(at);
+                    }
+                    self.change(op, kind, event, at, &mut undo, control)
+                }
+                None => Applied::NotLive,
+            }
+        } else {
+            let row = account::index(event.device, kind.layer());
+            if let Some(account) = self.accounts.get_mut(row) {
+                undo.save::<_, ACCOUNT_WORDS>(self.journal, CellKind::Account, row, 0, account);
+                undo.arm(self.journal);
+                account.apply(op, event);
                 crash_point();
             }
-            if let Some(end) = End::of(op) {
-                let key = TotalsKey::of(event, end);
-                if let Some(totals) = save_row(&mut self.totals, self.journal, &key) {
-                    totals.keep_ended(event);
-                    crash_point();
-                }
-            }
-            if !kind.counted() {
-                return;
-            }
+            Applied::Yes
+        };
+        self.journal.commit(event.seq);
+        if let Some(at) = emptied {
+            self.live[lane].sweep(at);
         }
-        self.journal.save(CellKind::Account, row, account);
-        let before = account.live_bytes;
-        account.apply(op, event);
-        crash_point();
-        if by_stack {
-            if account.series == 0 {
-                // A series that a crash takes back from its account is simply taken again.
-                if control.series_used >= self.history.capacity() {
-                    return;
-                }
-                control.series_used += 1;
-                account.series = control.series_used;
-            }
-            self.history
-                .record(account.series - 1, event.time, before, account.live_bytes);
-        }
+        applied
     }
 
-    fn drop_allocation(&mut self, event: &Record) {
-        let Some(kind) = event.kind() else { return };
+    /// Puts an entry into its slot, changes it or takes it out; and its totals, its account, and
+    /// history with it. Every cell is found and saved first, so that the journal is armed once.
+    #[inline(always)]
+    fn change(
+        &mut self,
+        op: Op,
+        kind: Kind,
+        event: &Record,
+        at: usize,
+        undo: &mut Undo,
+        control: &mut Control,
+    ) -> Applied {
+        let lane = kind.lane();
+        let account_row = account::index(event.device, kind.layer());
+        let (Some(entry), Some(account)) = (
+            self.live[lane].slot_mut(at),
+            self.accounts.get_mut(account_row),
+        ) else {
+            return Applied::NotLive;
+        };
+        if entry.op == 0 || entry.op == TOMBSTONE {
+            // Of a vacant slot only that it is vacant matters.
+            undo.save::<_, 1>(self.journal, LIVE_CELL[lane], at, Record::STATE_WORD, entry);
+        } else if op == Op::Resize || op.begins_allocation() {
+            undo.save::<_, 8>(self.journal, LIVE_CELL[lane], at, 0, entry);
+        } else {
+            undo.save::<_, 1>(self.journal, LIVE_CELL[lane], at, Record::STATE_WORD, entry);
+        }
+        let row = self.totals.locate(&TotalsKey::of(op, event, End::Live));
+        let row = row.and_then(|(at, key)| Some((self.totals.row_mut(at)?, at, key)));
+        if let Some((row, at, _)) = &row {
+            const FREE: (usize, usize) = Totals::FREE_WORDS;
+            if op.ends_allocation() && row.key.used != 0 {
+                undo.save::<_, { FREE.1 }>(self.journal, CellKind::Totals, *at, FREE.0, *row);
+            } else {
+                undo.save::<_, { Totals::WORDS }>(self.journal, CellKind::Totals, *at, 0, *row);
+            }
+        }
+        if kind.counted() {
+            if Account::is_usual(op) {
+                undo.save::<_, { Account::USUAL_WORDS }>(
+                    self.journal,
+                    CellKind::Account,
+                    account_row,
+                    0,
+                    account,
+                );
+            } else {
+                undo.save::<_, ACCOUNT_WORDS>(
+                    self.journal,
+                    CellKind::Account,
+                    account_row,
+                    0,
+                    account,
+                );
+            }
+        }
+        undo.arm(self.journal);
+
+        match op {
+            Op::Alloc | Op::Restore => *entry = *event,
+            Op::Resize => entry.size = event.size,
+            Op::FreeInTeardown => entry.op = Op::FreeInTeardown as u8,
+            _ => entry.op = TOMBSTONE,
+        }
+        crash_point();
+        if let Some((row, _, key)) = row {
+            if row.key.used == 0 {
+                row.key = key;
+            }
+            row.apply(op, event, account.peak_epoch);
+            crash_point();
+        }
+        if kind.counted() {
+            let before = account.live_bytes;
+            account.apply(op, event);
+            if let Some(over) = account.note_change(event.time, before) {
+                remember(account, over, &mut self.history, control);
+            }
+            crash_point();
+        }
+        if let Some(end) = End::of(op) {
+            // Looked for only now: it may be a new row, as the one above may have been.
+            let row = self.totals.locate(&TotalsKey::of(op, event, end));
+            if let Some((at, key)) = row
+                && let Some(row) = self.totals.row_mut(at)
+            {
+                undo.save::<_, { Totals::WORDS }>(self.journal, CellKind::Totals, at, 0, row);
+                undo.arm(self.journal);
+                row.key = key;
+                row.keep_ended(event);
+                crash_point();
+            }
+        }
+        Applied::Yes
+    }
+
+    #[cold]
+    fn drop_allocation(&mut self, kind: Kind, event: &Record, undo: &mut Undo) {
         let row = account::index(event.device, kind.layer());
         if let Some(account) = self.accounts.get_mut(row) {
-            self.journal.save(CellKind::Account, row, account);
+            undo.save::<_, ACCOUNT_WORDS>(self.journal, CellKind::Account, row, 0, account);
+            undo.arm(self.journal);
             account.dropped_count = account.dropped_count.wrapping_add(1);
             account.dropped_bytes = account.dropped_bytes.wrapping_add(event.size);
         }
@@ -196,37 +238,39 @@ impl Tables<'_> {
     }
 
     fn undo(&mut self, saved: usize) {
-        for index in (0..saved).rev() {
-            let saved = self.journal.saved[index];
-            let at = saved.index as usize;
-            let content: &[u8] = bytemuck::bytes_of(&saved.content);
-            match CellKind::from_u32(saved.kind) {
-                Some(CellKind::Account) => restore(self.accounts.get_mut(at), content),
-                Some(CellKind::Totals) => restore(self.totals.row_mut(at), content),
-                Some(CellKind::LiveDevice) => restore(self.live[0].slot_mut(at), content),
-                Some(CellKind::LiveFramework) => restore(self.live[1].slot_mut(at), content),
-                None => {}
+        let saved = self.journal.saved(saved).collect::<Vec<_>>();
+        for saved in saved.into_iter().rev() {
+            let at = saved.index;
+            match saved.kind {
+                CellKind::Account => restore(self.accounts.get_mut(at), saved),
+                CellKind::Totals => restore(self.totals.row_mut(at), saved),
+                CellKind::LiveDevice => restore(self.live[0].slot_mut(at), saved),
+                CellKind::LiveFramework => restore(self.live[1].slot_mut(at), saved),
             }
         }
     }
 }
 
-fn restore<T: bytemuck::Pod>(cell: Option<&mut T>, content: &[u8]) {
-    if let Some(cell) = cell {
-        bytemuck::bytes_of_mut(cell).copy_from_slice(&content[..size_of::<T>()]);
+fn restore<T: bytemuck::Pod>(cell: Option<&mut T>, saved: Saved<'_>) {
+    let words = cell.map(|cell| bytemuck::cast_slice_mut::<T, u64>(std::slice::from_mut(cell)));
+    let end = saved.first + saved.words.len();
+    if let Some(words) = words.and_then(|words| words.get_mut(saved.first..end)) {
+        words.copy_from_slice(saved.words);
     }
 }
 
-fn save_row<'t>(
-    table: &'t mut TotalsTable<'_>,
-    journal: &mut Journal,
-    key: &TotalsKey,
-) -> Option<&'t mut Totals> {
-    let (at, key) = table.locate(key)?;
-    let row = table.row_mut(at)?;
-    journal.save(CellKind::Totals, at, row);
-    row.key = key;
-    Some(row)
+/// A second of an account is over. A series that a crash takes back from its account is simply
+/// taken again.
+#[cold]
+fn remember(account: &mut Account, over: Cell, history: &mut History<'_>, control: &mut Control) {
+    if account.series == 0 {
+        if control.series_used >= history.capacity() {
+            return;
+        }
+        control.series_used += 1;
+        account.series = control.series_used as u32;
+    }
+    history.enter(u64::from(account.series) - 1, over);
 }
 
 #[cfg(test)]

@@ -19,6 +19,19 @@ pub(crate) fn publish(cell: &mut u64, value: u64) {
     crash_point();
 }
 
+/// Has the cache line fetched that will be written next time: a store to a line that is far away
+/// holds up all stores after it.
+#[inline(always)]
+pub fn prefetch_to_write<T>(place: &T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a hint, which changes nothing and faults at no address.
+    unsafe {
+        core::arch::asm!("prefetchw [{place}]", place = in(reg) place, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = place;
+}
+
 /// Where a test may stop the world as SIGKILL would; nothing outside tests.
 #[inline(always)]
 pub(crate) fn crash_point() {

@@ -47,6 +47,77 @@ pub struct Record {
 }
 
 const _: () = assert!(size_of::<Record>() == 64 && align_of::<Record>() == 8);
+const _: () = assert!(std::mem::offset_of!(Record, op) / 8 == Record::STATE_WORD);
+
+/// An allocation that was just made, as its hook knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Allocation {
+    /// What kind of memory.
+    pub kind: Kind,
+    /// Which space `key` belongs to.
+    pub space: Space,
+    /// Value of the live key.
+    pub key: u64,
+    /// Bytes asked for.
+    pub size: u64,
+    /// See [`Kind`].
+    pub aux: u64,
+    /// Id of its context; 0 none.
+    pub context: u16,
+    /// Device ordinal, or [`NO_DEVICE`].
+    pub device: u8,
+    /// Id of its stream; 0 none.
+    pub stream: u32,
+    /// Id of the outermost API function.
+    pub api: u16,
+}
+
+impl Allocation {
+    /// Its record, but for `seq`, `time`, `range`, and what [`Record::set_stack_and_thread`] sets.
+    ///
+    /// Put together in whole words: a store of a part of a word holds up the copy of the word that
+    /// follows at once, some 15 cycles each time.
+    #[inline(always)]
+    pub fn record(self) -> Record {
+        let last = u64::from(self.context)
+            | u64::from(self.api) << 16
+            | (Op::Alloc as u64) << 32
+            | (self.space as u64) << 40
+            | (self.kind as u64) << 48
+            | u64::from(self.device) << 56;
+        bytemuck::cast([
+            0,
+            0,
+            self.key,
+            self.size,
+            self.aux,
+            0,
+            u64::from(self.stream) << 32,
+            last,
+        ])
+    }
+}
+
+impl Record {
+    /// Sets two neighbours at once.
+    #[inline(always)]
+    pub fn set_stack_and_thread(&mut self, stack: u32, thread: u32) {
+        let words: &mut [u64; 8] = bytemuck::cast_mut(self);
+        words[5] = u64::from(stack) | u64::from(thread) << 32;
+    }
+
+    /// The event that ends this live entry, but for `seq` and `time`. In whole words, as
+    /// [`Allocation::record`].
+    #[inline(always)]
+    pub fn ended(&self, how: Op, api: u16, thread: u32, stream: u32) -> Record {
+        let mut words = self.words();
+        words[4] = Record::free_aux(self.seq, (words[7] >> 16) as u16);
+        words[5] = words[5] & 0xffff_ffff | u64::from(thread) << 32;
+        words[6] = words[6] & 0xffff_ffff | u64::from(stream) << 32;
+        words[7] = words[7] & !0xff_ffff_0000 | u64::from(api) << 16 | (how as u64) << 32;
+        bytemuck::cast(words)
+    }
+}
 
 /// `device` of memory that belongs to no device.
 pub const NO_DEVICE: u8 = 255;
@@ -55,6 +126,15 @@ pub const NO_DEVICE: u8 = 255;
 const SEQ_BITS: u32 = 48;
 
 impl Record {
+    /// Which of its eight words holds `op`, a live slot's state.
+    pub(crate) const STATE_WORD: usize = 7;
+
+    /// The record as its eight words, as they are stored.
+    #[inline(always)]
+    pub fn words(&self) -> [u64; 8] {
+        bytemuck::cast(*self)
+    }
+
     /// `aux` of a free-like event: which allocation it ends, and through which API that was made
     /// (the event's own `api` names the function that freed).
     pub fn free_aux(alloc_seq: u64, alloc_api: u16) -> u64 {
@@ -66,10 +146,16 @@ impl Record {
         self.aux & ((1 << SEQ_BITS) - 1)
     }
 
+    /// The API that made the allocation which this free-like event ends.
+    #[inline]
+    pub fn ended_api(&self) -> u16 {
+        (self.aux >> SEQ_BITS) as u16
+    }
+
     /// The API that made the allocation this event is about.
     pub fn allocating_api(&self) -> u16 {
         if self.op().is_some_and(Op::ends_allocation) {
-            (self.aux >> SEQ_BITS) as u16
+            self.ended_api()
         } else {
             self.api
         }
@@ -265,26 +351,50 @@ words! {
     }
 }
 
+/// Kinds as bits, for questions that every event asks.
+const fn any_of(kinds: &[Kind]) -> u32 {
+    let (mut bits, mut at) = (0, 0);
+    while at < kinds.len() {
+        bits |= 1 << kinds[at] as u32;
+        at += 1;
+    }
+    bits
+}
+
+const HOST: u32 = any_of(&[Kind::Pinned, Kind::Registered]);
+const FRAMEWORK: u32 = any_of(&[Kind::Async, Kind::Graph, Kind::Torch]);
+const NOT_COUNTED: u32 = any_of(&[Kind::Import, Kind::Mapping, Kind::Reservation]);
+
 impl Kind {
+    #[inline(always)]
+    const fn is_any_of(self, kinds: u32) -> bool {
+        kinds >> self as u32 & 1 != 0
+    }
+
     /// Which layer the bytes of this kind belong to.
+    #[inline(always)]
     pub const fn layer(self) -> Layer {
-        match self {
-            Kind::Pinned | Kind::Registered => Layer::Host,
-            Kind::Async | Kind::Graph | Kind::Torch => Layer::Framework,
-            _ => Layer::Device,
+        if self.is_any_of(HOST) {
+            Layer::Host
+        } else if self.is_any_of(FRAMEWORK) {
+            Layer::Framework
+        } else {
+            Layer::Device
         }
     }
 
     /// Whether its bytes are added to accounts. What is not ours, or holds nothing itself, is
     /// listed and never added.
+    #[inline(always)]
     pub const fn counted(self) -> bool {
-        !matches!(self, Kind::Import | Kind::Mapping | Kind::Reservation)
+        !self.is_any_of(NOT_COUNTED)
     }
 
     /// Which of the two live tables and rings: busy framework blocks never push out the rare
     /// events of the device layer.
+    #[inline(always)]
     pub const fn lane(self) -> usize {
-        matches!(self.layer(), Layer::Framework) as usize
+        self.is_any_of(FRAMEWORK) as usize
     }
 }
 
@@ -303,6 +413,51 @@ mod tests {
         }
         assert_eq!(Op::from_u8(0), None);
         assert_eq!(Kind::from_u8(99), None);
+    }
+
+    #[test]
+    fn words_hold_the_fields() {
+        let allocation = Allocation {
+            kind: Kind::Async,
+            space: Space::Device,
+            key: 1,
+            size: 2,
+            aux: 3,
+            context: 4,
+            device: 5,
+            stream: 6,
+            api: 7,
+        };
+        let mut record = allocation.record();
+        record.set_stack_and_thread(8, 9);
+        record.seq = 10;
+        let by_fields = Record {
+            seq: 10,
+            key: 1,
+            size: 2,
+            aux: 3,
+            stack: 8,
+            thread: 9,
+            stream: 6,
+            context: 4,
+            api: 7,
+            op: Op::Alloc as u8,
+            space: Space::Device as u8,
+            kind: Kind::Async as u8,
+            device: 5,
+            ..Record::default()
+        };
+        assert_eq!(record, by_fields);
+        let ended = record.ended(Op::Free, 11, 12, 13);
+        let by_fields = Record {
+            op: Op::Free as u8,
+            aux: Record::free_aux(10, 7),
+            api: 11,
+            thread: 12,
+            stream: 13,
+            ..record
+        };
+        assert_eq!(ended, by_fields);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The event rings: logs of fixed size that forget their oldest events.
 
-use crate::publish::{crash_point, publish};
+use crate::publish::{crash_point, prefetch_to_write, publish};
 use crate::record::Record;
 
 /// One ring.
@@ -27,19 +27,25 @@ impl<'a> Ring<'a> {
     }
 
     /// Writes a record completely: a reader that finds its `seq` finds all of it.
-    #[inline]
+    #[inline(always)]
     pub fn write(&mut self, record: &Record, written: &mut u64) {
         let Some(slot) = self.slots.get_mut(self.at) else {
             return;
         };
         publish(&mut slot.seq, 0);
-        *slot = Record { seq: 0, ..*record };
+        let [seq, rest @ ..] = record.words();
+        let words: &mut [u64; 8] = bytemuck::cast_mut(slot);
+        // Word by word: they were just made as words, and a wider copy would wait for them.
+        for (to, from) in words[1..].iter_mut().zip(rest) {
+            *to = from;
+        }
         crash_point();
-        publish(&mut slot.seq, record.seq);
+        publish(&mut words[0], seq);
         self.at += 1;
         if self.at == self.slots.len() {
             self.at = 0;
         }
+        prefetch_to_write(&self.slots[self.at]);
         let count = *written + 1;
         publish(written, count);
     }

@@ -62,6 +62,8 @@ pub struct TotalsKey {
 }
 
 /// One row. Bytes are bytes asked for; times are event times.
+///
+/// A free changes only the [`Totals::FREE_WORDS`] words behind the key.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Totals {
@@ -71,10 +73,6 @@ pub struct Totals {
     pub live_bytes: u64,
     /// Allocations live now; in an ended row, allocations that ended this way.
     pub live_count: u64,
-    /// Bytes ever allocated.
-    pub alloc_bytes: u64,
-    /// Allocations ever made.
-    pub alloc_count: u64,
     /// The account's peak epoch that the two shares below belong to.
     pub peak_epoch: u64,
     /// Bytes live at the account's peak, if `peak_epoch` is the account's; else `live_bytes` is
@@ -82,10 +80,14 @@ pub struct Totals {
     pub peak_bytes: u64,
     /// Allocations live at the account's peak, by the same rule.
     pub peak_count: u64,
-    /// First event of the row.
-    pub first_time: u64,
     /// Last allocation (or end) counted here.
     pub last_time: u64,
+    /// Bytes ever allocated.
+    pub alloc_bytes: u64,
+    /// Allocations ever made.
+    pub alloc_count: u64,
+    /// First event of the row.
+    pub first_time: u64,
     /// 0.
     pub reserved: [u64; 5],
 }
@@ -93,18 +95,31 @@ pub struct Totals {
 const _: () = assert!(size_of::<TotalsKey>() == 16 && size_of::<Totals>() == 128);
 
 impl TotalsKey {
-    /// The row that an event's allocation is counted in.
-    #[inline]
-    pub fn of(event: &Record, end: End) -> TotalsKey {
+    /// The row that the allocation of an event of this `op` is counted in.
+    #[inline(always)]
+    pub fn of(op: Op, event: &Record, end: End) -> TotalsKey {
+        let api = if op.ends_allocation() {
+            event.ended_api()
+        } else {
+            event.api
+        };
         TotalsKey {
             stack: event.stack,
-            api: event.allocating_api(),
+            api,
             device: event.device,
             kind: event.kind,
             end: end as u8,
             used: 1,
             reserved: [0; 6],
         }
+    }
+
+    /// Equality by all 16 bytes at once: it is asked of every row on the way, for every event.
+    #[inline(always)]
+    fn is(&self, other: &TotalsKey) -> bool {
+        let words: fn(&TotalsKey) -> [u64; 2] = |key| bytemuck::cast(*key);
+        let (own, other) = (words(self), words(other));
+        (own[0] ^ other[0]) | (own[1] ^ other[1]) == 0
     }
 
     /// The row for what found no row of its own.
@@ -116,7 +131,7 @@ impl TotalsKey {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn hash(&self) -> u64 {
         let low =
             u64::from(self.stack) | (u64::from(self.api) << 32) | (u64::from(self.kind) << 48);
@@ -126,8 +141,13 @@ impl TotalsKey {
 }
 
 impl Totals {
+    /// Words that mean something.
+    pub(crate) const WORDS: usize = 11;
+    /// The first word that a free changes, and how many words from there on.
+    pub(crate) const FREE_WORDS: (usize, usize) = (2, 5);
+
     /// Adds one event; `epoch` is the account's peak epoch before the event.
-    #[inline]
+    #[inline(always)]
     pub fn apply(&mut self, op: Op, event: &Record, epoch: u64) {
         if self.peak_epoch != epoch {
             // First change since the last new peak: what is live here is this row's share of it.
@@ -135,12 +155,12 @@ impl Totals {
             self.peak_bytes = self.live_bytes;
             self.peak_count = self.live_count;
         }
-        if self.first_time == 0 {
-            self.first_time = event.time.max(1);
-        }
         let size = event.size;
         match op {
             Op::Alloc => {
+                if self.first_time == 0 {
+                    self.first_time = event.time.max(1);
+                }
                 self.add(size, 1);
                 self.alloc_bytes = self.alloc_bytes.wrapping_add(size);
                 self.alloc_count = self.alloc_count.wrapping_add(1);
@@ -222,7 +242,7 @@ impl<'a> TotalsTable<'a> {
 
     /// The row of `key`, or a free row for it, or the coarsened row. `None` only if even that
     /// finds no room.
-    #[inline]
+    #[inline(always)]
     pub fn locate(&self, key: &TotalsKey) -> Option<(usize, TotalsKey)> {
         let main = self.rows.len().saturating_sub(OVERFLOW_ROWS);
         if main > 0 {
@@ -230,7 +250,7 @@ impl<'a> TotalsTable<'a> {
             let mut at = start;
             for _ in 0..PROBE_LIMIT.min(main) {
                 let row = &self.rows[at];
-                if row.key == *key || row.key.used == 0 {
+                if row.key.is(key) || row.key.used == 0 {
                     return Some((at, *key));
                 }
                 at += 1;

@@ -20,34 +20,22 @@ fn open(file: &mut TraceFile) -> Trace {
 /// The file as a kill would leave it after the event's first `done` cells were changed.
 fn killed(before: &TraceFile, event: &Record, done: usize) -> TraceFile {
     let mut file = before.clone();
-    let parts = file.parts();
-    let mut parts = parts;
+    let mut parts = file.parts();
     parts.record(event);
-    let kinds: Vec<(u32, u64, [u64; 16])> = parts
-        .journal
-        .saved
-        .iter()
-        .map(|saved| (saved.kind, saved.index, saved.content))
-        .collect();
-    parts.journal.state = (event.seq << 8) | done as u64;
-    for (kind, index, content) in kinds.into_iter().take(6).skip(done) {
-        let bytes: &[u8] = bytemuck::cast_slice(&content);
-        let at = index as usize;
-        match CellKind::from_u32(kind) {
-            Some(CellKind::Account) => {
-                parts.accounts[at] = bytemuck::pod_read_unaligned(&bytes[..128]);
+    let journal = *parts.journal;
+    let saved: Vec<_> = journal.saved(journal.words.len()).collect();
+    let used: usize = saved.iter().map(|saved| 1 + saved.words.len()).sum();
+    parts.journal.state = (event.seq << 8) | used as u64;
+    for cell in saved.into_iter().skip(done) {
+        let words: &mut [u64] = match cell.kind {
+            CellKind::Account => bytemuck::cast_slice_mut(&mut parts.accounts[cell.index..][..1]),
+            CellKind::Totals => bytemuck::cast_slice_mut(&mut parts.totals[cell.index..][..1]),
+            CellKind::LiveDevice => bytemuck::cast_slice_mut(&mut parts.live[0][cell.index..][..1]),
+            CellKind::LiveFramework => {
+                bytemuck::cast_slice_mut(&mut parts.live[1][cell.index..][..1])
             }
-            Some(CellKind::Totals) => {
-                parts.totals[at] = bytemuck::pod_read_unaligned(&bytes[..128]);
-            }
-            Some(CellKind::LiveDevice) => {
-                parts.live[0][at] = bytemuck::pod_read_unaligned(&bytes[..64]);
-            }
-            Some(CellKind::LiveFramework) => {
-                parts.live[1][at] = bytemuck::pod_read_unaligned(&bytes[..64]);
-            }
-            None => {}
-        }
+        };
+        words[cell.first..][..cell.words.len()].copy_from_slice(cell.words);
     }
     file
 }
@@ -62,7 +50,8 @@ fn an_interrupted_event_is_put_right_wherever_the_kill_came() {
     }
     let kept = before.alloc(Kind::Device, 4096, stack);
     // So that no cell saved by an earlier event is mistaken for one of the killed event.
-    before.parts().journal.saved = [bytemuck::Zeroable::zeroed(); 6];
+    *before.parts().journal = bytemuck::Zeroable::zeroed();
+    before.parts().journal.state = (before.seq << 8) | 0xff;
     for (event, live) in [
         (allocation(Kind::Device, 0x1000, 100, stack), 2),
         (ending(&kept, Op::EndByContext), 0),

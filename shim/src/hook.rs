@@ -1,12 +1,13 @@
 //! What a hook is: a name, our function of that name, and the real one behind it.
 
+use bytemuck::Zeroable;
 use once_cell::race::OnceNonZeroUsize;
 use std::cell::Cell;
 use std::ffi::{CStr, c_void};
 use std::num::NonZeroUsize;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use vramtrace_recorder as recorder;
+use vramtrace_recorder::{self as recorder, per_thread};
 
 /// One exported function of ours and the real one that it stands before.
 pub struct Hook {
@@ -126,11 +127,8 @@ impl Hook {
     }
 }
 
-thread_local! {
-    /// Nesting of this thread: what the program called, and whether we are inside a driver call.
-    static NESTING: Nesting = const { Nesting { outermost: Cell::new(null_mut()), in_driver: Cell::new(false), seen: Cell::new(0) } };
-}
-
+/// What the program called on this thread, and whether we are inside a driver call.
+#[derive(Zeroable)]
 struct Nesting {
     /// The hook of the outermost API call, or null.
     outermost: Cell<*mut Hook>,
@@ -138,6 +136,10 @@ struct Nesting {
     /// Driver-level calls this thread has made so far; lets a runtime hook notice that none
     /// came through.
     seen: Cell<u64>,
+}
+
+per_thread! {
+    fn nesting() -> Nesting as "vramtrace_nesting";
 }
 
 /// A call that the program made: tells the label of what happens inside, and that driver calls
@@ -149,31 +151,24 @@ pub struct Call {
 }
 
 impl Call {
-    /// The program called a driver function; `None` inside another driver call, or where a
-    /// thread is past keeping state.
-    #[inline]
+    /// The program called a driver function; `None` inside another driver call.
+    #[inline(always)]
     pub fn driver(hook: &'static Hook) -> Option<Call> {
-        NESTING
-            .try_with(|nesting| {
-                if nesting.in_driver.replace(true) {
-                    return None;
-                }
-                nesting.seen.set(nesting.seen.get() + 1);
-                Some(Call::labelled(nesting, hook, true))
-            })
-            .ok()
-            .flatten()
+        let nesting = nesting();
+        if nesting.in_driver.replace(true) {
+            return None;
+        }
+        nesting.seen.set(nesting.seen.get() + 1);
+        Some(Call::labelled(nesting, hook, true))
     }
 
     /// The program called a runtime function.
-    #[inline]
-    pub fn runtime(hook: &'static Hook) -> Option<Call> {
-        NESTING
-            .try_with(|nesting| Call::labelled(nesting, hook, false))
-            .ok()
+    #[inline(always)]
+    pub fn runtime(hook: &'static Hook) -> Call {
+        Call::labelled(nesting(), hook, false)
     }
 
-    #[inline]
+    #[inline(always)]
     fn labelled(nesting: &Nesting, hook: &'static Hook, driver: bool) -> Call {
         let label = nesting.outermost.get();
         let own = std::ptr::from_ref(hook).cast_mut();
@@ -196,21 +191,20 @@ impl Call {
 
     /// Driver calls this thread has made so far.
     pub fn driver_calls_seen() -> u64 {
-        NESTING.try_with(|nesting| nesting.seen.get()).unwrap_or(0)
+        nesting().seen.get()
     }
 }
 
 impl Drop for Call {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        let _ = NESTING.try_with(|nesting| {
-            if self.driver {
-                nesting.in_driver.set(false);
-            }
-            if self.opened_label {
-                nesting.outermost.set(null_mut());
-            }
-        });
+        let nesting = nesting();
+        if self.driver {
+            nesting.in_driver.set(false);
+        }
+        if self.opened_label {
+            nesting.outermost.set(null_mut());
+        }
     }
 }
 
@@ -330,10 +324,8 @@ macro_rules! runtime_hooks {
                     let function: unsafe extern "C" fn($($ty),*) -> u32 = unsafe { std::mem::transmute(function) };
                     // SAFETY: the arguments are the program's own, passed on unchanged.
                     let real = || unsafe { function($($arg),*) };
-                    match $crate::hook::Call::runtime(&slots::$name) {
-                        Some(call) => $crate::hook::runtime_hooks!(@body call, real $(, $call, $real, $body)?),
-                        None => real(),
-                    }
+                    let call = $crate::hook::Call::runtime(&slots::$name);
+                    $crate::hook::runtime_hooks!(@body call, real $(, $call, $real, $body)?)
                 }
             )*
         }

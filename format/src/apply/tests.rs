@@ -2,9 +2,8 @@
 
 use super::*;
 use crate::account::ACCOUNT_ROWS;
-use crate::history::Cell;
 use crate::publish::tests_only::killed_after;
-use crate::record::{Kind, Layer, Space};
+use crate::record::{Layer, Space};
 use bytemuck::Zeroable;
 use proptest::prelude::*;
 use std::collections::BTreeMap;

@@ -201,10 +201,10 @@ fn account_view(
         peak_bytes: row.peak_bytes,
         peak_ns: process.unix_ns(row.peak_time),
         allocated: sum(row.alloc_bytes, row.alloc_count),
-        freed: sum(row.freed_bytes, row.freed_count),
+        freed: sum(row.freed_bytes(), row.freed_count()),
         ended: sum(row.ended_bytes, row.ended_count),
-        failed_count: row.failed_count,
-        unmatched_count: row.unmatched_count,
+        failed_count: row.failed_count.into(),
+        unmatched_count: row.unmatched_count.into(),
         dropped: sum(row.dropped_bytes, row.dropped_count),
     }
 }

@@ -8,7 +8,7 @@ use super::Filter;
 use super::view::{DeviceView, Devices, ProcessView};
 use crate::model::Process;
 use std::io;
-use vramtrace_format::account::{self, ACCOUNT_ROWS};
+use vramtrace_format::account::{self, ACCOUNT_ROWS, Account};
 use vramtrace_format::history::{Cell, History, LEVELS, cells_per_level, span_ns};
 use vramtrace_format::record::{Layer, Op, Record};
 
@@ -133,10 +133,7 @@ fn of_process(
             now: 0,
             spans: vec![None; spans],
         };
-        let series = account.series.wrapping_sub(1);
-        if series < history.capacity() {
-            filling.fill_from_history(&history, series, per_level, width);
-        }
+        filling.fill_from_history(&history, account, per_level, width);
         filling.now = filling.base;
         filling.put(filling.exact_from, width);
         fillings.push(filling);
@@ -241,14 +238,20 @@ impl Filling {
     fn fill_from_history(
         &mut self,
         history: &History<'_>,
-        series: u64,
+        account: &Account,
         per_level: usize,
         width: u64,
     ) {
         let mut until = self.exact_from;
         for level in 0..LEVELS {
             let length = span_ns(level);
-            let mut cells: Vec<Cell> = history.level(series, level).copied().collect();
+            let mut cells: Vec<Cell> = match account.series.checked_sub(1) {
+                Some(series) => history.level(series.into(), level).copied().collect(),
+                None => Vec::new(),
+            };
+            if level == 0 {
+                cells.extend(account.this_second());
+            }
             cells.sort_unstable_by_key(|cell| cell.span);
             let Some(newest) = cells.last().map(|cell| cell.span) else {
                 continue;

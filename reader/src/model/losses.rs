@@ -61,7 +61,9 @@ impl Losses {
         for row in &trace.copy.accounts {
             losses.dropped_count = losses.dropped_count.saturating_add(row.dropped_count);
             losses.dropped_bytes = losses.dropped_bytes.saturating_add(row.dropped_bytes);
-            losses.frees_unmatched = losses.frees_unmatched.saturating_add(row.unmatched_count);
+            losses.frees_unmatched = losses
+                .frees_unmatched
+                .saturating_add(row.unmatched_count.into());
         }
         losses.live_inexact = losses.reasons(trace);
         losses

@@ -108,7 +108,12 @@ pub(super) fn forward(copy: &mut Copy, accounts: &Tags, totals: &Tags, events: &
             count(&mut table, totals, event, op, account.peak_epoch);
         }
         if event.seq > accounts.of(row) && (!changes_live || kind.counted()) {
+            let before = account.live_bytes;
             account.apply(op, event);
+            if changes_live {
+                // Seconds that are over are in the history, which is read after the tables.
+                account.note_change(event.time, before);
+            }
         }
     }
     copy.live
@@ -184,7 +189,7 @@ fn change(entries: &mut Entries, op: Op, event: &Record) {
 
 fn count(table: &mut TotalsTable<'_>, tags: &Tags, event: &Record, op: Op, epoch: u64) {
     for end in [Some(End::Live), End::of(op)].into_iter().flatten() {
-        let Some((at, key)) = table.locate(&TotalsKey::of(event, end)) else {
+        let Some((at, key)) = table.locate(&TotalsKey::of(op, event, end)) else {
             continue;
         };
         if event.seq <= tags.of(at) {

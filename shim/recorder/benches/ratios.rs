@@ -12,8 +12,8 @@ use framehop::{
 use parking_lot::Mutex;
 use std::hint::black_box;
 use std::time::Instant;
-use vramtrace_format::record::{Kind, Space};
-use vramtrace_format::{Layout, Record, Section};
+use vramtrace_format::record::{Allocation, Kind, Space};
+use vramtrace_format::{Layout, Section};
 use vramtrace_recorder as recorder;
 
 /// Alternating rounds; the medians of their ratios are reported.
@@ -62,22 +62,24 @@ fn address(n: u64) -> u64 {
     0x7f00_0000_0000 + (n.wrapping_mul(0x9e37_79b9) % (1 << 24)) * 512
 }
 
-fn entry(n: u64) -> Record {
-    Record {
+fn allocation(n: u64) -> Allocation {
+    Allocation {
+        kind: Kind::Async,
+        space: Space::Device,
         key: address(n),
         size: 4096,
+        aux: 0,
         context: 1,
+        device: 0,
+        stream: 0,
         api: 3,
-        space: Space::Device as u8,
-        kind: Kind::Async as u8,
-        ..Record::default()
     }
 }
 
 fn events(live: u64) {
     const PAIRS: u64 = 20_000;
     for n in 0..live {
-        recorder::allocated(&entry(n));
+        recorder::allocated(allocation(n));
     }
     let mut least = Least::new();
     let (mut oldest, mut newest) = (0, live);
@@ -86,13 +88,13 @@ fn events(live: u64) {
         let start = Instant::now();
         for n in 0..PAIRS {
             recorder::freeing(1, Space::Device, address(oldest + n), 4, 0);
-            recorder::allocated(&entry(newest + n));
+            recorder::allocated(allocation(newest + n));
         }
         let ours = start.elapsed().as_nanos() as f64 / (2 * PAIRS) as f64;
         let start = Instant::now();
         for n in 0..PAIRS {
-            least.event(address(oldest + n), n);
-            least.event(address(newest + n), n);
+            least.event(address(oldest + n), n, false);
+            least.event(address(newest + n), n, true);
         }
         let theirs = start.elapsed().as_nanos() as f64 / (2 * PAIRS) as f64;
         oldest += PAIRS;
@@ -111,15 +113,15 @@ struct Least {
 }
 
 struct State {
-    ring: Vec<Record>,
+    ring: Vec<[u64; 8]>,
     at: usize,
-    live: Vec<Record>,
+    live: Vec<[u64; 8]>,
     totals: Vec<[u64; 16]>,
     account: [u64; 16],
-    cell: [u64; 4],
-    saved: [[u64; 18]; 3],
+    saved: [u64; 64],
     journal: u64,
     written: u64,
+    last_time: u64,
     clock: recorder::clock::Clock,
 }
 
@@ -130,32 +132,35 @@ impl Least {
         let ring = (layout.of(Section::RingFramework).length / 64) as usize;
         Least {
             lock: Mutex::new(State {
-                ring: vec![Record::default(); ring],
+                ring: vec![[0; 8]; ring],
                 at: 0,
-                live: vec![Record::default(); slots],
+                live: vec![[0; 8]; slots],
                 totals: vec![[0; 16]; 64],
                 account: [0; 16],
-                cell: [0; 4],
-                saved: [[0; 18]; 3],
+                saved: [0; 64],
                 journal: 0,
                 written: 0,
+                last_time: 0,
                 clock: recorder::clock::Clock::new(recorder::clock::monotonic_ns()),
             }),
         }
     }
 
     #[inline(never)]
-    fn event(&mut self, key: u64, n: u64) {
+    fn event(&mut self, key: u64, n: u64, allocates: bool) {
         let mut state = self.lock.lock();
         let state = &mut *state;
         let time = state.clock.now();
-        let record = Record {
-            seq: n,
+        let record = [
+            n,
             time,
             key,
-            size: 4096,
-            ..entry(n)
-        };
+            4096,
+            0,
+            7 << 32,
+            0,
+            u64::from(allocates) << 32,
+        ];
         state.ring[state.at] = record;
         state.at = if state.at + 1 == state.ring.len() {
             0
@@ -163,35 +168,40 @@ impl Least {
             state.at + 1
         };
         state.written += 1;
-        state.journal += 1;
         let slot = ((u128::from(key.wrapping_mul(0x9e37_79b9_7f4a_7c15))
             * state.live.len() as u128)
             >> 64) as usize;
-        state.saved[0][2..10].copy_from_slice(bytemuck::cast_slice(std::slice::from_ref(
-            &state.live[slot],
-        )));
-        state.journal += 1;
-        black_box(&mut state.journal);
-        state.live[slot] = record;
         let row = &mut state.totals[(n % 4) as usize];
-        state.saved[1][2..].copy_from_slice(row);
+        state.saved[0] = slot as u64;
+        state.saved[1] = state.live[slot][7];
+        state.saved[2] = n % 4;
+        // What an allocation saves of its row and of its account, and what a free does.
+        if allocates {
+            state.saved[3..14].copy_from_slice(&row[..11]);
+        } else {
+            state.saved[3..8].copy_from_slice(&row[2..7]);
+        }
+        state.saved[14] = 1;
+        state.saved[15..25].copy_from_slice(&state.account[..10]);
         state.journal += 1;
         black_box(&mut state.journal);
-        for field in [2, 3, 4, 5, 6, 7, 8, 9] {
-            row[field] = row[field].wrapping_add(record.size);
+        let fields: &[usize] = if allocates {
+            state.live[slot] = record;
+            &[2, 3, 7, 8, 9]
+        } else {
+            state.live[slot][7] = 255;
+            &[2, 3]
+        };
+        for &field in fields {
+            row[field] = row[field].wrapping_add(4096);
         }
-        state.saved[2][2..].copy_from_slice(&state.account);
-        state.journal += 1;
-        black_box(&mut state.journal);
-        for field in [0, 1, 5, 6] {
-            state.account[field] = state.account[field].wrapping_add(record.size);
+        let fields: &[usize] = if allocates { &[0, 1, 2, 3] } else { &[0, 1] };
+        for &field in fields {
+            state.account[field] = state.account[field].wrapping_add(4096);
         }
-        state.cell = [
-            time / 1_000_000_000,
-            state.cell[1].min(key),
-            state.cell[2].max(key),
-            key,
-        ];
+        state.account[7] = state.account[7].min(key);
+        state.account[8] = state.account[8].max(key);
+        state.last_time = time;
         state.journal += 1;
         black_box(state);
     }

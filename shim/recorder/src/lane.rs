@@ -9,20 +9,23 @@
 //! Vyukov's: each slot carries a turn number that says whether it may be written or read.
 
 #[cfg(loom)]
-use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 #[cfg(not(loom))]
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 
 /// A bounded queue that never blocks.
+#[repr(C)]
 pub struct Lane<T: Copy, const N: usize> {
-    slots: [Slot<T>; N],
+    /// Somebody wants the consumer's attention.
+    called: AtomicBool,
     /// Next turn to write.
     tail: AtomicUsize,
     /// Next turn to read; only the consumer changes it.
     head: AtomicUsize,
+    slots: [Slot<T>; N],
 }
 
 struct Slot<T> {
@@ -61,6 +64,7 @@ impl<T: Copy, const N: usize> Lane<T, N> {
             slots,
             tail: AtomicUsize::new(0),
             head: AtomicUsize::new(0),
+            called: AtomicBool::new(false),
         }
     }
 
@@ -75,13 +79,26 @@ impl<T: Copy, const N: usize> Lane<T, N> {
             slots,
             tail: AtomicUsize::new(0),
             head: AtomicUsize::new(0),
+            called: AtomicBool::new(false),
         }
     }
 
-    /// Whether anything waits. May be out of date when it returns.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.head.load(Ordering::Relaxed) == self.tail.load(Ordering::Relaxed)
+    /// Asks for the consumer's attention.
+    pub fn call(&self) {
+        self.called.store(true, Ordering::Release);
+    }
+
+    /// Whether somebody called since [`Lane::hear`]; whoever leaves a value does. All that the
+    /// consumer looks at when nothing is the matter.
+    #[inline(always)]
+    pub fn is_called(&self) -> bool {
+        self.called.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of the calls so far. What is looked at afterwards is at least as new as they are:
+    /// a swap, because a plain store could come after a call that it did not see.
+    pub fn hear(&self) {
+        self.called.swap(false, Ordering::AcqRel);
     }
 
     /// Leaves a value; false if the lane is full.
@@ -102,6 +119,7 @@ impl<T: Copy, const N: usize> Lane<T, N> {
                         // user until it publishes `turn + 1`.
                         unsafe { (*slot.value.get()).write(value) };
                         slot.turn.store(turn + 1, Ordering::Release);
+                        self.call();
                         return true;
                     }
                     Err(now) => turn = now,
@@ -149,7 +167,8 @@ mod tests {
                 // SAFETY: one thread.
                 assert_eq!(unsafe { lane.pop() }, Some(round * 4 + n));
             }
-            assert!(lane.is_empty());
+            // SAFETY: one thread.
+            assert_eq!(unsafe { lane.pop() }, None);
         }
     }
 }
@@ -159,6 +178,17 @@ mod loom_tests {
     use super::*;
     use loom::sync::{Arc, Mutex};
     use loom::thread;
+
+    /// What a consumer does, which holds the lock.
+    fn take(lane: &Lane<u32, 2>, taken: &mut Vec<u32>) {
+        if lane.is_called() {
+            lane.hear();
+            // SAFETY: the lock is held.
+            while let Some(value) = unsafe { lane.pop() } {
+                taken.push(value);
+            }
+        }
+    }
 
     #[test]
     fn nothing_is_lost_or_doubled_and_each_threads_order_holds() {
@@ -174,20 +204,14 @@ mod loom_tests {
                             left += u32::from(!lane.push(id * 10 + n));
                         }
                         let mut taken = lock.lock().unwrap();
-                        // SAFETY: the lock is held.
-                        while let Some(value) = unsafe { lane.pop() } {
-                            taken.push(value);
-                        }
+                        take(&lane, &mut taken);
                         left
                     })
                 })
                 .collect();
             let refused: u32 = producers.into_iter().map(|p| p.join().unwrap()).sum();
             let mut taken = lock.lock().unwrap();
-            // SAFETY: the lock is held, and everybody else is gone.
-            while let Some(value) = unsafe { lane.pop() } {
-                taken.push(value);
-            }
+            take(&lane, &mut taken);
             assert_eq!(taken.len() as u32 + refused, 4);
             for id in 0..2 {
                 let mine: Vec<u32> = taken.iter().copied().filter(|v| v / 10 == id).collect();

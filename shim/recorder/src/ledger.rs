@@ -5,10 +5,9 @@
 
 use crate::clock::Clock;
 use crate::file::Sections;
-use vramtrace_format::apply::Applied;
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::live::Place;
-use vramtrace_format::record::{Op, Record, Space};
+use vramtrace_format::record::{Kind, Op, Record, Space};
 use vramtrace_format::stacks::{self, Interned};
 
 /// The trace of this process, as its writer sees it.
@@ -32,15 +31,6 @@ pub struct By {
     pub stream: u32,
 }
 
-/// What a free found.
-#[derive(Clone, Copy, Debug)]
-pub enum Freed {
-    /// It was live; this is its entry, unchanged.
-    Entry(Record),
-    /// Nothing with that key was live.
-    Unmatched,
-}
-
 impl Ledger {
     /// Over a new trace.
     pub fn new(trace: Sections, clock: Clock) -> Ledger {
@@ -62,67 +52,101 @@ impl Ledger {
         self.trace.control
     }
 
-    /// Records an allocation. `seq` and `time` of the record are filled in here.
-    #[inline]
-    pub fn allocated(&mut self, mut entry: Record) {
-        let lane = entry.kind().map_or(0, |kind| kind.lane());
-        let mut place = self.trace.tables.live[lane].place(entry.space, entry.key);
-        if let Place::Live(at) = place {
-            // The address was handed out again, so its last owner freed it unseen.
-            let by = By {
-                how: Op::FreeUnseen,
-                api: entry.api,
-                thread: entry.thread,
-                stream: entry.stream,
-            };
-            self.end_at(lane, at, by);
-            place = self.trace.tables.live[lane].place(entry.space, entry.key);
-        }
-        let slot = match place {
+    /// Records an allocation. `seq` and `time` of the record are filled in here. Returns its time.
+    #[inline(always)]
+    pub fn allocated(&mut self, entry: &mut Record) -> u64 {
+        let Some(kind) = entry.kind() else { return 0 };
+        let lane = kind.lane();
+        let slot = match self.trace.tables.live[lane].place(entry.space, entry.key) {
+            Place::Vacant(at) => Some(at),
+            Place::Live(at) => self.end_unseen(lane, at, entry),
+            Place::Full => None,
+        };
+        self.write(Op::Alloc, kind, entry, slot);
+        entry.time
+    }
+
+    /// The address was handed out again, so its last owner freed it unseen.
+    #[cold]
+    fn end_unseen(&mut self, lane: usize, at: usize, entry: &Record) -> Option<usize> {
+        let by = By {
+            how: Op::FreeUnseen,
+            api: entry.api,
+            thread: entry.thread,
+            stream: entry.stream,
+        };
+        self.end_otherwise(lane, at, by, &mut Record::default());
+        match self.trace.tables.live[lane].place(entry.space, entry.key) {
             Place::Vacant(at) => Some(at),
             _ => None,
-        };
-        entry.op = Op::Alloc as u8;
-        self.write(lane, entry, slot);
+        }
     }
 
     /// Records that the allocation at a key ends. Looks in the `first` lane, then in the other.
-    #[inline]
-    pub fn freed(&mut self, first: usize, space: Space, key: u64, by: By) -> Freed {
-        for lane in [first, 1 - first] {
-            if let Some(at) = self.trace.tables.live[lane].find(space, key) {
-                let how = if by.how == Op::Free && self.teardown {
-                    Op::FreeInTeardown
-                } else {
-                    by.how
-                };
-                return Freed::Entry(self.end_at(lane, at, By { how, ..by }));
-            }
+    /// False if nothing with that key is live; else its entry, unchanged, is in `entry`.
+    #[inline(always)]
+    pub fn freed(
+        &mut self,
+        first: usize,
+        space: Space,
+        key: u64,
+        by: By,
+        entry: &mut Record,
+    ) -> bool {
+        let Some(at) = self.trace.tables.live[first].find(space, key) else {
+            return self.freed_elsewhere(1 - first, space, key, by, entry);
+        };
+        if by.how == Op::Free && !self.teardown {
+            self.end_as(Op::Free, first, at, by, entry);
+        } else {
+            self.end_otherwise(first, at, by, entry);
         }
-        Freed::Unmatched
+        true
     }
 
-    fn end_at(&mut self, lane: usize, at: usize, by: By) -> Record {
-        let entry = self.trace.tables.live[lane]
-            .slot(at)
-            .copied()
-            .unwrap_or_default();
-        let event = Record {
-            op: by.how as u8,
-            aux: Record::free_aux(entry.seq, entry.api),
-            api: by.api,
-            thread: by.thread,
-            stream: by.stream,
-            ..entry
+    #[cold]
+    fn freed_elsewhere(
+        &mut self,
+        lane: usize,
+        space: Space,
+        key: u64,
+        by: By,
+        entry: &mut Record,
+    ) -> bool {
+        let at = self.trace.tables.live[lane].find(space, key);
+        if let Some(at) = at {
+            self.end_otherwise(lane, at, by, entry);
+        }
+        at.is_some()
+    }
+
+    /// As the program going down, or something rarer than a free, ends it.
+    #[cold]
+    fn end_otherwise(&mut self, lane: usize, at: usize, by: By, entry: &mut Record) {
+        let how = if by.how == Op::Free && self.teardown {
+            Op::FreeInTeardown
+        } else {
+            by.how
         };
-        self.write(lane, event, Some(at));
-        entry
+        self.end_as(how, lane, at, by, entry);
+    }
+
+    #[inline(always)]
+    fn end_as(&mut self, how: Op, lane: usize, at: usize, by: By, entry: &mut Record) {
+        let Some(live) = self.trace.tables.live[lane].slot(at) else {
+            return;
+        };
+        *entry = *live;
+        let Some(kind) = live.kind() else { return };
+        let mut event = live.ended(how, by.api, by.thread, by.stream);
+        self.write(how, kind, &mut event, Some(at));
     }
 
     /// A free turned out to have failed: its entry is live again, unchanged but for its number.
     pub fn restore(&mut self, entry: &Record) {
-        let lane = entry.kind().map_or(0, |kind| kind.lane());
-        if let Place::Vacant(at) = self.trace.tables.live[lane].place(entry.space, entry.key) {
+        let Some(kind) = entry.kind() else { return };
+        let table = &self.trace.tables.live[kind.lane()];
+        if let Place::Vacant(at) = table.place(entry.space, entry.key) {
             self.seq += 1;
             let event = Record {
                 seq: self.seq,
@@ -130,13 +154,14 @@ impl Ledger {
                 ..*entry
             };
             let now = self.clock.now();
-            self.commit(lane, event, Some(at), now);
+            self.commit(Op::Restore, kind, &event, Some(at), now);
         }
     }
 
     /// Changes a sampled gauge to `bytes`; creates it if it does not exist.
     pub fn gauge(&mut self, mut entry: Record) {
-        let lane = entry.kind().map_or(0, |kind| kind.lane());
+        let Some(kind) = entry.kind() else { return };
+        let lane = kind.lane();
         match self.trace.tables.live[lane].place(entry.space, entry.key) {
             Place::Live(at) => {
                 let old = self.trace.tables.live[lane]
@@ -148,18 +173,30 @@ impl Ledger {
                     entry.aux = old.size;
                     entry.api = old.api;
                     entry.op = Op::Resize as u8;
-                    self.write(lane, entry, Some(at));
+                    self.write(Op::Resize, kind, &mut entry, Some(at));
                 }
             }
             _ if entry.size == 0 => {}
-            _ => self.allocated(entry),
+            _ => {
+                entry.op = Op::Alloc as u8;
+                self.allocated(&mut entry);
+            }
         }
     }
 
     /// Records any other event.
-    pub fn event(&mut self, event: Record) {
+    pub fn event(&mut self, mut event: Record) {
+        self.number(&mut event);
+        let Sections {
+            control,
+            tables,
+            rings,
+            ..
+        } = &mut self.trace;
         let lane = event.kind().map_or(0, |kind| kind.lane());
-        self.write(lane, event, None);
+        rings[lane].write(&event, &mut control.ring_written[lane]);
+        tables.apply(&event, None, control);
+        control.last_time = event.time;
     }
 
     /// From now on frees are teardown.
@@ -192,7 +229,7 @@ impl Ledger {
                 .slot(at)
                 .is_some_and(|slot| vramtrace_format::live::is_live(slot.op) && matches(slot));
             if found {
-                self.end_at(lane, at, by);
+                self.end_otherwise(lane, at, by, &mut Record::default());
             }
         }
         (until < slots).then_some(until)
@@ -243,26 +280,31 @@ impl Ledger {
         }
     }
 
-    #[inline]
-    fn write(&mut self, lane: usize, mut event: Record, slot: Option<usize>) {
+    /// Its place in the one order of events.
+    #[inline(always)]
+    fn number(&mut self, event: &mut Record) {
         self.seq += 1;
         event.seq = self.seq;
         event.time = self.clock.now();
-        let now = event.time;
-        self.commit(lane, event, slot, now);
     }
 
-    #[inline]
-    fn commit(&mut self, lane: usize, event: Record, slot: Option<usize>, now: u64) -> Applied {
+    #[inline(always)]
+    fn write(&mut self, op: Op, kind: Kind, event: &mut Record, slot: Option<usize>) {
+        self.number(event);
+        self.commit(op, kind, event, slot, event.time);
+    }
+
+    #[inline(always)]
+    fn commit(&mut self, op: Op, kind: Kind, event: &Record, slot: Option<usize>, now: u64) {
         let Sections {
             control,
             tables,
             rings,
             ..
         } = &mut self.trace;
-        rings[lane].write(&event, &mut control.ring_written[lane]);
-        let applied = tables.apply(&event, slot, control);
+        let lane = kind.lane();
+        rings[lane].write(event, &mut control.ring_written[lane]);
+        tables.apply_as(op, kind, event, slot, control);
         control.last_time = now;
-        applied
     }
 }

@@ -12,6 +12,8 @@ pub mod clock;
 pub mod file;
 pub mod lane;
 pub mod ledger;
+pub mod lock;
+pub mod per_thread;
 pub mod place;
 pub mod process;
 #[cfg(not(loom))]

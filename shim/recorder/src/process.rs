@@ -1,26 +1,55 @@
 //! Who this process and this thread are, and whether this is still the process that it was.
 
+use crate::per_thread;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
-/// A page that a forked child finds zeroed: it covers every kind of fork, `clone` and `_Fork`
-/// included, which skip pthread_atfork handlers. Null where the kernel lacks MADV_WIPEONFORK
-/// (before 4.14): then the pid is compared.
-static PAGE: AtomicPtr<u32> = AtomicPtr::new(std::ptr::null_mut());
+/// One word that a forked child finds zeroed: it lies on a page with MADV_WIPEONFORK, which covers
+/// every kind of fork, `clone` and `_Fork` included, which skip pthread_atfork handlers.
+static WORD: AtomicPtr<AtomicU32> = AtomicPtr::new((&raw const UNWIPED).cast_mut());
+/// The word before there is such a page, and where the kernel lacks MADV_WIPEONFORK (before 4.14):
+/// there the pid is compared.
+static UNWIPED: AtomicU32 = AtomicU32::new(0);
 /// Pid of the process that [`claim`]ed.
 static PID: AtomicU32 = AtomicU32::new(0);
 
+/// The process claimed.
+const CLAIMED: u32 = 1;
+/// It records.
+const RECORDING: u32 = 2;
+/// A fork would not wipe this word.
+const UNSURE: u32 = 4;
+
 const PAGE_SIZE: usize = 4096;
 
-/// Makes this the process that [`is_same`] recognises.
+#[inline(always)]
+fn word() -> &'static AtomicU32 {
+    // SAFETY: always one of two: a static, and a page that is never unmapped.
+    unsafe { &*WORD.load(Ordering::Relaxed) }
+}
+
+/// Makes this the process that [`is_same`] recognises; it does not record yet.
 pub fn claim() {
     PID.store(std::process::id(), Ordering::Relaxed);
-    let page = PAGE.load(Ordering::Acquire);
-    if !page.is_null() {
-        // SAFETY: the page was mapped read-write below and is never unmapped.
-        unsafe { page.write_volatile(1) };
-        return;
+    if std::ptr::eq(word(), &UNWIPED)
+        && let Some(page) = wiped_on_fork()
+    {
+        WORD.store(page, Ordering::Release);
     }
+    let unsure = if std::ptr::eq(word(), &UNWIPED) {
+        UNSURE
+    } else {
+        0
+    };
+    word().store(CLAIMED | unsure, Ordering::Release);
+}
+
+/// From here on, events are recorded.
+pub fn begin_recording() {
+    word().fetch_or(RECORDING, Ordering::AcqRel);
+}
+
+fn wiped_on_fork() -> Option<*mut AtomicU32> {
     // SAFETY: a fresh private anonymous mapping; no existing memory is touched.
     let mapped = unsafe {
         libc::mmap(
@@ -33,65 +62,81 @@ pub fn claim() {
         )
     };
     if mapped == libc::MAP_FAILED {
-        return;
+        return None;
     }
     // SAFETY: `mapped` is the mapping just made, of this length.
     if unsafe { libc::madvise(mapped, PAGE_SIZE, libc::MADV_WIPEONFORK) } != 0 {
         // SAFETY: as above; nobody else knows of it.
         unsafe { libc::munmap(mapped, PAGE_SIZE) };
-        return;
+        return None;
     }
-    let page = mapped.cast::<u32>();
-    // SAFETY: page-aligned, writable, ours.
-    unsafe { page.write_volatile(1) };
-    PAGE.store(page, Ordering::Release);
+    Some(mapped.cast())
+}
+
+/// Whether events are recorded in this process, and not in a parent that it was forked from. Asked
+/// several times an event.
+#[inline(always)]
+pub fn is_recording() -> bool {
+    match word().load(Ordering::Acquire) {
+        0 => false,
+        word if word == CLAIMED | RECORDING => true,
+        word => word & RECORDING != 0 && is_claimant(),
+    }
 }
 
 /// Whether this is the process that claimed, not a child forked since.
-#[inline]
 pub fn is_same() -> bool {
-    let page = PAGE.load(Ordering::Relaxed);
-    if page.is_null() {
-        return PID.load(Ordering::Relaxed) == std::process::id();
-    }
-    // SAFETY: the page is mapped for good; a volatile read because the kernel changes it.
-    unsafe { page.read_volatile() == 1 }
+    let word = word().load(Ordering::Acquire);
+    word & CLAIMED != 0 && (word & UNSURE == 0 || is_claimant())
 }
 
-thread_local! {
-    /// Kernel thread id, the pid it was asked in (a fork keeps the memory of its thread but not
-    /// the id), and whether [`first_seen`] was asked.
-    static TID: Cell<(u32, u32, bool)> = const { Cell::new((0, 0, false)) };
+#[cold]
+fn is_claimant() -> bool {
+    PID.load(Ordering::Relaxed) == std::process::id()
 }
 
-/// Kernel id of this thread; 0 while it is being torn down.
-#[inline]
+/// Who a thread is.
+#[derive(per_thread::Zeroable)]
+struct Identity {
+    /// Kernel thread id; 0 not asked yet.
+    tid: Cell<u32>,
+    /// Whether [`first_seen`] was asked.
+    seen: Cell<bool>,
+}
+
+per_thread! {
+    fn identity() -> Identity as "vramtrace_identity";
+}
+
+/// Kernel id of this thread.
+#[inline(always)]
 pub fn thread_id() -> u32 {
-    let pid = PID.load(Ordering::Relaxed);
-    TID.try_with(|cached| {
-        let (owner, tid, _) = cached.get();
-        if owner == pid && tid != 0 {
-            return tid;
-        }
-        // SAFETY: gettid takes nothing and cannot fail. (The glibc wrapper is newer than 2.17.)
-        let tid = unsafe { libc::syscall(libc::SYS_gettid) } as u32;
-        cached.set((pid, tid, false));
-        tid
-    })
-    .unwrap_or(0)
+    match identity().tid.get() {
+        0 => ask_thread_id(),
+        tid => tid,
+    }
 }
 
-/// True the first time that a thread asks.
-#[inline]
+#[cold]
+fn ask_thread_id() -> u32 {
+    // SAFETY: gettid takes nothing and cannot fail. (The glibc wrapper is newer than 2.17.)
+    let tid = unsafe { libc::syscall(libc::SYS_gettid) } as u32;
+    let identity = identity();
+    identity.tid.set(tid);
+    tid
+}
+
+/// This is a forked child: its only thread has another id than the one whose memory it got.
+pub fn start_over() {
+    let identity = identity();
+    identity.tid.set(0);
+    identity.seen.set(false);
+}
+
+/// True the first time that a thread asks, after [`thread_id`].
+#[inline(always)]
 pub fn first_seen() -> bool {
-    TID.try_with(|cached| {
-        let (pid, tid, seen) = cached.get();
-        if !seen {
-            cached.set((pid, tid, true));
-        }
-        !seen
-    })
-    .unwrap_or(false)
+    !identity().seen.replace(true)
 }
 
 /// While it lives, the thread is not cancelled: our system calls are cancellation points that the
@@ -215,12 +260,16 @@ mod tests {
     #[test]
     fn a_forked_child_is_not_the_same_process() {
         claim();
-        assert!(is_same());
+        assert!(is_same() && !is_recording());
+        begin_recording();
+        assert!(is_same() && is_recording());
         let parent_tid = thread_id();
         // SAFETY: the child only reads two words and leaves with _exit.
         let child = unsafe { libc::fork() };
         if child == 0 {
-            let same = is_same();
+            let before = thread_id();
+            start_over();
+            let same = is_same() || is_recording() || thread_id() == before;
             // SAFETY: leaves at once, without running destructors of the parent's state.
             unsafe { libc::_exit(i32::from(same)) };
         }
@@ -228,7 +277,7 @@ mod tests {
         // SAFETY: waits for the child just made.
         unsafe { libc::waitpid(child, &mut status, 0) };
         assert_eq!(status, 0);
-        assert!(is_same());
+        assert!(is_same() && is_recording());
         assert_eq!(parent_tid, thread_id());
     }
 

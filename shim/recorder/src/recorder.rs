@@ -1,7 +1,7 @@
 //! The one recorder of a process: from off, through its first use of CUDA, to the end.
 
 use crate::clock::Clock;
-use crate::ledger::{By, Freed, Ledger};
+use crate::ledger::{By, Ledger};
 use crate::settings::{self, Log};
 use crate::stack;
 use crate::turn::{self, LEDGER, Request, guarded, leave, unmatched, with};
@@ -9,10 +9,10 @@ use crate::{file, process, say};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::live::LiveTable;
-use vramtrace_format::record::{Op, Record, Space};
+use vramtrace_format::record::{Allocation, Op, Record, Space};
 use vramtrace_format::stacks::NO_STACK;
 
-/// Where the recorder is in its life.
+/// Where the recorder is in its life. What every event asks is [`process::is_recording`].
 const OFF: u8 = 0;
 const STARTING: u8 = 1;
 const ON: u8 = 2;
@@ -29,7 +29,7 @@ static TEARDOWN: AtomicBool = AtomicBool::new(false);
 /// the lock is taken and the clock is read. Never used to read or write.
 static LIVE: [(AtomicU64, AtomicU64); 2] = [const { (AtomicU64::new(0), AtomicU64::new(0)) }; 2];
 
-#[inline]
+#[inline(always)]
 fn prefetch(lane: usize, space: Space, key: u64) {
     #[cfg(target_arch = "x86_64")]
     {
@@ -44,17 +44,10 @@ fn prefetch(lane: usize, space: Space, key: u64) {
     }
 }
 
-#[inline]
-fn prefetch_entry(entry: &Record) {
-    if let (Some(kind), Some(space)) = (entry.kind(), entry.space()) {
-        prefetch(kind.lane(), space, entry.key);
-    }
-}
-
 /// Whether events are being recorded in this process.
-#[inline]
+#[inline(always)]
 pub fn is_on() -> bool {
-    STATE.load(Ordering::Acquire) == ON && process::is_same()
+    process::is_recording()
 }
 
 /// Starts recording at the process's first successful use of GPU memory, if it has not started.
@@ -82,6 +75,9 @@ fn start_slowly(describe: &dyn Fn() -> Vec<Cold>) -> bool {
     }
     let started = guarded(|| try_start(describe)).unwrap_or(false);
     STATE.store(if started { ON } else { NEVER }, Ordering::Release);
+    if started {
+        process::begin_recording();
+    }
     started
 }
 
@@ -158,96 +154,108 @@ fn try_start(describe: &dyn Fn() -> Vec<Cold>) -> bool {
     for record in &records {
         ledger.cold(record);
     }
-    let Some(mut place) = LEDGER.lock() else {
-        return false;
-    };
-    *place = Some(ledger);
+    match LEDGER.try_lock().or_else(turn::wait_in_line) {
+        Some(mut place) => place.with(|place| *place = Some(ledger)),
+        None => return false,
+    }
     true
 }
 
 /// This is a forked child: its parent's trace is none of its business.
 fn after_fork() {
+    process::start_over();
     turn::start_over();
     stack::modules::start_over();
     TEARDOWN.store(false, Ordering::Relaxed);
     STATE.store(OFF, Ordering::Release);
 }
 
-/// Records an allocation that succeeded. The caller fills in everything but `seq`, `time`,
-/// `thread`, `stack` and `op`.
-#[inline]
-pub fn allocated(entry: &Record) {
+/// Records an allocation that succeeded. Returns its time, or 0 if it is not known yet.
+#[inline(always)]
+pub fn allocated(allocation: Allocation) -> u64 {
+    let thread = process::thread_id();
+    if process::first_seen() {
+        name_thread(thread);
+    }
+    let lane = allocation.kind.lane();
+    prefetch(lane, allocation.space, allocation.key);
+    let mut entry = allocation.record();
     guarded(|| {
-        let entry = Record {
-            op: Op::Alloc as u8,
-            thread: process::thread_id(),
-            ..*entry
-        };
-        if entry.thread != 0 {
-            name_thread(entry.thread);
-        }
-        prefetch_entry(&entry);
         let recorded = if NATIVE_STACKS.load(Ordering::Relaxed) {
-            with_stack(|ledger, stack| ledger.allocated(Record { stack, ..entry }))
+            with_stack(|ledger, stack| {
+                entry.set_stack_and_thread(stack, thread);
+                ledger.allocated(&mut entry)
+            })
         } else {
-            with(|ledger| ledger.allocated(entry))
+            with(|ledger| {
+                entry.set_stack_and_thread(NO_STACK, thread);
+                ledger.allocated(&mut entry)
+            })
         };
-        if recorded.is_none() {
-            leave(
-                Request::Allocated(entry),
-                entry.kind().map_or(0, |kind| kind.lane()),
-            );
-        }
-    });
+        recorded.unwrap_or_else(|| {
+            entry.set_stack_and_thread(NO_STACK, thread);
+            leave(Request::Allocated(entry), lane);
+            0
+        })
+    })
+    .unwrap_or(0)
 }
 
 /// What is needed to take a free back.
 #[derive(Clone, Copy, Debug)]
 pub struct FreeToken {
-    entry: Option<Record>,
-    waits: bool,
+    found: Found,
+    entry: Record,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Entry,
+    Nothing,
+    /// The free waits in the slow lane.
+    NotYet,
 }
 
 impl FreeToken {
     /// The entry that was freed, if it is known.
+    #[inline(always)]
     pub fn entry(&self) -> Option<&Record> {
-        self.entry.as_ref()
+        (self.found == Found::Entry).then_some(&self.entry)
     }
 
     /// The free waits in the slow lane: whether anything was live is not known yet.
     pub fn waits(&self) -> bool {
-        self.waits
+        self.found == Found::NotYet
     }
 }
 
 /// Records, **before** the real call, that the allocation at a key is being freed: the moment the
 /// call returns, another thread may be given the same address. Looks in `lane` first, then in the
 /// other.
-#[inline]
+#[inline(always)]
 pub fn freeing(lane: usize, space: Space, key: u64, api: u16, stream: u32) -> FreeToken {
     ending(lane, space, key, Op::Free, api, stream)
 }
 
 /// As [`freeing`], for any way in which an allocation can end.
-#[inline]
+#[inline(always)]
 pub fn ending(lane: usize, space: Space, key: u64, how: Op, api: u16, stream: u32) -> FreeToken {
+    prefetch(lane, space, key);
+    let by = By {
+        how,
+        api,
+        thread: process::thread_id(),
+        stream,
+    };
+    let mut token = FreeToken {
+        found: Found::NotYet,
+        entry: Record::default(),
+    };
     guarded(|| {
-        prefetch(lane, space, key);
-        let by = By {
-            how,
-            api,
-            thread: process::thread_id(),
-            stream,
-        };
-        match with(|ledger| ledger.freed(lane, space, key, by)) {
-            Some(Freed::Entry(entry)) => FreeToken {
-                entry: Some(entry),
-                waits: false,
-            },
-            Some(Freed::Unmatched) => FreeToken {
-                entry: None,
-                waits: false,
-            },
+        let found = with(|ledger| ledger.freed(lane, space, key, by, &mut token.entry));
+        token.found = match found {
+            Some(true) => Found::Entry,
+            Some(false) => Found::Nothing,
             None => {
                 leave(
                     Request::Freed {
@@ -258,28 +266,21 @@ pub fn ending(lane: usize, space: Space, key: u64, how: Op, api: u16, stream: u3
                     },
                     lane,
                 );
-                FreeToken {
-                    entry: None,
-                    waits: true,
-                }
+                Found::NotYet
             }
-        }
-    })
-    .unwrap_or(FreeToken {
-        entry: None,
-        waits: true,
-    })
+        };
+    });
+    token
 }
 
 /// The real free failed: puts the entry back unchanged and records the failure.
 #[cold]
-pub fn free_failed(token: FreeToken, space: Space, key: u64, api: u16, error: u64) {
+pub fn free_failed(token: &FreeToken, space: Space, key: u64, api: u16, error: u64) {
     guarded(|| {
         let thread = process::thread_id();
-        let entry = token.entry.unwrap_or_default();
-        if let Some(entry) = token.entry
-            && with(|ledger| ledger.restore(&entry)).is_none()
-        {
+        let known = token.entry();
+        let entry = known.copied().unwrap_or_default();
+        if known.is_some() && with(|ledger| ledger.restore(&entry)).is_none() {
             leave(
                 Request::Restore(entry),
                 entry.kind().map_or(0, |kind| kind.lane()),
@@ -289,7 +290,7 @@ pub fn free_failed(token: FreeToken, space: Space, key: u64, api: u16, error: u6
             op: Op::FreeFailed as u8,
             space: space as u8,
             kind: entry.kind.max(1),
-            device: if token.entry.is_some() {
+            device: if known.is_some() {
                 entry.device
             } else {
                 vramtrace_format::record::NO_DEVICE
@@ -461,16 +462,9 @@ pub fn bypassed() {
     guarded(|| with(|ledger| ledger.control().bypassed += 1));
 }
 
-/// Writes a thread's name to the trace the first time the thread allocates.
-#[inline]
-fn name_thread(tid: u32) {
-    if process::first_seen() {
-        name_thread_slowly(tid);
-    }
-}
-
+/// Writes a thread's name to the trace.
 #[cold]
-fn name_thread_slowly(tid: u32) {
+fn name_thread(tid: u32) {
     let _uncancelled = process::Uncancelled::new();
     if let Some(text) = process::thread_name(tid) {
         cold(&Cold::Thread(cold::Name { id: tid, text }));

@@ -5,26 +5,24 @@
 //! [`Request`] in the slow lane. What could not even be left there is counted, and admitted to the
 //! trace as soon as that can be had again.
 
+use crate::clock::monotonic_ns;
 use crate::lane::Lane;
-use crate::ledger::{By, Freed, Ledger};
-use crate::renew::Renewable;
+use crate::ledger::{By, Ledger};
+use crate::lock::{Held, Lock, SLEEPY, pause};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 use vramtrace_format::record::{NO_DEVICE, Op, Record, Space};
 use vramtrace_format::stacks::STACK_SKIPPED;
 
-pub(crate) static LEDGER: Renewable<Option<Ledger>> = Renewable::new();
+pub(crate) static LEDGER: Lock<Option<Ledger>> = Lock::new(None);
 /// Events that found the lane full, by lane of the trace; written to the trace when that can be
 /// had again.
 static LOST: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 static PANICS: AtomicU64 = AtomicU64::new(0);
 /// Calls that came while another thread took too long to start the recorder.
 static MISSED: AtomicU64 = AtomicU64::new(0);
-/// How often the lock was taken.
-static PROGRESS: AtomicU64 = AtomicU64::new(0);
 /// The lock could not be had: its holder is stopped inside.
 static STALLED: AtomicBool = AtomicBool::new(false);
-/// Something above is not in the trace yet.
-static TROUBLE: AtomicBool = AtomicBool::new(false);
 /// Room for events that could not wait for the lock.
 static LANE: Lane<Request, 1024> = Lane::new();
 
@@ -42,64 +40,79 @@ pub(crate) enum Request {
     Event(Record),
 }
 
-type Guard = parking_lot::MutexGuard<'static, Option<Ledger>>;
+/// Longest wait for a lock that does not move. On an overloaded machine its holder may be off its
+/// core for a while, and a program waits for its own locks as long as that. Longer than this, it
+/// is stuck.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs `act` on the ledger, after everything that waits in the slow lane. `None` if recording is
 /// off or the lock cannot be had in time; the caller then uses the lane.
-#[inline]
+#[inline(always)]
 pub(crate) fn with<R>(act: impl FnOnce(&mut Ledger) -> R) -> Option<R> {
-    // Once somebody has waited in vain, nobody else waits until the lock moves again.
-    let mut guard = if STALLED.load(Ordering::Relaxed) {
-        LEDGER.try_lock()?
-    } else {
-        wait()?
+    let mut held = match LEDGER.try_lock() {
+        Some(held) => held,
+        None => wait_in_line()?,
     };
-    PROGRESS.store(
-        PROGRESS.load(Ordering::Relaxed).wrapping_add(1),
-        Ordering::Relaxed,
-    );
-    if STALLED.load(Ordering::Relaxed) {
-        STALLED.store(false, Ordering::Relaxed);
-    }
-    let ledger = guard.as_mut()?;
-    if !LANE.is_empty() {
-        drain(ledger);
-    }
-    if TROUBLE.load(Ordering::Relaxed) {
-        admit(ledger);
-    }
-    Some(act(ledger))
+    held.with(|ledger| {
+        let ledger = ledger.as_mut()?;
+        if LANE.is_called() {
+            attend(ledger);
+        }
+        Some(act(ledger))
+    })
 }
 
 /// The lock, for as long as it moves: on an overloaded machine a thread may stand in line for
-/// seconds while others pass. Only when nobody had it for a whole wait is its holder stuck.
-#[inline]
-fn wait() -> Option<Guard> {
-    LEDGER.try_lock().or_else(wait_in_line)
-}
-
+/// seconds while others pass. Only when nobody had it for a whole wait is its holder stuck; then
+/// nobody else waits until it moves again.
 #[cold]
-fn wait_in_line() -> Option<Guard> {
+#[inline(never)]
+pub(crate) fn wait_in_line() -> Option<Held<'static, Option<Ledger>>> {
+    let mut seen = LEDGER.taken();
+    let mut since = None;
+    let mut turns = 0u32;
     loop {
-        let before = PROGRESS.load(Ordering::Relaxed);
-        if let Some(guard) = LEDGER.lock() {
-            return Some(guard);
+        if !LEDGER.is_held()
+            && let Some(held) = LEDGER.try_lock()
+        {
+            return Some(held);
         }
-        if PROGRESS.load(Ordering::Relaxed) == before {
-            STALLED.store(true, Ordering::Relaxed);
+        if STALLED.load(Ordering::Relaxed) {
             return None;
+        }
+        pause(turns);
+        turns = turns.saturating_add(1);
+        let progress = LEDGER.taken();
+        if progress != seen {
+            (seen, since) = (progress, None);
+        } else if turns.is_multiple_of(64) || turns > SLEEPY {
+            let now = monotonic_ns();
+            if now - *since.get_or_insert(now) > PATIENCE.as_nanos() as u64 {
+                STALLED.store(true, Ordering::Relaxed);
+                LANE.call();
+                return None;
+            }
         }
     }
 }
 
+/// Something is the matter: events wait, or something is not in the trace yet.
 #[cold]
+#[inline(never)]
+fn attend(ledger: &mut Ledger) {
+    LANE.hear();
+    STALLED.store(false, Ordering::Relaxed);
+    drain(ledger);
+    admit(ledger);
+}
+
 fn drain(ledger: &mut Ledger) {
     // SAFETY: the caller holds the ledger, whose lock admits one consumer.
     while let Some(request) = unsafe { LANE.pop() } {
         match request {
             Request::Allocated(record) => {
                 ledger.control().stacks_skipped += 1;
-                ledger.allocated(Record {
+                ledger.allocated(&mut Record {
                     stack: STACK_SKIPPED,
                     ..record
                 });
@@ -110,7 +123,7 @@ fn drain(ledger: &mut Ledger) {
                 key,
                 by,
             } => {
-                if let Freed::Unmatched = ledger.freed(lane, space, key, by) {
+                if !ledger.freed(lane, space, key, by, &mut Record::default()) {
                     unmatched(ledger, space, key, by.api, by.thread);
                 }
             }
@@ -125,14 +138,12 @@ fn drain(ledger: &mut Ledger) {
 pub(crate) fn leave(request: Request, lane: usize) {
     if !LANE.push(request) {
         LOST[lane].fetch_add(1, Ordering::Relaxed);
-        TROUBLE.store(true, Ordering::Release);
+        LANE.call();
     }
 }
 
 /// Writes to the trace what went wrong while it could not be had.
-#[cold]
 fn admit(ledger: &mut Ledger) {
-    TROUBLE.store(false, Ordering::Release);
     let control = ledger.control();
     for (lost, total) in LOST.iter().zip(&mut control.events_lost) {
         *total += lost.swap(0, Ordering::Relaxed);
@@ -155,13 +166,13 @@ pub(crate) fn unmatched(ledger: &mut Ledger, space: Space, key: u64, api: u16, t
 }
 
 /// Keeps a panic of ours away from the program; it is counted and shown by reports.
-#[inline]
+#[inline(always)]
 pub(crate) fn guarded<R>(act: impl FnOnce() -> R) -> Option<R> {
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(act)) {
         Ok(value) => Some(value),
         Err(_) => {
             PANICS.fetch_add(1, Ordering::Relaxed);
-            TROUBLE.store(true, Ordering::Release);
+            LANE.call();
             None
         }
     }
@@ -170,12 +181,13 @@ pub(crate) fn guarded<R>(act: impl FnOnce() -> R) -> Option<R> {
 /// A call came while another thread took too long to start the recorder.
 pub(crate) fn missed() {
     MISSED.fetch_add(1, Ordering::Relaxed);
-    TROUBLE.store(true, Ordering::Release);
+    LANE.call();
 }
 
 /// This is a forked child: nothing that waits is its own.
 pub(crate) fn start_over() {
-    LEDGER.renew();
     // SAFETY: a forked child has one thread.
+    unsafe { LEDGER.start_over(None) };
+    // SAFETY: as above.
     while unsafe { LANE.pop() }.is_some() {}
 }

@@ -21,6 +21,7 @@ mod multicast;
 mod pools;
 mod resolvers;
 mod stream_ordered;
+mod streams;
 mod virtual_memory;
 
 /// Any driver object.
@@ -32,6 +33,7 @@ pub static FAMILIES: &[&[&crate::hook::Hook]] = &[
     contexts::HOOKS,
     linear::HOOKS,
     stream_ordered::HOOKS,
+    streams::HOOKS,
     pools::HOOKS,
     host::HOOKS,
     arrays::HOOKS,

@@ -3,7 +3,7 @@
 use super::{Real, SUCCESS, context, errors, own_calls};
 use crate::hook::Call;
 use crate::lifetime;
-use vramtrace_format::record::{Kind, NO_DEVICE, Op, Record, Space};
+use vramtrace_format::record::{Allocation, Kind, NO_DEVICE, Op, Record, Space};
 use vramtrace_recorder as recorder;
 
 /// Reads an out-parameter of the program after success; programs may pass null.
@@ -76,16 +76,16 @@ pub fn record(call: &Call, new: &New, context: u16, device: u8) {
     } else {
         device
     };
-    recorder::allocated(&Record {
+    recorder::allocated(Allocation {
         key: new.key,
         size: new.size,
         aux: new.aux,
         context,
         api: call.api(),
-        space: new.space as u8,
-        kind: new.kind as u8,
+        space: new.space,
+        kind: new.kind,
         device,
-        ..Record::default()
+        stream: 0,
     });
 }
 
@@ -135,7 +135,7 @@ pub fn free(call: &Call, lane: usize, space: Space, key: u64, stream: u32, real:
     }
     let token = recorder::freeing(lane, space, key, call.api(), stream);
     let result = real();
-    finish_free(call, token, space, key, result);
+    finish_free(call, &token, space, key, result);
     result
 }
 
@@ -162,7 +162,7 @@ fn free_in_teardown(
 
 /// What the real call said about a free that is already recorded.
 #[inline]
-pub fn finish_free(call: &Call, token: recorder::FreeToken, space: Space, key: u64, result: u32) {
+pub fn finish_free(call: &Call, token: &recorder::FreeToken, space: Space, key: u64, result: u32) {
     match result {
         SUCCESS => {
             if let Some(entry) = token.entry() {

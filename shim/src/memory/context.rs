@@ -2,11 +2,12 @@
 
 use super::{SUCCESS, own_calls};
 use crate::hook::Call;
+use bytemuck::Zeroable;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::record::{Kind, NO_DEVICE, Op, Record, Space};
-use vramtrace_recorder::{self as recorder, Renewable};
+use vramtrace_recorder::{self as recorder, Renewable, per_thread};
 
 /// One context that was seen.
 #[derive(Clone, Copy)]
@@ -27,17 +28,36 @@ struct Contexts {
 }
 
 static CONTEXTS: Renewable<Contexts> = Renewable::new();
-/// Increases whenever a context goes, so that threads forget what they remember of it: the
-/// driver reuses handles.
-static EPOCH: AtomicU64 = AtomicU64::new(1);
+/// Increases whenever a context or a stream goes, so that threads forget what they remember of it:
+/// the driver reuses handles.
+static EPOCH: AtomicU64 = AtomicU64::new(0);
 
-thread_local! {
-    /// The context this thread saw last: epoch, handle, id and device.
-    static LAST: Cell<(u64, usize, u16, u8)> = const { Cell::new((0, 0, 0, 0)) };
+/// Changes whenever what a handle stands for may have changed.
+#[inline(always)]
+pub fn handles_epoch() -> u64 {
+    EPOCH.load(Ordering::Relaxed)
+}
+
+/// What is remembered of any handle is void.
+pub fn forget_handles() {
+    EPOCH.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The context that a thread saw last, while [`handles_epoch`] stays what it was.
+#[derive(Zeroable)]
+struct Last {
+    epoch: Cell<u64>,
+    handle: Cell<usize>,
+    id: Cell<u16>,
+    device: Cell<u8>,
+}
+
+per_thread! {
+    fn last() -> Last as "vramtrace_last_context";
 }
 
 /// Id and device of the calling thread's context; (0, 0) if it has none.
-#[inline]
+#[inline(always)]
 pub fn current() -> (u16, u8) {
     match own_calls::current_context() {
         Some(handle) => of_handle(handle),
@@ -46,15 +66,24 @@ pub fn current() -> (u16, u8) {
 }
 
 /// Id and device of a context.
-#[inline]
+#[inline(always)]
 pub fn of_handle(handle: usize) -> (u16, u8) {
-    let epoch = EPOCH.load(Ordering::Relaxed);
-    let (seen, last, id, device) = LAST.try_with(Cell::get).unwrap_or((0, 0, 0, 0));
-    if seen == epoch && last == handle {
-        return (id, device);
+    let last = last();
+    if last.handle.get() == handle && last.epoch.get() == handles_epoch() {
+        return (last.id.get(), last.device.get());
     }
+    ask(handle)
+}
+
+#[cold]
+fn ask(handle: usize) -> (u16, u8) {
+    let epoch = handles_epoch();
     let (id, device) = look_up(handle, None, false);
-    let _ = LAST.try_with(|last| last.set((epoch, handle, id, device)));
+    let last = last();
+    last.epoch.set(epoch);
+    last.handle.set(handle);
+    last.id.set(id);
+    last.device.set(device);
     (id, device)
 }
 
@@ -216,6 +245,8 @@ pub fn reset(call: &Call, device: i32, only_if_last: bool, real: impl super::Rea
         device: ordinal,
         primary: true,
     });
+    // Streams and handles go with it, and may come back the moment the call returns.
+    forget_handles();
     // A release that is not the last leaves no trace; when it was the last is known afterwards.
     let began = recorder::event(&marker(Op::ContextEnding, known, call.api(), 0));
     let result = real();
@@ -263,11 +294,11 @@ fn forget(gone: impl Fn(&Known) -> bool) {
     if let Some(mut contexts) = CONTEXTS.lock() {
         contexts.alive.retain(|known| !gone(known));
     }
-    EPOCH.fetch_add(1, Ordering::Relaxed);
+    forget_handles();
 }
 
 /// A new trace begins (this is a forked child): nothing of the parent's contexts exists here.
 pub fn start_over() {
     CONTEXTS.renew();
-    EPOCH.fetch_add(1, Ordering::Relaxed);
+    forget_handles();
 }

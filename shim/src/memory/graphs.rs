@@ -10,7 +10,7 @@ use crate::hook::Call;
 use crate::lifetime;
 use std::collections::HashMap;
 use std::sync::Arc;
-use vramtrace_format::record::{Kind, Op, Record, Space};
+use vramtrace_format::record::{Allocation, Kind, Space};
 use vramtrace_recorder::{self as recorder, FreeToken, Renewable};
 
 /// What one launch of an executable graph does to memory.
@@ -156,7 +156,7 @@ fn take_effect(
 ) -> u32 {
     let api = call.api();
     let lane = Kind::Graph.lane();
-    let number = streams::number(stream, 0);
+    let number = streams::number(stream);
     let mut freed: Vec<(u64, FreeToken)> = Vec::new();
     if recorder::is_on() {
         lifetime::watch_teardown();
@@ -181,7 +181,7 @@ fn take_effect(
     }
     let result = real();
     for (address, token) in freed {
-        allocation::finish_free(call, token, Space::Device, address, result);
+        allocation::finish_free(call, &token, Space::Device, address, result);
     }
     if result != SUCCESS {
         let asked = effect.leaves.iter().map(|leaf| leaf.1).sum();
@@ -191,24 +191,18 @@ fn take_effect(
     if !lifetime::start() {
         return result;
     }
-    let (context, _) = if streams::is_made(stream) {
-        own_calls::context_of_stream(stream).map_or_else(context::current, context::of_handle)
-    } else {
-        context::current()
-    };
+    let stream = streams::of(stream);
     for &(address, bytes, device) in &effect.leaves {
-        recorder::allocated(&Record {
+        recorder::allocated(Allocation {
             key: address,
             size: bytes,
             aux: executable as u64,
-            context,
-            stream: streams::number(stream, context),
+            context: stream.context,
+            stream: stream.number,
             api,
-            op: Op::Alloc as u8,
-            space: Space::Device as u8,
-            kind: Kind::Graph as u8,
+            space: Space::Device,
+            kind: Kind::Graph,
             device,
-            ..Record::default()
         });
     }
     if effect.allocates {

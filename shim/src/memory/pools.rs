@@ -8,13 +8,14 @@ use super::allocation::{self, New};
 use super::{Real, SUCCESS, capture, context, own_calls, streams};
 use crate::hook::Call;
 use crate::lifetime;
+use bytemuck::Zeroable;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use vramtrace_format::record::{Kind, Record, Space};
-use vramtrace_recorder::{self as recorder, Renewable, clock::coarse_ns};
+use vramtrace_format::record::{Allocation, Kind, Record, Space};
+use vramtrace_recorder::{self as recorder, Renewable, per_thread};
 
-/// At most so often is a pool's reserve sampled, nanoseconds.
+/// At most so often does a thread sample a pool's reserve, nanoseconds.
 const SAMPLE_NS: u64 = 50_000_000;
 /// Key of a device's graph pool: this plus the ordinal.
 pub const GRAPH_POOL: u64 = 0x1000;
@@ -44,14 +45,26 @@ static POOLS: Renewable<Pools> = Renewable::new();
 /// How many pools were destroyed with live blocks.
 static ENDING: AtomicUsize = AtomicUsize::new(0);
 /// Increases when a device gets another current pool.
-static EPOCH: AtomicU64 = AtomicU64::new(1);
+static EPOCH: AtomicU64 = AtomicU64::new(0);
 
-thread_local! {
-    /// This thread's last pool: epoch, device, handle (0 for the device's current one), pool id,
-    /// pool's device.
-    static LAST: Cell<(u64, u8, usize, u64, u8)> = const { Cell::new((0, 0, 0, 0, 0)) };
-    /// When this thread sampled a pool last.
-    static SAMPLED: Cell<u64> = const { Cell::new(0) };
+/// What a thread knows of the pool that it used last.
+#[derive(Zeroable)]
+struct Last {
+    /// [`EPOCH`] when it was true.
+    epoch: Cell<u64>,
+    /// The pool's handle, as the program gave it; 0 for the device's current pool.
+    handle: Cell<usize>,
+    id: Cell<u64>,
+    /// When the thread samples a pool's reserve next, event time.
+    sample_at: Cell<u64>,
+    /// Device of the context that it was used in.
+    device: Cell<u8>,
+    /// Device that its memory is on.
+    pool_device: Cell<u8>,
+}
+
+per_thread! {
+    fn last() -> Last as "vramtrace_last_pool";
 }
 
 /// A block is allocated on `stream`, from `pool` or the device's current one.
@@ -78,25 +91,24 @@ pub fn allocate(
     if capture::makes_nodes(stream) || !lifetime::start() {
         return result;
     }
-    let (context, device) = if streams::is_made(stream) {
-        own_calls::context_of_stream(stream).map_or_else(context::current, context::of_handle)
-    } else {
-        context::current()
-    };
-    let (id, pool_device, handle) = which(device, pool);
-    recorder::allocated(&Record {
+    let stream = streams::of(stream);
+    let (id, pool_device) = which(stream.device, pool);
+    let time = recorder::allocated(Allocation {
         key: address,
         size: bytes,
         aux: id,
-        context,
-        stream: streams::number(stream, context),
+        context: stream.context,
+        stream: stream.number,
         api: call.api(),
-        space: Space::Device as u8,
-        kind: Kind::Async as u8,
+        space: Space::Device,
+        kind: Kind::Async,
         device: pool_device,
-        ..Record::default()
     });
-    sample_if_due(handle, id, pool_device);
+    let last = last();
+    if time >= last.sample_at.get() && id != 0 {
+        last.sample_at.set(time + SAMPLE_NS);
+        sample_now(pool.unwrap_or(0), id, pool_device);
+    }
     result
 }
 
@@ -106,7 +118,7 @@ pub fn free(call: &Call, address: u64, stream: usize, real: impl Real) -> u32 {
     if capture::makes_nodes(stream) {
         return real();
     }
-    let number = streams::number(stream, 0);
+    let number = streams::number(stream);
     allocation::free(
         call,
         Kind::Async.lane(),
@@ -117,23 +129,35 @@ pub fn free(call: &Call, address: u64, stream: usize, real: impl Real) -> u32 {
     )
 }
 
-/// Id and device of the pool that a call used, and the pool's handle if it is known.
-#[inline]
-fn which(device: u8, pool: Option<usize>) -> (u64, u8, usize) {
-    let epoch = EPOCH.load(Ordering::Relaxed);
-    let wanted = pool.unwrap_or(0);
-    let last = LAST.try_with(Cell::get).unwrap_or_default();
-    if last.0 == epoch && last.1 == device && last.2 == wanted {
-        return (last.3, last.4, pool.unwrap_or(0));
+/// Id and device of the pool that a call used on a device.
+#[inline(always)]
+fn which(device: u8, pool: Option<usize>) -> (u64, u8) {
+    let last = last();
+    if last.handle.get() == pool.unwrap_or(0)
+        && last.epoch.get() == EPOCH.load(Ordering::Relaxed)
+        && last.device.get() == device
+        && last.id.get() != 0
+    {
+        return (last.id.get(), last.pool_device.get());
     }
-    let (id, pool_device, _) = look_up(device, pool);
-    if id != 0 {
-        let _ = LAST.try_with(|last| last.set((epoch, device, wanted, id, pool_device)));
-    }
-    (id, pool_device, wanted)
+    find(device, pool)
 }
 
 #[cold]
+fn find(device: u8, pool: Option<usize>) -> (u64, u8) {
+    let epoch = EPOCH.load(Ordering::Relaxed);
+    let (id, pool_device, _) = look_up(device, pool);
+    if id != 0 {
+        let last = last();
+        last.epoch.set(epoch);
+        last.handle.set(pool.unwrap_or(0));
+        last.id.set(id);
+        last.device.set(device);
+        last.pool_device.set(pool_device);
+    }
+    (id, pool_device)
+}
+
 fn look_up(device: u8, pool: Option<usize>) -> (u64, u8, usize) {
     let handle = pool.or_else(|| {
         let known = POOLS
@@ -317,23 +341,8 @@ pub fn import_pointer(call: &Call, address: *const u64, pool: usize, real: impl 
     result
 }
 
-#[inline]
-fn sample_if_due(handle: usize, id: u64, device: u8) {
-    let now = coarse_ns();
-    let due = SAMPLED.try_with(|sampled| {
-        let due = now.saturating_sub(sampled.get()) >= SAMPLE_NS;
-        if due {
-            sampled.set(now);
-        }
-        due
-    });
-    if due == Ok(true) && id != 0 {
-        sample_slowly(handle, id, device);
-    }
-}
-
 #[cold]
-fn sample_slowly(handle: usize, id: u64, device: u8) {
+fn sample_now(handle: usize, id: u64, device: u8) {
     let known = |handle: &usize| {
         POOLS
             .lock()
@@ -390,6 +399,7 @@ pub fn reserve_is(id: u64, device: u8, bytes: u64) {
 /// A new trace begins.
 pub fn start_over() {
     POOLS.renew();
+    last().sample_at.set(0);
     ENDING.store(0, Ordering::Relaxed);
     EPOCH.fetch_add(1, Ordering::Relaxed);
 }

@@ -1,48 +1,134 @@
-//! Streams: which one a stream-ordered call ran on, as a small number in events.
+//! Streams: which one a stream-ordered call ran on, as a small number in events, and the context that
+//! it belongs to.
 
+use super::{Real, SUCCESS, context, own_calls};
+use bytemuck::Zeroable;
 use std::cell::Cell;
+use std::collections::HashMap;
 use vramtrace_format::cold::{self, Cold};
-use vramtrace_recorder::{self as recorder, Renewable};
+use vramtrace_recorder::{self as recorder, Renewable, per_thread};
 
 /// Streams that keep a number of their own; a program that makes more gets 0 for the rest.
 const MOST: usize = 4096;
 
 #[derive(Default)]
 struct Streams {
-    handles: std::collections::HashMap<usize, u32>,
+    handles: HashMap<usize, u32>,
+    last_number: u32,
 }
 
 static STREAMS: Renewable<Streams> = Renewable::new();
 
-thread_local! {
-    /// The stream this thread used last, and its number.
-    static LAST: Cell<(usize, u32)> = const { Cell::new((0, 0)) };
+/// The stream that a thread used last, while [`context::handles_epoch`] stays what it was.
+#[derive(Zeroable)]
+struct Last {
+    epoch: Cell<u64>,
+    stream: Cell<usize>,
+    number: Cell<u32>,
+    context: Cell<u16>,
+    device: Cell<u8>,
+    /// The context was asked for, too.
+    has_context: Cell<bool>,
+}
+
+per_thread! {
+    fn last() -> Last as "vramtrace_last_stream";
+}
+
+impl Last {
+    #[inline(always)]
+    fn is(&self, stream: usize) -> bool {
+        self.stream.get() == stream && self.epoch.get() == context::handles_epoch()
+    }
 }
 
 /// Handles below this are the default streams: null, legacy (1), per-thread (2).
 const FIRST_REAL_HANDLE: usize = 3;
 
 /// Whether the handle names a stream that was made, not a default stream.
-pub fn is_made(stream: usize) -> bool {
+#[inline(always)]
+fn is_made(stream: usize) -> bool {
     stream >= FIRST_REAL_HANDLE
 }
 
-/// Number of a stream; 0 for default streams.
-#[inline]
-pub fn number(stream: usize, context: u16) -> u32 {
+/// A stream, as events name it.
+#[derive(Clone, Copy)]
+pub struct Stream {
+    /// Its number; 0 for default streams.
+    pub number: u32,
+    /// Id of its context.
+    pub context: u16,
+    /// Its context's device.
+    pub device: u8,
+}
+
+/// The stream behind a handle: a default stream is the current context's.
+#[inline(always)]
+pub fn of(stream: usize) -> Stream {
     if !is_made(stream) {
-        return 0;
+        let (context, device) = context::current();
+        return Stream {
+            number: 0,
+            context,
+            device,
+        };
     }
-    let (last, number) = LAST.try_with(Cell::get).unwrap_or((0, 0));
-    if last == stream {
-        return number;
+    let last = last();
+    if last.is(stream) && last.has_context.get() {
+        return Stream {
+            number: last.number.get(),
+            context: last.context.get(),
+            device: last.device.get(),
+        };
     }
-    let number = look_up(stream, context);
-    let _ = LAST.try_with(|last| last.set((stream, number)));
-    number
+    ask(stream)
 }
 
 #[cold]
+fn ask(stream: usize) -> Stream {
+    let epoch = context::handles_epoch();
+    let asked = own_calls::context_of_stream(stream);
+    let (context, device) = asked.map_or_else(context::current, context::of_handle);
+    let number = look_up(stream, context);
+    let last = last();
+    last.epoch.set(epoch);
+    last.stream.set(stream);
+    last.number.set(number);
+    last.context.set(context);
+    last.device.set(device);
+    last.has_context.set(asked.is_some());
+    Stream {
+        number,
+        context,
+        device,
+    }
+}
+
+/// Number of a stream; 0 for default streams. Asks the driver nothing.
+#[inline(always)]
+pub fn number(stream: usize) -> u32 {
+    if !is_made(stream) {
+        return 0;
+    }
+    let last = last();
+    if last.is(stream) {
+        return last.number.get();
+    }
+    find_number(stream)
+}
+
+#[cold]
+fn find_number(stream: usize) -> u32 {
+    let epoch = context::handles_epoch();
+    let number = look_up(stream, 0);
+    let last = last();
+    last.epoch.set(epoch);
+    last.stream.set(stream);
+    last.number.set(number);
+    last.has_context.set(false);
+    number
+}
+
 fn look_up(stream: usize, context: u16) -> u32 {
     let Some(mut streams) = STREAMS.lock() else {
         return 0;
@@ -53,7 +139,8 @@ fn look_up(stream: usize, context: u16) -> u32 {
     if streams.handles.len() >= MOST {
         return 0;
     }
-    let number = streams.handles.len() as u32 + 1;
+    streams.last_number += 1;
+    let number = streams.last_number;
     streams.handles.insert(stream, number);
     drop(streams);
     recorder::cold(&Cold::Stream(cold::Stream {
@@ -64,8 +151,25 @@ fn look_up(stream: usize, context: u16) -> u32 {
     number
 }
 
+/// A stream is destroyed through `real`. Forgotten before the call: the moment that returns,
+/// another thread may be given the same handle.
+pub fn destroy(stream: usize, real: impl Real) -> u32 {
+    let number = STREAMS
+        .lock()
+        .and_then(|mut streams| streams.handles.remove(&stream));
+    context::forget_handles();
+    let result = real();
+    if result != SUCCESS
+        && let Some(number) = number
+        && let Some(mut streams) = STREAMS.lock()
+    {
+        streams.handles.entry(stream).or_insert(number);
+    }
+    result
+}
+
 /// A new trace begins.
 pub fn start_over() {
     STREAMS.renew();
-    let _ = LAST.try_with(|last| last.set((0, 0)));
+    context::forget_handles();
 }

@@ -206,7 +206,7 @@ pub fn release(call: &Call, handle: u64, real: impl Real) -> u32 {
         vmm.handles.insert(handle, id);
     }
     if let Some((id, token)) = token {
-        allocation::finish_free(call, token, Space::Vmm, id, result);
+        allocation::finish_free(call, &token, Space::Vmm, id, result);
     } else {
         errors::look_at(result, call.api());
     }
@@ -318,10 +318,10 @@ pub fn unmap(call: &Call, address: u64, size: u64, real: impl Real) -> u32 {
         }
     }
     for (start, token) in mappings {
-        allocation::finish_free(call, token, Space::Mapping, start, result);
+        allocation::finish_free(call, &token, Space::Mapping, start, result);
     }
     for (id, token) in memory {
-        allocation::finish_free(call, token, Space::Vmm, id, result);
+        allocation::finish_free(call, &token, Space::Vmm, id, result);
     }
     result
 }
