@@ -3,7 +3,7 @@
 
 mod options;
 
-pub use options::{FilterOptions, Traces, layer, point};
+pub use options::{FilterOptions, Traces, by, layer, point};
 
 use crate::commands;
 use clap::{Parser, Subcommand};

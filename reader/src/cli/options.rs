@@ -1,7 +1,8 @@
 //! Options that several commands have.
 
 use crate::analysis::Filter;
-use crate::analysis::leaks::Point;
+use crate::analysis::leaks::{By, Point};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::path::PathBuf;
 use vramtrace_format::record::{Kind, Layer};
 
@@ -47,6 +48,14 @@ pub fn layer(text: &str) -> Result<Layer, String> {
 /// Reads a kind's name.
 fn kind(text: &str) -> Result<Kind, String> {
     Kind::from_name(text).ok_or_else(|| one_of(Kind::ALL.iter().map(|kind| kind.name())))
+}
+
+/// Reads what groups are made by.
+pub fn by() -> impl TypedValueParser<Value = By> {
+    PossibleValuesParser::new(By::WORDS.map(|(word, _)| word)).map(|text| {
+        let found = By::WORDS.into_iter().find(|(word, _)| *word == text);
+        found.map(|(_, by)| by).unwrap_or_default()
+    })
 }
 
 /// Reads a point's name.

@@ -2,7 +2,7 @@
 
 use super::{code, open, print};
 use crate::analysis::leaks::{Answer, By, Options, Point};
-use crate::cli::{FilterOptions, Traces, exit, point};
+use crate::cli::{FilterOptions, Traces, by, exit, point};
 use crate::report::frames::Frames;
 use crate::report::leaks::{Shown, json, text};
 use crate::report::style::Style;
@@ -23,8 +23,8 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     /// What groups are made by
-    #[arg(long, value_name = "WHAT", value_enum, default_value = "stack")]
-    by: ByName,
+    #[arg(long, value_name = "WHAT", value_parser = by(), default_value = "stack")]
+    by: By,
     /// Show this many groups, 0 for all [default: 20; with --json: all]
     #[arg(long, value_name = "N")]
     top: Option<usize>,
@@ -51,43 +51,8 @@ pub struct Args {
     max_leak_bytes: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum ByName {
-    Stack,
-    Python,
-    Library,
-    Range,
-    Thread,
-    Device,
-    Kind,
-    Rank,
-    Api,
-    Stream,
-    Context,
-    Layer,
-}
-
 fn no_from(_: &str) -> Result<Point, String> {
     Err("reports between two points are not supported yet; only --point end|teardown".to_owned())
-}
-
-impl From<ByName> for By {
-    fn from(name: ByName) -> By {
-        match name {
-            ByName::Stack => By::Stack,
-            ByName::Python => By::Python,
-            ByName::Library => By::Library,
-            ByName::Range => By::Range,
-            ByName::Thread => By::Thread,
-            ByName::Device => By::Device,
-            ByName::Kind => By::Kind,
-            ByName::Rank => By::Rank,
-            ByName::Api => By::Api,
-            ByName::Stream => By::Stream,
-            ByName::Context => By::Context,
-            ByName::Layer => By::Layer,
-        }
-    }
 }
 
 /// Runs the command; returns the exit code.
@@ -100,7 +65,7 @@ fn run(args: &Args) -> Result<i32, i32> {
     let opened = open(&args.traces.traces, args.json)?;
     let options = Options {
         point: args.point.or(args.to),
-        by: args.by.into(),
+        by: args.by,
         filter: args.filter.filter(),
         all_frames: args.all_frames,
     };
