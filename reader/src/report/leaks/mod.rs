@@ -22,6 +22,8 @@ pub struct Shown<'a> {
 impl<'a> Shown<'a> {
     /// Resolves the stacks of an answer about `processes`.
     pub fn new(answer: &'a Answer, processes: &[Process], frames: &mut Frames) -> Shown<'a> {
+        let unresolved = answer.stacks().map(|(id, stack)| (&processes[id], stack));
+        frames.look_up(unresolved);
         let stacks = answer
             .groups
             .iter()

@@ -21,6 +21,8 @@ pub struct Shown<'a> {
 impl<'a> Shown<'a> {
     /// Resolves the stacks of a summary about `processes`.
     pub fn new(summary: &'a Summary, processes: &[Process], frames: &mut Frames) -> Shown<'a> {
+        let unresolved = summary.top.iter();
+        frames.look_up(unresolved.map(|top| (&processes[top.process], &top.stack)));
         let stacks = summary
             .top
             .iter()
