@@ -1,6 +1,6 @@
 //! `vramtrace leaks`: what is still allocated, grouped by call stack.
 
-use super::{code, open, print};
+use super::{code, open, print, refuse_unknown_devices};
 use crate::analysis::leaks::{Answer, By, Options, Point};
 use crate::cli::{FilterOptions, Traces, by, exit, point};
 use crate::report::frames::Frames;
@@ -74,6 +74,7 @@ fn run(args: &Args) -> Result<i32, i32> {
         None if args.json => None,
         top => Some(top.unwrap_or(TOP)),
     };
+    refuse_unknown_devices(&opened, &options.filter)?;
     let answer = Answer::of(&opened.processes, &options, top);
     let mut frames = Frames::default();
     let shown = Shown::new(&answer, &opened.processes, &mut frames);

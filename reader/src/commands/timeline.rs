@@ -1,6 +1,6 @@
 //! `vramtrace timeline`: live bytes over time, per device and layer.
 
-use super::{code, complain, open, print};
+use super::{code, complain, open, print, refuse_unknown_devices};
 use crate::analysis::timeline::timeline;
 use crate::cli::{FilterOptions, Traces, exit};
 use crate::report::chart;
@@ -40,13 +40,15 @@ fn run(args: &Args) -> Result<i32, i32> {
         return Err(exit::USAGE);
     }
     let opened = open(&args.traces.traces, document)?;
+    let filter = args.filter.filter();
+    refuse_unknown_devices(&opened, &filter)?;
     let columns = terminal_size::terminal_size().map_or(100, |(width, _)| usize::from(width.0));
     let points = match args.points {
         Some(points) => points as usize,
         None if document => POINTS,
         None => chart::values_in(columns),
     };
-    let timeline = timeline(&opened.processes, &args.filter.filter(), points).map_err(|error| {
+    let timeline = timeline(&opened.processes, &filter, points).map_err(|error| {
         complain(&error.to_string());
         exit::UNREADABLE
     })?;

@@ -53,6 +53,11 @@ impl Frames {
         self.symbolizer.look_up(stacks.into_iter().flat_map(native));
     }
 
+    /// Files whose symbols could not be had so far; sentences.
+    pub fn warnings(&self) -> Vec<String> {
+        self.symbolizer.warnings()
+    }
+
     /// The frames of a stack of the process with this id, innermost first, inlined ones apart.
     ///
     /// A statically linked CUDA runtime has no module of its own; its frames above the call of

@@ -1,8 +1,8 @@
 //! The leaks of several processes, as one answer.
 
 use super::{Aside, Group, Leaks, Options, Point, leaks};
-use crate::analysis::Sum;
 use crate::analysis::view::{DeviceView, Devices, ProcessView};
+use crate::analysis::{Filter, Sum};
 use crate::model::{CudaUse, Process, VisibleStack};
 use std::cmp::Reverse;
 
@@ -52,6 +52,8 @@ pub struct Answer {
     pub notes: Vec<String>,
     /// Whether all frames were asked for.
     pub all_frames: bool,
+    /// What it is limited to.
+    pub filter: Filter,
     /// Groups, largest first.
     pub groups: Vec<Placed>,
     /// Groups that `top` left out.
@@ -81,6 +83,7 @@ impl Answer {
             unknown_kinds: 0,
             notes: Vec::new(),
             all_frames: options.all_frames,
+            filter: options.filter.clone(),
             groups: Vec::new(),
             omitted_groups: 0,
             omitted: Sum::default(),

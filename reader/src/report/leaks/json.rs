@@ -19,6 +19,7 @@ struct Document<'a> {
     total: Total,
     groups: Vec<GroupJson<'a>>,
     omitted: Omitted,
+    warnings: &'a [String],
     suppressed: [(); 0],
 }
 
@@ -102,6 +103,7 @@ pub fn json(shown: &Shown<'_>) -> String {
             bytes: answer.omitted.bytes,
             count: answer.omitted.count,
         },
+        warnings: &shown.symbols,
         suppressed: [],
     })
 }

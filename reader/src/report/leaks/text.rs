@@ -2,9 +2,9 @@
 //! last.
 
 use super::Shown;
-use crate::analysis::Sum;
 use crate::analysis::leaks::{Answer, EntryEnd, Group, Names, Placed, Point, Suspicion};
 use crate::analysis::view::ProcessView;
+use crate::analysis::{Filter, Sum};
 use crate::model::State;
 use crate::report::frames::{ShownFrame, up_to_main};
 use crate::report::style::Style;
@@ -14,6 +14,8 @@ use vramtrace_format::record::Layer;
 
 /// Most threads or ranges named in one line.
 const NAMES: usize = 4;
+/// Most files that are named because their symbols could not be had.
+const WARNINGS: usize = 3;
 
 /// The report.
 pub fn text(shown: &Shown<'_>, style: Style) -> String {
@@ -36,7 +38,7 @@ pub fn text(shown: &Shown<'_>, style: Style) -> String {
     }
     out.push('\n');
     apart(&mut out, answer);
-    warnings(&mut out, answer, style);
+    warnings(&mut out, shown, style);
     summary(&mut out, answer, style);
     next(&mut out, answer);
     out
@@ -244,10 +246,32 @@ fn apart(out: &mut String, answer: &Answer) {
     }
 }
 
-fn warnings(out: &mut String, answer: &Answer, style: Style) {
+/// What symbols could not be had for; a trace from another machine has many such files.
+pub(crate) fn symbol_warnings(out: &mut String, warnings: &[String], style: Style) {
+    let shown = if warnings.len() > WARNINGS + 1 {
+        WARNINGS
+    } else {
+        warnings.len()
+    };
+    for warning in &warnings[..shown] {
+        let _ = writeln!(out, "{} {}", style.warn("note:"), foreign(warning));
+    }
+    if shown < warnings.len() {
+        let more = counted((warnings.len() - shown) as u64, "more file");
+        let _ = writeln!(
+            out,
+            "{} and so on for {more}; all with --json",
+            style.warn("note:")
+        );
+    }
+}
+
+fn warnings(out: &mut String, shown: &Shown<'_>, style: Style) {
+    let answer = shown.answer;
     for note in &answer.notes {
         let _ = writeln!(out, "{} {}", style.warn("note:"), foreign(note));
     }
+    symbol_warnings(out, &shown.symbols, style);
     for reason in &answer.incomplete_because {
         let _ = writeln!(out, "{} {}", style.warn("not exact:"), foreign(reason));
     }
@@ -280,19 +304,46 @@ fn summary(out: &mut String, answer: &Answer, style: Style) {
         .iter()
         .any(|view| view.end == State::Running);
     let word = if running { "still allocated" } else { "leaked" };
+    let only = match only(&answer.filter) {
+        words if words.is_empty() => words,
+        words => format!(" (only {words})"),
+    };
     let line = if answer.any() {
-        let mut line = format!("SUMMARY: {} of GPU memory {word}", sum(answer.gpu));
-        if answer.host.count > 0 {
-            let _ = write!(line, ", {} of page-locked host memory", sum(answer.host));
-        }
-        style.strong(&line)
+        let spaces = [
+            (answer.gpu, "GPU memory"),
+            (answer.host, "page-locked host memory"),
+        ];
+        let held: Vec<String> = spaces
+            .iter()
+            .filter(|(held, _)| held.count > 0)
+            .enumerate()
+            .map(|(index, (held, what))| {
+                let word = if index == 0 {
+                    format!(" {word}")
+                } else {
+                    String::new()
+                };
+                format!("{} of {what}{word}", sum(*held))
+            })
+            .collect();
+        style.strong(&format!("SUMMARY: {}{only}", held.join(", ")))
     } else if answer.saw_memory() {
-        style.good(&format!("SUMMARY: nothing {word}"))
+        style.good(&format!("SUMMARY: nothing {word}{only}"))
     } else {
         style.warn("SUMMARY: no CUDA memory was seen, so nothing can be said about leaks")
     };
     let inexact = if answer.complete { "" } else { " (not exact)" };
     let _ = writeln!(out, "{line}{inexact}");
+}
+
+/// What a report is limited to, in words; empty if to nothing.
+fn only(filter: &Filter) -> String {
+    let devices = filter.devices.iter().map(|device| format!("GPU {device}"));
+    let layers = filter.layers.iter();
+    let layers = layers.map(|layer| format!("{} layer", layer.name()));
+    let kinds = filter.kinds.iter().map(|kind| kind.name().to_owned());
+    let words: Vec<String> = devices.chain(layers).chain(kinds).collect();
+    words.join(", ")
 }
 
 fn next(out: &mut String, answer: &Answer) {

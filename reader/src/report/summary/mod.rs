@@ -16,6 +16,8 @@ pub struct Shown<'a> {
     pub summary: &'a Summary,
     /// Frames of each of its top stacks.
     pub stacks: Vec<Vec<ShownFrame>>,
+    /// Files whose symbols could not be had; sentences.
+    pub symbols: Vec<String>,
 }
 
 impl<'a> Shown<'a> {
@@ -31,6 +33,10 @@ impl<'a> Shown<'a> {
                 frames.of(top.process, process, &top.stack, Some(&top.api))
             })
             .collect();
-        Shown { summary, stacks }
+        Shown {
+            summary,
+            stacks,
+            symbols: frames.warnings(),
+        }
     }
 }
