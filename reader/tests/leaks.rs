@@ -86,6 +86,7 @@ fn the_document() {
         "incomplete_because": [],
         "lost_events": 0,
         "point": "end",
+        "from": null,
         "processes": [{
             "id": 0, "pid": 4711, "program": "/opt/app/train", "rank": null, "host": "node7",
             "start_ns": START, "duration_ns": 31 * SECOND, "end": "exited", "trace": "a.vrt",

@@ -10,6 +10,7 @@ pub mod summary;
 pub mod timeline;
 
 use crate::analysis::Filter;
+use crate::analysis::moment::{Found, Moment};
 use crate::cli::exit;
 use crate::model::Process;
 use crate::trace::{Trace, find};
@@ -76,6 +77,32 @@ pub(crate) fn refuse_unknown_devices(opened: &Opened, filter: &Filter) -> Result
         }
         _ => Ok(()),
     }
+}
+
+/// Finds out something about each process; what has no answer is wrong usage, and is said.
+pub(crate) fn in_each<T>(
+    processes: &[Process],
+    find: impl Fn(&Process) -> Result<T, String>,
+) -> Result<Vec<T>, i32> {
+    processes
+        .iter()
+        .map(|process| {
+            find(process).map_err(|why| {
+                complain(&format!("{}: {why}", process.trace.path.display()));
+                exit::USAGE
+            })
+        })
+        .collect()
+}
+
+/// Finds a moment in a process; a sentence if there is none.
+pub(crate) fn find_moment(
+    moment: &Moment,
+    process: &Process,
+    filter: &Filter,
+) -> Result<Found, String> {
+    let found = moment.find(process, filter);
+    found.map_err(|why| format!("has no moment `{moment}`: {why}"))
 }
 
 /// Says on standard error what is wrong.

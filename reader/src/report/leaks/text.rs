@@ -2,9 +2,9 @@
 //! last.
 
 use super::Shown;
+use crate::analysis::Sum;
 use crate::analysis::leaks::{Answer, EntryEnd, Group, Names, Placed, Point, Suspicion};
 use crate::analysis::view::ProcessView;
-use crate::analysis::{Filter, Sum};
 use crate::model::State;
 use crate::report::frames::{ShownFrame, up_to_main};
 use crate::report::style::Style;
@@ -69,6 +69,7 @@ pub(crate) fn process_line(out: &mut String, view: &ProcessView, point: Point, s
     let moment = match point {
         Point::End => "",
         Point::Teardown => "; as of the beginning of its teardown",
+        Point::Moment => "; as of the moment asked for",
     };
     let _ = writeln!(out, "{moment}");
 }
@@ -92,6 +93,7 @@ fn group(out: &mut String, answer: &Answer, placed: &Placed, stack: &[ShownFrame
         Some(EntryEnd::Reset) => "lost when their device was reset",
         Some(EntryEnd::Corrupted) => "stuck in a broken context",
         Some(EntryEnd::Teardown) => "leaked until teardown",
+        _ if answer.points[placed.process] == Point::Moment => "allocated then",
         _ if answer.processes[placed.process].end == State::Running => "still allocated",
         _ => "leaked",
     };
@@ -286,7 +288,7 @@ fn warnings(out: &mut String, shown: &Shown<'_>, style: Style) {
     if answer.teardown_only.count > 0 {
         let _ = writeln!(
             out,
-            "Of these, {} were released only by the teardown of the process (--point end leaves \
+            "Of these, {} were released only by the teardown of the process (--to end leaves \
              them out)",
             sum(answer.teardown_only)
         );
@@ -303,8 +305,14 @@ fn summary(out: &mut String, answer: &Answer, style: Style) {
         .processes
         .iter()
         .any(|view| view.end == State::Running);
-    let word = if running { "still allocated" } else { "leaked" };
-    let only = match only(&answer.filter) {
+    let word = if answer.points.contains(&Point::Moment) {
+        "allocated"
+    } else if running {
+        "still allocated"
+    } else {
+        "leaked"
+    };
+    let only = match only(answer) {
         words if words.is_empty() => words,
         words => format!(" (only {words})"),
     };
@@ -337,12 +345,22 @@ fn summary(out: &mut String, answer: &Answer, style: Style) {
 }
 
 /// What a report is limited to, in words; empty if to nothing.
-fn only(filter: &Filter) -> String {
+fn only(answer: &Answer) -> String {
+    let Answer { filter, asked, .. } = answer;
+    let from = asked.from.iter();
+    let from = from.map(|from| format!("allocated after {}", foreign(from)));
+    let to = asked.to.iter();
+    let to = to.map(|to| format!("at {}", foreign(to)));
     let devices = filter.devices.iter().map(|device| format!("GPU {device}"));
     let layers = filter.layers.iter();
     let layers = layers.map(|layer| format!("{} layer", layer.name()));
     let kinds = filter.kinds.iter().map(|kind| kind.name().to_owned());
-    let words: Vec<String> = devices.chain(layers).chain(kinds).collect();
+    let words: Vec<String> = from
+        .chain(to)
+        .chain(devices)
+        .chain(layers)
+        .chain(kinds)
+        .collect();
     words.join(", ")
 }
 
