@@ -245,8 +245,8 @@ fn moments_by_their_names() {
         dir.path(),
     );
     let text = String::from_utf8(out.stdout).unwrap();
-    let summary = "SUMMARY: 4.00 MiB in 1 allocation of GPU memory allocated \
-                   (only allocated after 1.5 s, at peak)\n";
+    let summary = "SUMMARY: 4.00 MiB in 1 allocation of GPU memory live at peak \
+                   (only allocated after 1.5 s)\n";
     assert!(text.contains(summary), "{text}");
 }
 

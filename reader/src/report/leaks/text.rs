@@ -93,7 +93,7 @@ fn group(out: &mut String, answer: &Answer, placed: &Placed, stack: &[ShownFrame
         Some(EntryEnd::Reset) => "lost when their device was reset",
         Some(EntryEnd::Corrupted) => "stuck in a broken context",
         Some(EntryEnd::Teardown) => "leaked until teardown",
-        _ if answer.points[placed.process] == Point::Moment => "allocated then",
+        _ if answer.points[placed.process] == Point::Moment => "live then",
         _ if answer.processes[placed.process].end == State::Running => "still allocated",
         _ => "leaked",
     };
@@ -306,11 +306,11 @@ fn summary(out: &mut String, answer: &Answer, style: Style) {
         .iter()
         .any(|view| view.end == State::Running);
     let word = if answer.points.contains(&Point::Moment) {
-        "allocated"
+        format!("live at {}", foreign(answer.point()))
     } else if running {
-        "still allocated"
+        "still allocated".to_owned()
     } else {
-        "leaked"
+        "leaked".to_owned()
     };
     let only = match only(answer) {
         words if words.is_empty() => words,
@@ -349,18 +349,11 @@ fn only(answer: &Answer) -> String {
     let Answer { filter, asked, .. } = answer;
     let from = asked.from.iter();
     let from = from.map(|from| format!("allocated after {}", foreign(from)));
-    let to = asked.to.iter();
-    let to = to.map(|to| format!("at {}", foreign(to)));
     let devices = filter.devices.iter().map(|device| format!("GPU {device}"));
     let layers = filter.layers.iter();
     let layers = layers.map(|layer| format!("{} layer", layer.name()));
     let kinds = filter.kinds.iter().map(|kind| kind.name().to_owned());
-    let words: Vec<String> = from
-        .chain(to)
-        .chain(devices)
-        .chain(layers)
-        .chain(kinds)
-        .collect();
+    let words: Vec<String> = from.chain(devices).chain(layers).chain(kinds).collect();
     words.join(", ")
 }
 
