@@ -4,7 +4,9 @@
 
 mod support;
 
+use std::fs::File;
 use std::io::Read;
+use std::os::fd::FromRawFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use support::*;
@@ -49,8 +51,9 @@ fn exit_codes_of_leaks() {
         (&["leaks", "--max-leak-bytes", "4KiB", "leak.vrt"], 0),
         (&["leaks", "--max-leak-bytes", "4095", "leak.vrt"], 1),
         (&["leaks", "--max-leak-bytes", "lots", "leak.vrt"], 2),
-        (&["leaks", "--point", "peak", "leak.vrt"], 2),
-        (&["leaks", "--from", "5s", "leak.vrt"], 2),
+        (&["leaks", "--to", "peak", "leak.vrt"], 0),
+        (&["leaks", "--to", "oom", "leak.vrt"], 2),
+        (&["leaks", "--from", "5s", "--fail", "leak.vrt"], 0),
         (&["leaks", "--kind", "nonsense", "leak.vrt"], 2),
         (&["leaks", "--nonsense"], 2),
         (&["leaks", "foreign.vrt"], 3),
@@ -98,6 +101,99 @@ fn no_trace_is_said_plainly() {
     let out = vramtrace(&["leaks", "unused.vrt"], dir.path());
     let text = String::from_utf8(out.stdout).unwrap();
     assert!(text.contains("SUMMARY: no CUDA memory was seen"), "{text}");
+}
+
+#[test]
+fn what_a_report_is_limited_to_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut file = leaking(4096);
+    let stack = file.program_stack(0x600);
+    file.alloc(Kind::Pinned, 8192, stack);
+    file.write(dir.path(), "a.vrt");
+    for (options, expected) in [
+        (
+            &[][..],
+            "4.00 KiB in 1 allocation of GPU memory leaked, 8.00 KiB in 1 allocation of \
+             page-locked host memory",
+        ),
+        (
+            &["--layer", "host"],
+            "8.00 KiB in 1 allocation of page-locked host memory leaked (only host layer)",
+        ),
+        (
+            &["--device", "0", "--kind", "managed"],
+            "nothing leaked (only GPU 0, managed)",
+        ),
+    ] {
+        let out = vramtrace(&[&["leaks", "a.vrt"], options].concat(), dir.path());
+        let text = String::from_utf8(out.stdout).unwrap();
+        assert!(
+            text.contains(&format!("SUMMARY: {expected}\n")),
+            "{options:?}: {text}"
+        );
+    }
+    for command in ["leaks", "summary", "timeline"] {
+        let out = vramtrace(&[command, "--device", "7", "a.vrt"], dir.path());
+        assert_eq!(out.status.code(), Some(2));
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(
+            said,
+            "vramtrace: no device 7 in what was traced; there is 0\n"
+        );
+    }
+}
+
+#[test]
+fn tables_are_no_wider_than_the_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    leaking(4096).write(dir.path(), "a.vrt");
+    let wide = on_terminal(&["summary", "a.vrt"], dir.path(), 200);
+    assert!(wide.contains("  allocated  "), "{wide}");
+    let narrow = on_terminal(&["summary", "a.vrt"], dir.path(), 60);
+    let (before, after) = narrow.split_once("call stack").unwrap();
+    let (table, _) = after.split_once("Largest").unwrap();
+    assert!(!before.contains("peak"), "{narrow}");
+    assert!(table.contains("allocated  4.00 KiB in 1"), "{narrow}");
+    for line in table.lines() {
+        assert!(line.chars().count() <= 60, "{line}");
+    }
+}
+
+/// What the command prints on a terminal of this width.
+fn on_terminal(args: &[&str], directory: &Path, columns: u16) -> String {
+    let size = libc::winsize {
+        ws_row: 50,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let (mut ours, mut theirs) = (-1, -1);
+    // SAFETY: both descriptors are valid for writes, the size for reads; no name is wanted.
+    let made = unsafe {
+        libc::openpty(
+            &mut ours,
+            &mut theirs,
+            std::ptr::null_mut(),
+            std::ptr::null(),
+            &size,
+        )
+    };
+    assert_eq!(made, 0, "a terminal");
+    // SAFETY: openpty just returned them; nobody else owns them.
+    let (mut ours, theirs) = unsafe { (File::from_raw_fd(ours), File::from_raw_fd(theirs)) };
+    let mut child = Command::new(env!("CARGO_BIN_EXE_vramtrace"))
+        .args(args)
+        .current_dir(directory)
+        .env_remove("XDG_RUNTIME_DIR")
+        .env("NO_COLOR", "1")
+        .stdout(theirs)
+        .spawn()
+        .unwrap();
+    let mut text = Vec::new();
+    // Ends with an error when the last one who has the terminal open is gone.
+    let _ = ours.read_to_end(&mut text);
+    assert!(child.wait().unwrap().success());
+    String::from_utf8(text).unwrap().replace('\r', "")
 }
 
 #[test]

@@ -13,7 +13,8 @@ use vramtrace_format::Section;
 use vramtrace_format::record::{Kind, Op, Record};
 use vramtrace_reader::analysis::Filter;
 use vramtrace_reader::analysis::check::check;
-use vramtrace_reader::analysis::leaks::{Answer, By, Options, Point};
+use vramtrace_reader::analysis::leaks::{Answer, Asked, By, Options, Point, Window};
+use vramtrace_reader::analysis::moment::{Moment, Past};
 use vramtrace_reader::analysis::summary::summary;
 use vramtrace_reader::analysis::timeline::timeline;
 use vramtrace_reader::model::Process;
@@ -72,11 +73,25 @@ fn use_all(path: &Path) {
         report::leaks::text(&shown, Style::PLAIN);
         report::leaks::json(&shown);
     }
+    for moment in ["peak", "oom", "1", "1s", "teardown"] {
+        let moment = Moment::parse(moment).unwrap();
+        let Ok(found) = moment.find(&processes[0], &Filter::default()) else {
+            continue;
+        };
+        let window = Window {
+            from: Some(found),
+            to: Past::of(&processes[0], found).ok(),
+        };
+        let asked = Asked::default();
+        let answer = Answer::within(&processes, &Options::default(), &[window], &asked, None);
+        let shown = report::leaks::Shown::new(&answer, &processes, &mut frames);
+        report::leaks::text(&shown, Style::PLAIN);
+    }
     let summary = summary(&processes, &Filter::default(), 10);
     let shown = report::summary::Shown::new(&summary, &processes, &mut frames);
     report::summary::text(&shown, Style::PLAIN);
     report::summary::json(&shown);
-    let timeline = timeline(&processes, &Filter::default(), 50).unwrap();
+    let timeline = timeline(&processes, &[], &Filter::default(), 50).unwrap();
     report::timeline::text(&timeline, Style::PLAIN);
     report::timeline::json(&timeline);
     report::timeline::csv(&timeline);

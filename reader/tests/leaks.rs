@@ -60,6 +60,9 @@ train (pid 4711) on node7, traced for 31.0 s, exited
     #0  ??  (train+0x600)
     #1  ??  (train+0x1000)
 
+note: /opt/app/train is not on this machine; its functions are not named. Put the file, or its \
+debug file, into a directory of VRAMTRACE_DEBUG_PATH (build id \
+0101010101010101010101010101010101010101)
 SUMMARY: 300.00 MiB in 30 allocations of GPU memory leaked, 4.00 KiB in 1 allocation of \
 page-locked host memory
 Next: vramtrace timeline a.vrt
@@ -83,6 +86,7 @@ fn the_document() {
         "incomplete_because": [],
         "lost_events": 0,
         "point": "end",
+        "from": null,
         "processes": [{
             "id": 0, "pid": 4711, "program": "/opt/app/train", "rank": null, "host": "node7",
             "start_ns": START, "duration_ns": 31 * SECOND, "end": "exited", "trace": "a.vrt",
@@ -122,6 +126,9 @@ fn the_document() {
             },
         ],
         "omitted": {"groups": 0, "bytes": 0, "count": 0},
+        "warnings": ["/opt/app/train is not on this machine; its functions are not named. Put \
+            the file, or its debug file, into a directory of VRAMTRACE_DEBUG_PATH (build id \
+            0101010101010101010101010101010101010101)"],
         "suppressed": [],
     });
     assert_eq!(document, expected);

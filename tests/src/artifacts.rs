@@ -88,6 +88,8 @@ fn link(target: &Path, name: &Path) {
         return;
     }
     let own = name.with_extension(format!("{}", std::process::id()));
+    // A killed process of this id may have left one.
+    let _ = std::fs::remove_file(&own);
     std::os::unix::fs::symlink(target, &own).expect("a link to the driver");
     std::fs::rename(&own, name).expect("the link's name");
 }

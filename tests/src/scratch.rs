@@ -1,24 +1,20 @@
 //! A directory of a test's own.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A fresh directory, gone when the value is; a failing test leaves its directory behind.
 #[derive(Debug)]
 pub struct Scratch(PathBuf);
 
 impl Scratch {
-    /// An empty directory.
+    /// An empty directory. Its name says nothing: process ids come back, and a test that failed or
+    /// was killed may have left a directory behind.
     pub fn new() -> Scratch {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "vramtrace-test-{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        Scratch(path)
+        let made = tempfile::Builder::new()
+            .prefix("vramtrace-test-")
+            .tempdir()
+            .expect("a directory in the temporary directory");
+        Scratch(made.keep())
     }
 
     /// Its path.
@@ -68,5 +64,31 @@ impl Drop for Scratch {
         } else {
             let _ = std::fs::remove_dir_all(&self.0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Scratch;
+    use std::sync::Mutex;
+
+    #[test]
+    fn what_a_failed_test_left_is_in_nobodys_way() {
+        let left = Mutex::new(None);
+        std::panic::catch_unwind(|| {
+            let scratch = Scratch::new();
+            *left.lock().unwrap() = Some(scratch.path().to_owned());
+            std::panic::resume_unwind(Box::new("a test fails"));
+        })
+        .unwrap_err();
+        let left = left.into_inner().unwrap().unwrap();
+        assert!(left.is_dir());
+        let next = Scratch::new();
+        assert_ne!(next.path(), left);
+        assert_eq!(next.files(), [""; 0]);
+        std::fs::remove_dir(left).unwrap();
+        let gone = next.path().to_owned();
+        drop(next);
+        assert!(!gone.exists());
     }
 }

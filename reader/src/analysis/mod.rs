@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod leaks;
+pub mod moment;
 pub mod summary;
 pub mod timeline;
 pub mod view;

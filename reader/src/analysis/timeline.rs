@@ -62,8 +62,33 @@ pub struct Timeline {
     pub inexact: Vec<String>,
 }
 
-/// Draws up timelines of `spans` spans each.
-pub fn timeline(processes: &[Process], filter: &Filter, spans: usize) -> io::Result<Timeline> {
+/// A part of a process's time, nanoseconds since its trace began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its start.
+    pub from: u64,
+    /// Its end, not before the start.
+    pub to: u64,
+}
+
+impl Part {
+    /// All of it.
+    pub fn all(process: &Process) -> Part {
+        Part {
+            from: 0,
+            to: process.duration_ns(),
+        }
+    }
+}
+
+/// Draws up timelines of `spans` spans each. `parts` has one for each process, or none: then they
+/// are of all the time.
+pub fn timeline(
+    processes: &[Process],
+    parts: &[Part],
+    filter: &Filter,
+    spans: usize,
+) -> io::Result<Timeline> {
     let mut devices = Devices::default();
     let mut timeline = Timeline {
         processes: Vec::new(),
@@ -82,6 +107,7 @@ pub fn timeline(processes: &[Process], filter: &Filter, spans: usize) -> io::Res
         of_process(
             process,
             id,
+            parts.get(id).copied().unwrap_or(Part::all(process)),
             filter,
             spans.max(1),
             &mut devices,
@@ -99,18 +125,24 @@ struct Filling {
     /// Live bytes before the ring's first event.
     base: u64,
     now: u64,
+    /// Where the first span begins.
+    start: u64,
+    /// The last time before that of which the live bytes are known, and these.
+    before: (u64, u64),
     spans: Vec<Option<Span>>,
 }
 
 fn of_process(
     process: &Process,
     id: usize,
+    part: Part,
     filter: &Filter,
     spans: usize,
     devices: &mut Devices,
     timeline: &mut Timeline,
 ) -> io::Result<()> {
-    let width = (process.duration_ns() / spans as u64).saturating_add(1);
+    let length = part.to.saturating_sub(part.from);
+    let width = (length / spans as u64).saturating_add(1);
     let reach = Reach::of(process);
     let mut cells = process.trace.history()?;
     let per_level = cells_per_level(cells.len());
@@ -131,6 +163,8 @@ fn of_process(
             // What does not add up is a sign of damage, which is said elsewhere.
             base: if base > u64::MAX / 2 { 0 } else { base },
             now: 0,
+            start: part.from,
+            before: (0, 0),
             spans: vec![None; spans],
         };
         filling.fill_from_history(&history, account, per_level, width);
@@ -161,7 +195,7 @@ fn of_process(
             peak_at: account.peak_time,
             live_bytes: account.live_bytes,
             exact_from: filling.exact_from,
-            start_ns: process.unix_ns(0),
+            start_ns: process.unix_ns(part.from),
             span_ns: width,
             spans: filling.finish(),
         });
@@ -221,7 +255,11 @@ impl Filling {
     /// Notes the present value at a time.
     fn put(&mut self, time: u64, width: u64) {
         let now = self.now;
-        let Some(span) = self.spans.get_mut((time / width) as usize) else {
+        let Some(since) = time.checked_sub(self.start) else {
+            self.before = (time, now);
+            return;
+        };
+        let Some(span) = self.spans.get_mut((since / width) as usize) else {
             return;
         };
         let span = span.get_or_insert(Span {
@@ -274,6 +312,11 @@ impl Filling {
     }
 
     fn blur(&mut self, cell: &Cell, start: u64, end: u64, width: u64) {
+        if end <= self.start {
+            self.before = self.before.max((end, cell.last));
+            return;
+        }
+        let (start, end) = (start.saturating_sub(self.start), end - self.start);
         let spans = self.spans.len();
         let first = ((start / width) as usize).min(spans);
         let last = (((end - 1) / width) as usize + 1).min(spans);
@@ -291,7 +334,7 @@ impl Filling {
 
     /// Carries values over spans in which nothing changed.
     fn finish(self) -> Vec<Span> {
-        let mut carried = 0;
+        let (_, mut carried) = self.before;
         let carry = |span: Option<Span>| {
             let span = span.map_or(
                 Span {

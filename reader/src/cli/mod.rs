@@ -3,7 +3,7 @@
 
 mod options;
 
-pub use options::{FilterOptions, Traces, layer, point};
+pub use options::{FilterOptions, MOMENTS, Traces, by, layer};
 
 use crate::commands;
 use clap::{Parser, Subcommand};

@@ -1,7 +1,8 @@
 //! Options that several commands have.
 
 use crate::analysis::Filter;
-use crate::analysis::leaks::Point;
+use crate::analysis::leaks::By;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::path::PathBuf;
 use vramtrace_format::record::{Kind, Layer};
 
@@ -28,6 +29,12 @@ pub struct FilterOptions {
     pub kind: Vec<Kind>,
 }
 
+/// What moments are; for the end of a command's help.
+pub const MOMENTS: &str = "\
+MOMENT is end, teardown, peak, oom, an event's number (1234), time since the trace began (500ms,
+90s, 2h), Unix nanoseconds as in JSON (@1767225600000000000), or the text of a mark (mark:TEXT if
+that looks like one of the others).";
+
 impl FilterOptions {
     /// As analyses take it.
     pub fn filter(&self) -> Filter {
@@ -49,17 +56,12 @@ fn kind(text: &str) -> Result<Kind, String> {
     Kind::from_name(text).ok_or_else(|| one_of(Kind::ALL.iter().map(|kind| kind.name())))
 }
 
-/// Reads a point's name.
-pub fn point(text: &str) -> Result<Point, String> {
-    match text {
-        "end" => Ok(Point::End),
-        "teardown" => Ok(Point::Teardown),
-        _ => Err(
-            "this version knows the points `end` and `teardown`; times, marks, event numbers, \
-             `peak` and `oom` are not supported yet"
-                .to_owned(),
-        ),
-    }
+/// Reads what groups are made by.
+pub fn by() -> impl TypedValueParser<Value = By> {
+    PossibleValuesParser::new(By::WORDS.map(|(word, _)| word)).map(|text| {
+        let found = By::WORDS.into_iter().find(|(word, _)| *word == text);
+        found.map(|(_, by)| by).unwrap_or_default()
+    })
 }
 
 fn one_of<'a>(names: impl Iterator<Item = &'a str>) -> String {

@@ -1,21 +1,26 @@
 //! `vramtrace leaks`: what is still allocated, grouped by call stack.
 
-use super::{code, open, print};
-use crate::analysis::leaks::{Answer, By, Options, Point};
-use crate::cli::{FilterOptions, Traces, exit, point};
+use super::{code, find_moment, in_each, open, print, refuse_unknown_devices};
+use crate::analysis::Filter;
+use crate::analysis::leaks::{Answer, Asked, By, Options, Point, Window};
+use crate::analysis::moment::{Moment, Past};
+use crate::cli::{FilterOptions, MOMENTS, Traces, by, exit};
+use crate::model::Process;
 use crate::report::frames::Frames;
 use crate::report::leaks::{Shown, json, text};
 use crate::report::style::Style;
+use crate::report::words::duration;
 
 /// Groups in the report for people, unless `--top` says otherwise.
 const TOP: usize = 20;
 
+const EXIT_CODES: &str = "\
+Exit codes: 0 fine; with --fail or --max-leak-bytes: 1 leaks, 4 no leaks found but that is not
+certain; 2 usage; 3 a trace is unreadable or damaged.";
+
 /// Arguments.
 #[derive(clap::Args, Clone, Debug)]
-#[command(
-    after_help = "Exit codes: 0 fine; with --fail or --max-leak-bytes: 1 leaks, 4 no leaks \
-                        found but that is not certain; 2 usage; 3 a trace is unreadable or damaged."
-)]
+#[command(after_help = format!("{MOMENTS}\n\n{EXIT_CODES}"))]
 pub struct Args {
     #[command(flatten)]
     traces: Traces,
@@ -23,23 +28,19 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     /// What groups are made by
-    #[arg(long, value_name = "WHAT", value_enum, default_value = "stack")]
-    by: ByName,
+    #[arg(long, value_name = "WHAT", value_parser = by(), default_value = "stack")]
+    by: By,
     /// Show this many groups, 0 for all [default: 20; with --json: all]
     #[arg(long, value_name = "N")]
     top: Option<usize>,
     #[command(flatten)]
     filter: FilterOptions,
-    /// The moment: `end`, or `teardown` (before the process began to go down) [default: teardown
-    /// where the trace has one]
-    #[arg(long, value_name = "POINT", value_parser = point)]
-    point: Option<Point>,
-    /// Same as --point; other points are not supported yet
-    #[arg(long, value_name = "POINT", value_parser = point, hide = true, conflicts_with = "point")]
-    to: Option<Point>,
-    /// Leaks since this point; not supported yet
-    #[arg(long, value_name = "POINT", value_parser = no_from, hide = true)]
-    from: Option<Point>,
+    /// What was allocated at this moment, instead of at the end (of Python: before its teardown)
+    #[arg(long, alias = "point", value_name = "MOMENT", value_parser = Moment::parse)]
+    to: Option<Moment>,
+    /// Only what was allocated after this moment
+    #[arg(long, value_name = "MOMENT", value_parser = Moment::parse)]
+    from: Option<Moment>,
     /// Show frames inside the CUDA driver and runtime, and those that call main, too
     #[arg(long)]
     all_frames: bool,
@@ -51,45 +52,6 @@ pub struct Args {
     max_leak_bytes: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum ByName {
-    Stack,
-    Python,
-    Library,
-    Range,
-    Thread,
-    Device,
-    Kind,
-    Rank,
-    Api,
-    Stream,
-    Context,
-    Layer,
-}
-
-fn no_from(_: &str) -> Result<Point, String> {
-    Err("reports between two points are not supported yet; only --point end|teardown".to_owned())
-}
-
-impl From<ByName> for By {
-    fn from(name: ByName) -> By {
-        match name {
-            ByName::Stack => By::Stack,
-            ByName::Python => By::Python,
-            ByName::Library => By::Library,
-            ByName::Range => By::Range,
-            ByName::Thread => By::Thread,
-            ByName::Device => By::Device,
-            ByName::Kind => By::Kind,
-            ByName::Rank => By::Rank,
-            ByName::Api => By::Api,
-            ByName::Stream => By::Stream,
-            ByName::Context => By::Context,
-            ByName::Layer => By::Layer,
-        }
-    }
-}
-
 /// Runs the command; returns the exit code.
 pub fn execute(args: Args) -> i32 {
     code(run(&args))
@@ -99,8 +61,12 @@ fn run(args: &Args) -> Result<i32, i32> {
     let fails = args.fail || args.max_leak_bytes.is_some();
     let opened = open(&args.traces.traces, args.json)?;
     let options = Options {
-        point: args.point.or(args.to),
-        by: args.by.into(),
+        point: match args.to {
+            Some(Moment::End) => Some(Point::End),
+            Some(Moment::Teardown) => Some(Point::Teardown),
+            _ => None,
+        },
+        by: args.by,
         filter: args.filter.filter(),
         all_frames: args.all_frames,
     };
@@ -109,7 +75,15 @@ fn run(args: &Args) -> Result<i32, i32> {
         None if args.json => None,
         top => Some(top.unwrap_or(TOP)),
     };
-    let answer = Answer::of(&opened.processes, &options, top);
+    refuse_unknown_devices(&opened, &options.filter)?;
+    let windows = in_each(&opened.processes, |process| {
+        window(args, process, &options.filter)
+    })?;
+    let asked = Asked {
+        from: args.from.as_ref().map(Moment::to_string),
+        to: args.to.as_ref().map(Moment::to_string),
+    };
+    let answer = Answer::within(&opened.processes, &options, &windows, &asked, top);
     let mut frames = Frames::default();
     let shown = Shown::new(&answer, &opened.processes, &mut frames);
     let report = if args.json {
@@ -123,6 +97,28 @@ fn run(args: &Args) -> Result<i32, i32> {
         Err(exit::FINE) | Ok(()) => Ok(verdict),
         Err(code) => Err(code),
     }
+}
+
+fn window(args: &Args, process: &Process, filter: &Filter) -> Result<Window, String> {
+    let find = |moment: &Moment| find_moment(moment, process, filter);
+    let past = |moment: &Moment| {
+        Past::of(process, find(moment)?).map_err(|forgotten| {
+            format!(
+                "its event log begins at {}, and what was allocated at `{moment}`, before, is not \
+                 known any more; with a larger VRAMTRACE_SIZE it reaches further back",
+                duration(forgotten.began)
+            )
+        })
+    };
+    // Entries that teardown freed are kept, marked: no need to go back for those.
+    let to = args
+        .to
+        .as_ref()
+        .filter(|to| !matches!(to, Moment::End | Moment::Teardown));
+    Ok(Window {
+        from: args.from.as_ref().map(find).transpose()?,
+        to: to.map(past).transpose()?,
+    })
 }
 
 fn verdict(answer: &Answer, unreadable: usize, fails: bool, limit: Option<u64>) -> i32 {

@@ -9,9 +9,12 @@ pub mod run;
 pub mod summary;
 pub mod timeline;
 
+use crate::analysis::Filter;
+use crate::analysis::moment::{Found, Moment};
 use crate::cli::exit;
 use crate::model::Process;
 use crate::trace::{Trace, find};
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -56,6 +59,50 @@ pub(crate) fn open(named: &[PathBuf], quiet_stdout: bool) -> Result<Opened, i32>
         return Err(exit::UNREADABLE);
     }
     Ok(opened)
+}
+
+/// Refuses devices that no trace knows: a report about nothing looks like good news.
+pub(crate) fn refuse_unknown_devices(opened: &Opened, filter: &Filter) -> Result<(), i32> {
+    let described = |process: &Process| process.devices.keys().copied().collect::<Vec<_>>();
+    let known: BTreeSet<u8> = opened.processes.iter().flat_map(described).collect();
+    let unknown = filter.devices.iter().find(|device| !known.contains(device));
+    match unknown {
+        Some(unknown) if !known.is_empty() => {
+            let known: Vec<String> = known.iter().map(u8::to_string).collect();
+            complain(&format!(
+                "no device {unknown} in what was traced; there is {}",
+                known.join(", ")
+            ));
+            Err(exit::USAGE)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Finds out something about each process; what has no answer is wrong usage, and is said.
+pub(crate) fn in_each<T>(
+    processes: &[Process],
+    find: impl Fn(&Process) -> Result<T, String>,
+) -> Result<Vec<T>, i32> {
+    processes
+        .iter()
+        .map(|process| {
+            find(process).map_err(|why| {
+                complain(&format!("{}: {why}", process.trace.path.display()));
+                exit::USAGE
+            })
+        })
+        .collect()
+}
+
+/// Finds a moment in a process; a sentence if there is none.
+pub(crate) fn find_moment(
+    moment: &Moment,
+    process: &Process,
+    filter: &Filter,
+) -> Result<Found, String> {
+    let found = moment.find(process, filter);
+    found.map_err(|why| format!("has no moment `{moment}`: {why}"))
 }
 
 /// Says on standard error what is wrong.

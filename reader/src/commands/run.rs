@@ -23,10 +23,13 @@ const MORE_VARIABLES: &str = "\
 Environment:
   Options above that name a variable can be given by it. Further ones:
   VRAMTRACE_OFF=1        trace nothing; the program runs as it is
+  VRAMTRACE_KEEP         bytes of old traces that programs started without `run` leave in
+                         $XDG_RUNTIME_DIR or /dev/shm [default: 1GiB]
   VRAMTRACE_LOG          what the recorder says on standard error: quiet, warn (default), info
   VRAMTRACE_LIB          path of libvramtrace.so, if it is not beside this program
   VRAMTRACE_DEBUG_PATH   directories with separate debug files, for the reports
   XDG_RUNTIME_DIR        where traces are written while programs run (else /dev/shm)
+  VRAMTRACE_SAMPLE, VRAMTRACE_BUDGET and VRAMTRACE_ON_OOM are checked, but without effect yet.
 
 Output pattern:
   %p process id   %h host   %e executable   %t start time   %n number
@@ -53,20 +56,20 @@ pub struct Args {
     /// Most bytes a trace may take (64MiB, 1GiB …)
     #[arg(long, value_name = "SIZE", env = "VRAMTRACE_SIZE", value_parser = trace_size)]
     size: Option<u64>,
-    /// Bytes of old traces to keep in the default directory
-    #[arg(long, value_name = "SIZE", env = "VRAMTRACE_KEEP", value_parser = size::parse)]
+    /// Bytes of old traces to keep in the default directory; that is for programs without `run`
+    #[arg(long, value_name = "SIZE", env = "VRAMTRACE_KEEP", value_parser = size::parse, hide = true)]
     keep: Option<u64>,
     /// Which call stacks to record
     #[arg(long, value_name = "WHICH", env = "VRAMTRACE_STACKS", value_parser = ["auto", "python", "native", "both", "off"])]
     stacks: Option<String>,
     /// Stacks of all allocations, of none, or of one in about every SIZE bytes
-    #[arg(long, value_name = "all|off|SIZE", env = "VRAMTRACE_SAMPLE", value_parser = sample)]
+    #[arg(long, value_name = "all|off|SIZE", env = "VRAMTRACE_SAMPLE", value_parser = sample, hide = true)]
     sample: Option<String>,
     /// Most that recording stacks may cost, in percent of one core
-    #[arg(long, value_name = "PERCENT", env = "VRAMTRACE_BUDGET", value_parser = budget)]
+    #[arg(long, value_name = "PERCENT", env = "VRAMTRACE_BUDGET", value_parser = budget, hide = true)]
     budget: Option<String>,
     /// What to do when an allocation fails for lack of memory
-    #[arg(long, value_name = "WHAT", env = "VRAMTRACE_ON_OOM", value_parser = ["record", "snapshot", "rescue"])]
+    #[arg(long, value_name = "WHAT", env = "VRAMTRACE_ON_OOM", value_parser = ["record", "snapshot", "rescue"], hide = true)]
     on_oom: Option<String>,
     /// Overwrite traces that are there already
     #[arg(short, long)]
@@ -144,6 +147,27 @@ fn traced(args: &Args) -> Result<Finished, Failure> {
     let directory = std::env::current_dir()
         .map_err(|error| Failure::usage(format!("the current directory: {error}")))?;
     let output = Pattern::new(&args.output, &directory)?;
+    for (option, asked) in [
+        (
+            "--sample",
+            args.sample.as_deref().is_some_and(|sample| sample != "all"),
+        ),
+        ("--budget", args.budget.is_some()),
+        (
+            "--on-oom",
+            args.on_oom.as_deref().is_some_and(|what| what != "record"),
+        ),
+    ] {
+        if asked {
+            let variable = option
+                .trim_start_matches('-')
+                .replace('-', "_")
+                .to_uppercase();
+            say(&format!(
+                "{option} (VRAMTRACE_{variable}) has no effect in this version"
+            ));
+        }
+    }
     let Some((program, arguments)) = args.program.split_first() else {
         return Err(Failure::usage("no program given"));
     };
@@ -339,7 +363,9 @@ impl Finding {
                 )
             })
             .collect();
-        let mut summary = if held.is_empty() {
+        let mut summary = if !answer.saw_memory() {
+            "CUDA was used, but no allocation was seen".to_owned()
+        } else if held.is_empty() {
             "nothing left allocated".to_owned()
         } else {
             held.join(", ")

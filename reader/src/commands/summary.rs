@@ -1,6 +1,6 @@
 //! `vramtrace summary`: process, devices, totals, peak, top stacks, losses.
 
-use super::{code, open, print};
+use super::{code, open, print, refuse_unknown_devices};
 use crate::analysis::summary::summary;
 use crate::cli::{FilterOptions, Traces, exit};
 use crate::report::frames::Frames;
@@ -40,7 +40,9 @@ fn run(args: &Args) -> Result<i32, i32> {
         None if args.json => TOP_JSON,
         None => TOP,
     };
-    let summary = summary(&opened.processes, &args.filter.filter(), top);
+    let filter = args.filter.filter();
+    refuse_unknown_devices(&opened, &filter)?;
+    let summary = summary(&opened.processes, &filter, top);
     let mut frames = Frames::default();
     let shown = Shown::new(&summary, &opened.processes, &mut frames);
     print(&if args.json {

@@ -1,8 +1,11 @@
 //! `vramtrace timeline`: live bytes over time, per device and layer.
 
-use super::{code, complain, open, print};
-use crate::analysis::timeline::timeline;
-use crate::cli::{FilterOptions, Traces, exit};
+use super::{code, complain, find_moment, in_each, open, print, refuse_unknown_devices};
+use crate::analysis::Filter;
+use crate::analysis::moment::Moment;
+use crate::analysis::timeline::{Part, timeline};
+use crate::cli::{FilterOptions, MOMENTS, Traces, exit};
+use crate::model::Process;
 use crate::report::chart;
 use crate::report::style::Style;
 use crate::report::timeline::{csv, json, text};
@@ -12,6 +15,7 @@ const POINTS: usize = 1000;
 
 /// Arguments.
 #[derive(clap::Args, Clone, Debug)]
+#[command(after_help = MOMENTS)]
 pub struct Args {
     #[command(flatten)]
     traces: Traces,
@@ -26,6 +30,12 @@ pub struct Args {
     points: Option<u32>,
     #[command(flatten)]
     filter: FilterOptions,
+    /// Begin at this moment
+    #[arg(long, value_name = "MOMENT", value_parser = Moment::parse)]
+    from: Option<Moment>,
+    /// End at this moment
+    #[arg(long, value_name = "MOMENT", value_parser = Moment::parse)]
+    to: Option<Moment>,
 }
 
 /// Runs the command; returns the exit code.
@@ -40,13 +50,16 @@ fn run(args: &Args) -> Result<i32, i32> {
         return Err(exit::USAGE);
     }
     let opened = open(&args.traces.traces, document)?;
+    let filter = args.filter.filter();
+    refuse_unknown_devices(&opened, &filter)?;
     let columns = terminal_size::terminal_size().map_or(100, |(width, _)| usize::from(width.0));
     let points = match args.points {
         Some(points) => points as usize,
         None if document => POINTS,
         None => chart::values_in(columns),
     };
-    let timeline = timeline(&opened.processes, &args.filter.filter(), points).map_err(|error| {
+    let parts = in_each(&opened.processes, |process| part(args, process, &filter))?;
+    let timeline = timeline(&opened.processes, &parts, &filter, points).map_err(|error| {
         complain(&error.to_string());
         exit::UNREADABLE
     })?;
@@ -62,4 +75,20 @@ fn run(args: &Args) -> Result<i32, i32> {
     } else {
         exit::FINE
     })
+}
+
+fn part(args: &Args, process: &Process, filter: &Filter) -> Result<Part, String> {
+    let all = Part::all(process);
+    let time = |moment: &Option<Moment>, default: u64| match moment {
+        None => Ok(default),
+        Some(moment) => find_moment(moment, process, filter)?
+            .time(process)
+            .ok_or_else(|| format!("its event log does not reach back to `{moment}`")),
+    };
+    let from = time(&args.from, all.from)?;
+    let to = time(&args.to, all.to)?.min(all.to);
+    if from > to {
+        return Err("nothing lies between these moments".to_owned());
+    }
+    Ok(Part { from, to })
 }

@@ -121,8 +121,8 @@ impl Collector {
             .collect())
     }
 
-    /// `None` for a file that never held anything.
-    fn place(&mut self, found: Found) -> Option<Outcome> {
+    /// Moves one file. `None` if it never held anything: then it is gone.
+    pub(super) fn place(&mut self, found: Found) -> Option<Outcome> {
         let runs = found.runs();
         let Some(head) = found.head else {
             if never_written(&found.path) && std::fs::remove_file(&found.path).is_ok() {

@@ -136,14 +136,12 @@ mod tests {
 
     #[test]
     fn a_path_that_would_be_split_gets_a_link() {
-        let scratch = std::env::temp_dir().join(format!("vramtrace-carry-{}", std::process::id()));
-        std::fs::create_dir_all(&scratch).unwrap();
+        let scratch = tempfile::tempdir().unwrap();
         let plain = Path::new("/opt/libvramtrace.so");
-        assert_eq!(carriable(plain, &scratch).unwrap(), plain);
+        assert_eq!(carriable(plain, scratch.path()).unwrap(), plain);
         let spaced = Path::new("/opt/my tools/libvramtrace.so");
-        let link = carriable(spaced, &scratch).unwrap();
+        let link = carriable(spaced, scratch.path()).unwrap();
         assert_eq!(std::fs::read_link(&link).unwrap(), spaced);
         assert!(carriable(spaced, Path::new("/a b")).is_err());
-        std::fs::remove_dir_all(scratch).unwrap();
     }
 }

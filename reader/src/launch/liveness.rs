@@ -4,6 +4,7 @@
 //! pid namespace. With the start time and the namespace it does.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 
 /// Who a process is, as its trace tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,12 @@ impl Identity {
             .flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .any(|outer| innermost_pid(outer) == Some(self.pid) && self.is(outer))
+    }
+
+    /// Whether it was in our pid namespace, or that is not known. Of others, [`Identity::runs`] can
+    /// be sure only if we started them.
+    pub fn is_near(&self) -> bool {
+        self.pid_namespace == 0 || own_namespace() == Some(self.pid_namespace)
     }
 
     /// Whether it is the process that we see as `pid`, and not dead already.
@@ -69,6 +76,24 @@ pub fn children() -> Vec<Running> {
         .flatten()
         .filter_map(|entry| child_of(own, entry.file_name().to_str()?.parse().ok()?))
         .collect()
+}
+
+/// Whether any process that we may look at has a variable with this value in the environment that
+/// it was started with.
+pub fn anybody_has(name: &str, value: &[u8]) -> bool {
+    let wanted = [name.as_bytes(), b"=", value].concat();
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return false;
+    };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_name().as_bytes()[0].is_ascii_digit())
+        .filter_map(|entry| fs::read(entry.path().join("environ")).ok())
+        .any(|environment| {
+            environment
+                .split(|&byte| byte == 0)
+                .any(|one| one == wanted)
+        })
 }
 
 fn child_of(parent: u32, pid: u32) -> Option<Running> {

@@ -14,6 +14,7 @@
 //! - [`liveness`]: whether the process of a trace still runs
 //! - [`transfer`]: moving one file without losing or overwriting anything
 //! - [`collect`]: moving all traces of a run
+//! - [`orphans`]: moving what runs left that were killed
 //! - [`session`]: all of that in order
 //! - [`inspect`]: what kind of executable a program is
 //! - [`checkup`]: whether a program can be traced here
@@ -24,6 +25,7 @@ pub mod head;
 pub mod inspect;
 pub mod library;
 pub mod liveness;
+pub mod orphans;
 pub mod pattern;
 pub mod rundir;
 pub mod session;

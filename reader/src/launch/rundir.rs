@@ -3,9 +3,12 @@
 //! A store into a mapped file can block for seconds when its file system stalls, so the hot file
 //! lives in memory: `$XDG_RUNTIME_DIR/vramtrace`, else `/dev/shm/vramtrace-UID`. Where neither
 //! will do, a hidden directory beside the output, then one in the temporary directory.
+//!
+//! Whoever uses a directory holds a lock on it, which the kernel takes away when it dies: so others
+//! know which ones nobody looks after any more.
 
 use super::Failure;
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::hash::BuildHasher;
 use std::io;
@@ -17,10 +20,15 @@ use std::path::{Path, PathBuf};
 /// The recorder takes at most an eighth of what is free, and needs a mebibyte.
 const LEAST_FREE: u64 = 8 << 20;
 
+/// What names of directories of runs begin with.
+const PREFIX: &str = "run-";
+
 /// A run's directory.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
+    /// The directory itself, locked as long as it is open. Programs don't inherit it.
+    _lock: File,
     /// Parent to remove when it is empty again, if we put it where the user has own files.
     tidy: Option<PathBuf>,
 }
@@ -55,6 +63,12 @@ impl RunDir {
             .map_err(|why| Failure::usage(format!("{}: {why}", place.base().display())))
     }
 
+    /// Those of runs that were killed, or left behind children that wrote on. `output` is as for
+    /// [`RunDir::create`].
+    pub fn abandoned(output: &Path) -> Vec<RunDir> {
+        places(output).iter().flat_map(Place::abandoned).collect()
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -76,6 +90,20 @@ struct Place {
     parent: PathBuf,
     name: String,
     tidy: bool,
+}
+
+/// Whether a path looks like a directory of a run.
+pub fn is_run_dir(path: &Path) -> bool {
+    let name = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
+    let base = path.parent().and_then(name).unwrap_or_default();
+    let base = base.trim_start_matches('.');
+    name(path).is_some_and(|name| name.starts_with(PREFIX))
+        && (base == "vramtrace" || base.starts_with("vramtrace-"))
+}
+
+/// Where directories of runs may be; `output` is as for [`RunDir::create`].
+pub fn bases(output: &Path) -> Vec<PathBuf> {
+    places(output).iter().map(Place::base).collect()
 }
 
 fn places(output: &Path) -> Vec<Place> {
@@ -128,20 +156,50 @@ impl Place {
         // SAFETY: getpid has no preconditions and cannot fail.
         let pid = unsafe { libc::getpid() };
         for _ in 0..16 {
-            let name = format!("run-{pid}-{:08x}", random());
-            match make_directory(&base, OsStr::new(&name)) {
-                Ok(()) => {
-                    own_directory(&base, OsStr::new(&name))?;
-                    return Ok(RunDir {
-                        path: self.base().join(name),
-                        tidy: self.tidy.then(|| self.base()),
-                    });
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            let name = OsString::from(format!("{PREFIX}{pid}-{:08x}", random()));
+            match make_directory(&base, &name) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(error),
+            }
+            // Until it is locked, another run may take it for an abandoned one and remove it.
+            match self.take(&base, &name) {
+                Ok(Some(taken)) => return Ok(taken),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
         Err(io::Error::other("no free name"))
+    }
+
+    /// Takes a directory that is there; `None` if somebody looks after it.
+    fn take(&self, base: &File, name: &OsStr) -> io::Result<Option<RunDir>> {
+        let lock = open_own_directory(base, name)?;
+        let path = self.base().join(name);
+        // SAFETY: the descriptor is open.
+        let locked = unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0;
+        // Whoever had it before may have removed it.
+        let same = locked && std::fs::symlink_metadata(&path)?.ino() == lock.metadata()?.ino();
+        Ok(same.then(|| RunDir {
+            path,
+            _lock: lock,
+            tidy: self.tidy.then(|| self.base()),
+        }))
+    }
+
+    fn abandoned(&self) -> Vec<RunDir> {
+        let base = File::open(&self.parent)
+            .and_then(|parent| open_own_directory(&parent, OsStr::new(&self.name)));
+        let (Ok(base), Ok(entries)) = (base, std::fs::read_dir(self.base())) else {
+            return Vec::new();
+        };
+        entries
+            .flatten()
+            .map(|entry| entry.file_name())
+            .filter(|name| name.as_bytes().starts_with(PREFIX.as_bytes()))
+            .filter_map(|name| self.take(&base, &name).ok().flatten())
+            .collect()
     }
 }
 
@@ -149,9 +207,12 @@ impl Place {
 /// write to, somebody else may have put a link or an own directory in its place.
 fn own_directory(parent: &File, name: &OsStr) -> io::Result<File> {
     match make_directory(parent, name) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => open_own_directory(parent, name),
     }
+}
+
+fn open_own_directory(parent: &File, name: &OsStr) -> io::Result<File> {
     let path = CString::new(name.as_bytes())?;
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     // SAFETY: `path` is a NUL-terminated string that outlives the call.
@@ -277,13 +338,6 @@ mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
-    fn scratch(name: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("vramtrace-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir(&path).unwrap();
-        path
-    }
-
     fn place(parent: &Path) -> Place {
         Place {
             parent: parent.into(),
@@ -294,11 +348,12 @@ mod tests {
 
     #[test]
     fn the_directory_is_private_and_goes_away_with_its_parent() {
-        let scratch = scratch("private");
+        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch.path();
         std::fs::create_dir(scratch.join("base")).unwrap();
         let lax = PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(scratch.join("base"), lax).unwrap();
-        let run = place(&scratch).make().unwrap();
+        let run = place(scratch).make().unwrap();
         for path in [run.path(), &scratch.join("base")] {
             let mode = std::fs::metadata(path).unwrap().mode();
             assert_eq!(mode & 0o777, 0o700, "{}", path.display());
@@ -308,15 +363,31 @@ mod tests {
         std::fs::remove_file(run.path().join("trace")).unwrap();
         assert!(run.remove_if_empty());
         assert!(!scratch.join("base").exists());
-        std::fs::remove_dir_all(scratch).unwrap();
+    }
+
+    #[test]
+    fn only_what_nobody_looks_after_is_abandoned() {
+        let scratch = tempfile::tempdir().unwrap();
+        let place = place(scratch.path());
+        assert!(place.abandoned().is_empty());
+        let (kept, left) = (place.make().unwrap(), place.make().unwrap());
+        let path = left.path().to_owned();
+        drop(left);
+        std::fs::create_dir(scratch.path().join("base/other")).unwrap();
+        symlink(kept.path(), scratch.path().join("base/run-link")).unwrap();
+        let abandoned = place.abandoned();
+        let paths: Vec<&Path> = abandoned.iter().map(RunDir::path).collect();
+        assert_eq!(paths, [path]);
+        // They are looked after now.
+        assert!(place.abandoned().is_empty());
     }
 
     #[test]
     fn a_link_in_its_place_is_not_followed() {
-        let scratch = scratch("link");
+        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch.path();
         symlink("/tmp", scratch.join("base")).unwrap();
-        assert!(place(&scratch).make().is_err());
-        std::fs::remove_dir_all(scratch).unwrap();
+        assert!(place(scratch).make().is_err());
     }
 
     #[test]

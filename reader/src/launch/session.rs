@@ -8,7 +8,7 @@ use super::pattern::Pattern;
 use super::rundir::RunDir;
 use super::supervise::{Ended, Supervised};
 use super::transfer::Existing;
-use super::{Failure, rundir};
+use super::{Failure, orphans, rundir};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -55,6 +55,7 @@ pub struct Finished {
 pub fn run(request: Request<'_>) -> Result<Finished, Failure> {
     let library = library::find()?;
     let output_directory = prepare_output(&request.output, request.existing)?;
+    orphans::collect(&output_directory, request.notice);
     let run_dir = RunDir::create(&output_directory)?;
     let started = start(&request, &library, &run_dir);
     let mut child = match started {
@@ -148,7 +149,7 @@ fn prepare_output(output: &Pattern, existing: Existing) -> Result<PathBuf, Failu
 }
 
 /// Removes a directory that nobody needs any more, with the link in it that is ours.
-fn discard(run_dir: &RunDir) -> bool {
+pub(super) fn discard(run_dir: &RunDir) -> bool {
     let link = run_dir.path().join(library::NAME);
     if link.is_symlink() {
         let _ = fs::remove_file(link);

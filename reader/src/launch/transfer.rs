@@ -155,17 +155,10 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::MetadataExt;
 
-    fn scratch(parent: &Path, name: &str) -> PathBuf {
-        let path = parent.join(format!("vramtrace-move-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir(&path).unwrap();
-        path
-    }
-
     #[test]
     fn a_file_in_the_way_stays() {
-        let dir = scratch(&std::env::temp_dir(), "keep");
-        let (from, to) = (dir.join("from"), dir.join("to"));
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
         fs::write(&from, "new").unwrap();
         fs::write(&to, "old").unwrap();
         for attempt in [move_file, copy_over] {
@@ -177,13 +170,12 @@ mod tests {
         move_file(&from, &to, Existing::Replace).unwrap();
         assert_eq!(fs::read(&to).unwrap(), b"new");
         assert!(!from.exists());
-        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
     fn a_copy_is_equal_and_has_holes() {
-        let dir = scratch(&std::env::temp_dir(), "sparse");
-        let (from, to) = (dir.join("from"), dir.join("to"));
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
         let mut content = vec![0u8; (5 << 20) + 123];
         for at in [0, 4095, 4096, 1 << 20, (3 << 20) - 1, (5 << 20) + 122] {
             content[at] = 7;
@@ -195,8 +187,7 @@ mod tests {
         let facts = fs::metadata(&to).unwrap();
         assert!(facts.blocks() * 512 < 1 << 20, "{} blocks", facts.blocks());
         assert_eq!(facts.mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
-        fs::remove_dir_all(dir).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
@@ -208,24 +199,23 @@ mod tests {
             eprintln!("skipped: /dev/shm is not a file system of its own here");
             return;
         }
-        let (near, far) = (scratch(shared, "cross"), scratch(&other, "cross"));
+        let near = tempfile::tempdir_in(shared).unwrap();
+        let far = tempfile::tempdir_in(other).unwrap();
+        let (near, far) = (near.path(), far.path());
         fs::write(near.join("x"), "content").unwrap();
         move_file(&near.join("x"), &far.join("y"), Existing::Keep).unwrap();
         assert_eq!(fs::read(far.join("y")).unwrap(), b"content");
         assert!(!near.join("x").exists());
-        fs::remove_dir_all(near).unwrap();
-        fs::remove_dir_all(far).unwrap();
     }
 
     #[test]
     fn what_cannot_be_moved_stays() {
-        let dir = scratch(&std::env::temp_dir(), "stay");
-        let from = dir.join("from");
+        let dir = tempfile::tempdir().unwrap();
+        let from = dir.path().join("from");
         fs::write(&from, "x").unwrap();
-        let nowhere = dir.join("missing/to");
+        let nowhere = dir.path().join("missing/to");
         assert!(move_file(&from, &nowhere, Existing::Keep).is_err());
         assert!(copy_over(&from, &nowhere, Existing::Keep).is_err());
         assert!(from.exists());
-        fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -14,8 +14,8 @@ pub fn values_in(columns: usize) -> usize {
     columns.saturating_sub(LABELS + 1).clamp(10, 400)
 }
 
-/// Draws values (bytes) whose whole width stands for `span` nanoseconds.
-pub fn chart(values: &[u64], span: u64) -> String {
+/// Draws values (bytes) over the time from `from` to `to` (nanoseconds).
+pub fn chart(values: &[u64], from: u64, to: u64) -> String {
     let top = values.iter().copied().max().unwrap_or(0).max(1);
     let mut out = String::new();
     for row in (0..HEIGHT).rev() {
@@ -38,12 +38,19 @@ pub fn chart(values: &[u64], span: u64) -> String {
         "─".repeat(width),
         w = LABELS - 1
     ));
-    let (middle, end) = (duration(span / 2), duration(span));
+    let start = match from {
+        0 => "0".to_owned(),
+        from => duration(from),
+    };
+    let (middle, end) = (duration(from + to.saturating_sub(from) / 2), duration(to));
+    let wide = |label: &String| label.chars().count();
     let left = LABELS;
-    let at_middle = (width / 2).saturating_sub(middle.chars().count() / 2 + 1);
-    let gap = (width).saturating_sub(at_middle + middle.chars().count() + 1 + end.chars().count());
+    let at_middle = (width / 2).saturating_sub(wide(&middle) / 2 + wide(&start));
+    let gap = width.saturating_sub(at_middle + wide(&start) + wide(&middle) + wide(&end));
+    // In a narrow terminal they stay apart.
+    let (at_middle, gap) = (at_middle.max(1), gap.max(1));
     out.push_str(&format!(
-        "{:>left$}0{:>at_middle$}{middle}{:>gap$}{end}\n",
+        "{:>left$}{start}{:>at_middle$}{middle}{:>gap$}{end}\n",
         "", "", ""
     ));
     out
@@ -64,20 +71,23 @@ mod tests {
     #[test]
     fn a_ramp() {
         let values: Vec<u64> = (0..20).map(|n| n << 20).collect();
-        let expected = "  19.00 MiB ┤                  ▄█\n            │                ▄██\n";
-        let text = chart(&values, 20_000_000_000);
-        assert!(text.starts_with("  19.00 MiB ┤"), "{text}");
+        let text = chart(&values, 0, 20_000_000_000);
+        let expected = "  19.00 MiB ┤                  ▄█\n            │                ▄███\n";
+        assert!(text.starts_with(expected), "{text}");
         assert_eq!(text.lines().count(), HEIGHT + 2, "{text}");
         assert!(text.contains("0 B ┤"), "{text}");
         assert!(text.lines().last().unwrap().ends_with("20.0 s"), "{text}");
-        assert!(!expected.is_empty());
+        let later = chart(&values, 10_000_000_000, 20_000_000_000);
+        let labels = later.lines().last().unwrap();
+        let labels: Vec<&str> = labels.split_whitespace().collect();
+        assert_eq!(labels, ["10.0", "s", "15.0", "s", "20.0", "s"]);
     }
 
     #[test]
     fn extremes_are_drawn() {
-        chart(&[], 0);
-        chart(&[0], 1);
-        chart(&[u64::MAX; 300], u64::MAX);
+        chart(&[], 0, 0);
+        chart(&[0], 1, 0);
+        chart(&[u64::MAX; 300], 0, u64::MAX);
         assert_eq!(cell(1, u64::MAX, 0), '▁');
     }
 }

@@ -192,15 +192,12 @@ fn one(out: &mut String, check: &Check, style: Style) {
         )]);
     }
     let full = check.fill.iter().filter(|fill| fill.room > 0);
-    let fill: Vec<String> = full
-        .map(|fill| {
-            let percent = (u128::from(fill.used) * 100).div_ceil(u128::from(fill.room));
-            format!("{percent} % of {}", fill.what)
-        })
-        .collect();
-    let _ = writeln!(
-        out,
-        "    {}",
-        style.dim(&format!("In use: {}", fill.join(" · ")))
-    );
+    let _ = writeln!(out, "    {}", style.dim("in use:"));
+    for fill in full {
+        // A damaged file may claim more than all.
+        let used = u128::from(fill.used.min(fill.room));
+        let percent = (used * 100).div_ceil(u128::from(fill.room));
+        let line = format!("{percent:>3} % of {}", fill.what);
+        let _ = writeln!(out, "    {}", style.dim(&line));
+    }
 }

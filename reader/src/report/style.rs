@@ -1,24 +1,35 @@
-//! Colours, on terminals only.
+//! Colours and widths, on terminals only.
 
 use std::io::IsTerminal;
 
-/// Whether and how text is emphasised.
+/// Whether and how text is emphasised, and how wide it may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Style {
     on: bool,
+    columns: Option<usize>,
 }
 
 impl Style {
-    /// No colours.
-    pub const PLAIN: Style = Style { on: false };
+    /// No colours, any width.
+    pub const PLAIN: Style = Style {
+        on: false,
+        columns: None,
+    };
 
-    /// Colours if standard output is a terminal and `NO_COLOR` is not set.
+    /// Colours if standard output is a terminal and `NO_COLOR` is not set; as wide as that is.
     pub fn of_stdout() -> Style {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         Style {
             on: !refused && !dumb && std::io::stdout().is_terminal(),
+            columns: terminal_size::terminal_size_of(std::io::stdout())
+                .map(|(width, _)| usize::from(width.0)),
         }
+    }
+
+    /// Whether a line of so many characters is not broken by the terminal.
+    pub fn fits(self, characters: usize) -> bool {
+        self.columns.is_none_or(|columns| characters <= columns)
     }
 
     fn wrap(self, code: &str, text: &str) -> String {

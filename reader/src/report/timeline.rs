@@ -154,7 +154,10 @@ pub fn text(timeline: &Timeline, style: Style) -> String {
             duration(series.peak_at),
         );
         let values: Vec<u64> = series.spans.iter().map(|span| span.max).collect();
-        out.push_str(&chart(&values, process.duration_ns));
+        let from = series.start_ns.saturating_sub(process.start_ns);
+        let length = series.span_ns.saturating_mul(values.len() as u64);
+        let to = from.saturating_add(length).min(process.duration_ns);
+        out.push_str(&chart(&values, from, to));
         let blurred = match series.exact_from {
             0 => String::new(),
             u64::MAX => {

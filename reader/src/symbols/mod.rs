@@ -25,11 +25,15 @@ mod locate;
 mod table;
 mod worker;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use vramtrace_format::cold::Module;
-use worker::{Answer, Worker};
+use worker::Worker;
+
+/// Addresses in one question: enough that asking costs little, few enough for the time limit.
+const AT_ONCE: usize = 256;
 
 /// How to look for symbols.
 #[derive(Clone, Debug)]
@@ -39,7 +43,7 @@ pub struct SymbolOptions {
     pub debug_directories: Vec<PathBuf>,
     /// Caches as debuginfod clients keep them (`BUILDID/debuginfo`).
     pub debuginfod_caches: Vec<PathBuf>,
-    /// Longest time for one answer, loading the module included.
+    /// Longest time for one answer, which is about one module, its loading included.
     pub time_limit: Duration,
 }
 
@@ -132,6 +136,26 @@ impl Symbolizer {
         }
     }
 
+    /// Finds out about many return addresses (as their modules' ELF files number them), which is
+    /// faster than to [`resolve`](Symbolizer::resolve) one after the other.
+    pub fn look_up<'m>(&mut self, addresses: impl IntoIterator<Item = (&'m Module, u64)>) {
+        let mut asked = FxHashSet::default();
+        let mut by_module: BTreeMap<usize, (&Module, Vec<u64>)> = BTreeMap::new();
+        for (module, offset) in addresses {
+            let index = self.index(module);
+            let key = (index, offset);
+            if !self.known.contains_key(&key) && asked.insert(key) {
+                let (_, offsets) = by_module.entry(index).or_insert((module, Vec::new()));
+                offsets.push(offset);
+            }
+        }
+        for (index, (module, offsets)) in by_module {
+            for offsets in offsets.chunks(AT_ONCE) {
+                self.ask(index, module, offsets);
+            }
+        }
+    }
+
     /// Frames at a return address (as the module's ELF file numbers it), innermost inlined
     /// function first; at least one.
     pub fn resolve(&mut self, module: &Module, offset: u64) -> Vec<ResolvedFrame> {
@@ -144,16 +168,13 @@ impl Symbolizer {
             language: Language::Native,
         };
         let index = self.index(module);
-        if let Some(places) = self.known.get(&(index, offset)) {
-            return places.iter().map(frame).collect();
+        if !self.known.contains_key(&(index, offset)) {
+            self.ask(index, module, &[offset]);
         }
-        let mut places = self.ask(index, module, offset);
-        if places.is_empty() {
-            places.push(Place::default());
+        match self.known.get(&(index, offset)) {
+            Some(places) if !places.is_empty() => places.iter().map(frame).collect(),
+            _ => vec![frame(&Place::default())],
         }
-        let frames = places.iter().map(frame).collect();
-        self.known.insert((index, offset), places);
-        frames
     }
 
     /// What should be said about symbols: each file that could not be used, once.
@@ -171,28 +192,33 @@ impl Symbolizer {
         index
     }
 
-    fn ask(&mut self, index: usize, module: &Module, offset: u64) -> Vec<Place> {
-        // The call is the instruction before the return address, which may be in another line, or
-        // past the end of a function that never returns.
-        let Some(address) = offset.checked_sub(1) else {
-            return Vec::new();
-        };
-        if self.given_up[index] {
-            return Vec::new();
-        }
-        match self.worker.ask(index, module, address) {
-            Answer::Places(places, warnings) => {
-                self.warnings.extend(warnings);
-                places
-            }
-            Answer::GaveUp(why) => {
+    /// Makes all of these addresses known, be it that nothing is known about them.
+    fn ask(&mut self, index: usize, module: &Module, offsets: &[u64]) {
+        let mut places = Vec::new();
+        if !self.given_up[index] {
+            // The call is the instruction before the return address, which may be in another line,
+            // or past the end of a function that never returns.
+            let addresses = offsets.iter().map(|offset| offset.saturating_sub(1));
+            let answer = self.worker.ask(index, module, addresses.collect());
+            places = answer.places;
+            self.warnings.extend(answer.warnings);
+            if let Some(why) = answer.gave_up {
                 self.given_up[index] = true;
                 self.warnings.push(format!(
                     "{}: {why}; its functions are not named",
                     module.path
                 ));
-                Vec::new()
             }
+        }
+        let mut places = places.into_iter();
+        for &offset in offsets {
+            let places = match offset {
+                // No call ends there.
+                0 => places.next().and(None),
+                _ => places.next(),
+            };
+            self.known
+                .insert((index, offset), places.unwrap_or_default());
         }
     }
 }

@@ -18,17 +18,30 @@ const STACK: usize = 16 << 20;
 const MOST_ABANDONED: u32 = 3;
 
 /// What came of a question.
-pub(super) enum Answer {
-    /// Places, innermost first (none: nothing is known), and what should be said.
-    Places(Vec<Place>, Vec<String>),
-    /// The module is not worth another question.
-    GaveUp(&'static str),
+#[derive(Default)]
+pub(super) struct Answer {
+    /// Places at each address, innermost first (none: nothing is known). Of a module that was given
+    /// up they may end early.
+    pub places: Vec<Vec<Place>>,
+    /// What should be said.
+    pub warnings: Vec<String>,
+    /// Why the module is not worth another question, if it is not.
+    pub gave_up: Option<&'static str>,
+}
+
+impl Answer {
+    fn gave_up(why: &'static str) -> Answer {
+        Answer {
+            gave_up: Some(why),
+            ..Answer::default()
+        }
+    }
 }
 
 struct Question {
     index: usize,
     module: Module,
-    address: u64,
+    addresses: Vec<u64>,
 }
 
 /// The face of the thread. It is started by the first question, and anew after one that it did
@@ -57,18 +70,20 @@ impl Worker {
         }
     }
 
-    pub(super) fn ask(&mut self, index: usize, module: &Module, address: u64) -> Answer {
+    /// Asks for the places at some addresses of one module. A question costs two changes of
+    /// threads, so one about many addresses is cheaper than many; the time limit is for all of it.
+    pub(super) fn ask(&mut self, index: usize, module: &Module, addresses: Vec<u64>) -> Answer {
         if self.abandoned >= MOST_ABANDONED {
-            return Answer::GaveUp("reading symbols took too long before");
+            return Answer::gave_up("reading symbols took too long before");
         }
         let question = Question {
             index,
             module: module.clone(),
-            address,
+            addresses,
         };
         let limit = self.options.time_limit;
         let Some((questions, answers)) = self.running() else {
-            return Answer::GaveUp("no thread could be started to read symbols");
+            return Answer::gave_up("no thread could be started to read symbols");
         };
         let limit_passed = match questions.send(question) {
             Ok(()) => match answers.recv_timeout(limit) {
@@ -80,9 +95,9 @@ impl Worker {
         self.running = None;
         if limit_passed {
             self.abandoned += 1;
-            return Answer::GaveUp("reading its symbols took too long");
+            return Answer::gave_up("reading its symbols took too long");
         }
-        Answer::GaveUp("reading its symbols failed")
+        Answer::gave_up("reading its symbols failed")
     }
 
     fn running(&mut self) -> Option<&(SyncSender<Question>, Receiver<Answer>)> {
@@ -105,17 +120,20 @@ impl Worker {
 fn work(locator: &Locator, questions: &Receiver<Question>, answers: &SyncSender<Answer>) {
     let mut images: FxHashMap<usize, Image> = FxHashMap::default();
     for question in questions {
-        let answer = catch_unwind(AssertUnwindSafe(|| {
-            let mut warnings = Vec::new();
+        let mut answer = Answer::default();
+        let finished = catch_unwind(AssertUnwindSafe(|| {
+            let Answer {
+                places, warnings, ..
+            } = &mut answer;
             let image = images
                 .entry(question.index)
-                .or_insert_with(|| Image::load(&question.module, locator, &mut warnings));
-            Answer::Places(image.places(question.address), warnings)
+                .or_insert_with(|| Image::load(&question.module, locator, warnings));
+            places.extend(question.addresses.iter().map(|&at| image.places(at)));
         }));
-        let answer = answer.unwrap_or_else(|_| {
+        if finished.is_err() {
             images.remove(&question.index);
-            Answer::GaveUp("reading its symbols failed")
-        });
+            answer.gave_up = Some("reading its symbols failed");
+        }
         if answers.send(answer).is_err() {
             return;
         }

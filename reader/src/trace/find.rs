@@ -1,6 +1,7 @@
 //! Which files a command is about: those that were named, those in a named directory, or the
 //! newest trace of this user.
 
+use crate::launch::rundir;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -71,14 +72,9 @@ fn newest(places: &[PathBuf]) -> Result<Found, NotFound> {
 
 /// Where traces are when nobody says.
 fn places() -> Vec<PathBuf> {
-    // SAFETY: geteuid has no preconditions and cannot fail.
-    let user = unsafe { libc::geteuid() };
-    let mut places = Vec::new();
-    if let Some(runtime) = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
-        places.push(Path::new(&runtime).join("vramtrace"));
-    }
-    places.push(format!("/dev/shm/vramtrace-{user}").into());
-    places.push(".".into());
+    let here = PathBuf::from(".");
+    let mut places = rundir::bases(&here);
+    places.push(here);
     places
 }
 
@@ -90,7 +86,7 @@ fn traces_in(place: &Path) -> Vec<PathBuf> {
         for entry in fs::read_dir(&place).into_iter().flatten().flatten() {
             let path = entry.path();
             match entry.file_type() {
-                Ok(kind) if kind.is_dir() && depth == 0 && is_run_dir(&path) => {
+                Ok(kind) if kind.is_dir() && depth == 0 && rundir::is_run_dir(&path) => {
                     look.push((path, 1));
                 }
                 Ok(kind) if !kind.is_dir() && has_trace_name(&path) => {
@@ -105,17 +101,6 @@ fn traces_in(place: &Path) -> Vec<PathBuf> {
     }
     found.sort();
     found
-}
-
-/// Directories that `vramtrace run` writes in while programs run.
-fn is_run_dir(path: &Path) -> bool {
-    let parent = path.parent().and_then(Path::file_name);
-    let own = |name: &str| name == "vramtrace" || name.starts_with("vramtrace-");
-    parent.and_then(|name| name.to_str()).is_some_and(own)
-        || path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .is_some_and(|name| own(name.trim_start_matches('.')))
 }
 
 /// `*.vrt`, or `*.vrt.2` and so on where a name was taken.

@@ -118,20 +118,27 @@ impl Ran {
     }
 }
 
-/// A library that does nothing, to be preloaded.
+/// A library that does nothing, to be preloaded. Every test is a process of its own and may be the
+/// first to need it, so it gets its name when it is whole.
 pub fn stand_in() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stand-in");
-        fs::create_dir_all(&dir).unwrap();
-        let (source, library) = (dir.join("x.c"), dir.join("libvramtrace.so"));
+        let shared = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stand-in");
+        fs::create_dir_all(&shared).unwrap();
+        let library = shared.join("libvramtrace.so");
+        if library.exists() {
+            return library;
+        }
+        let own = TempDir::new_in(&shared).unwrap();
+        let (source, made) = (own.path().join("x.c"), own.path().join("x.so"));
         fs::write(&source, "int vramtrace_stand_in;\n").unwrap();
         let status = Command::new("cc")
             .args(["-shared", "-fPIC", "-o"])
-            .args([&library, &source])
+            .args([&made, &source])
             .status()
             .expect("these tests need a C compiler");
         assert!(status.success());
+        fs::rename(made, &library).unwrap();
         library
     })
 }

@@ -4,5 +4,6 @@
 mod doctor;
 mod exit;
 mod fixture;
+mod orphans;
 mod signals;
 mod traces;

@@ -3,7 +3,7 @@
 use crate::program::Workshop;
 use proptest::prelude::*;
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use vramtrace_reader::symbols::{SymbolOptions, Symbolizer};
 
 const PROGRAM: &str = r#"
@@ -50,11 +50,12 @@ fn damaged_files_give_an_answer() {
             }
             fs::write(shop.path("program"), &content).unwrap();
             let mut symbols = shop.symbolizer(&[]);
-            let began = Instant::now();
             for address in [start + 1, start + 5, end, 0, 1, u64::MAX] {
                 prop_assert!(!symbols.resolve(&module, address).is_empty());
             }
-            prop_assert!(began.elapsed() < Duration::from_secs(20));
+            // Nor did it take the whole time limit.
+            let warnings = symbols.warnings();
+            prop_assert!(!warnings.iter().any(|text| text.contains("took too long")));
             Ok(())
         })
         .unwrap();
@@ -70,14 +71,11 @@ fn what_is_no_file_is_not_waited_for() {
         path: shop.path("program").to_str().unwrap().into(),
         ..Default::default()
     };
-    let mut symbols = Symbolizer::new(SymbolOptions {
-        time_limit: Duration::from_secs(5),
-        ..SymbolOptions::default()
-    });
-    let began = Instant::now();
+    let mut symbols = Symbolizer::new(SymbolOptions::default());
     assert_eq!(symbols.resolve(&module, 64).len(), 1);
-    assert!(began.elapsed() < Duration::from_secs(4));
-    assert_eq!(symbols.warnings().len(), 1);
+    let warnings = symbols.warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(!warnings[0].contains("took too long"), "{warnings:?}");
 }
 
 #[test]
@@ -96,4 +94,30 @@ fn a_module_that_takes_too_long_is_given_up() {
     let warnings = symbols.warnings();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("took too long"), "{warnings:?}");
+}
+
+#[test]
+fn many_addresses_at_once_are_answered_as_one_by_one() {
+    let Some((shop, _)) = program() else {
+        return;
+    };
+    let module = shop.module("program");
+    let missing = vramtrace_format::cold::Module {
+        path: shop.path("missing").to_str().unwrap().into(),
+        ..Default::default()
+    };
+    // Every address of the function, its surroundings, and those where no call can end.
+    let (start, end) = shop.range("program", "outer");
+    let addresses: Vec<u64> = (start - 300..end + 300).chain([0, 1, u64::MAX]).collect();
+    let (mut single, mut many) = (shop.symbolizer(&[]), shop.symbolizer(&[]));
+    let both = addresses
+        .iter()
+        .flat_map(|&at| [(&module, at), (&missing, at)]);
+    many.look_up(both.clone().chain(both.clone()));
+    assert_eq!(many.warnings().len(), 1);
+    let known: Vec<_> = both.clone().map(|(of, at)| many.resolve(of, at)).collect();
+    let asked: Vec<_> = both.map(|(of, at)| single.resolve(of, at)).collect();
+    assert_eq!(known, asked);
+    // Inlined functions among them.
+    assert!(known.iter().any(|frames| frames.len() > 1));
 }

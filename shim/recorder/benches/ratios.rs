@@ -25,14 +25,14 @@ fn main() {
     if std::env::args().any(|argument| argument == "--list") {
         return;
     }
-    let directory = std::env::temp_dir().join(format!("vramtrace-bench-{}", std::process::id()));
-    let place = if std::path::Path::new("/dev/shm").is_dir() {
-        "/dev/shm".into()
+    let shared = std::path::Path::new("/dev/shm");
+    let place = if shared.is_dir() {
+        tempfile::tempdir_in(shared)
     } else {
-        directory
+        tempfile::tempdir()
     };
-    let trace =
-        std::path::Path::new(&place).join(format!("vramtrace-bench-{}.vrt", std::process::id()));
+    let place = place.expect("a directory for the trace");
+    let trace = place.path().join("bench.vrt");
     // SAFETY: the only thread there is.
     unsafe {
         std::env::set_var("VRAMTRACE_OUTPUT", &trace);
@@ -45,7 +45,6 @@ fn main() {
         events(live);
     }
     stacks();
-    let _ = std::fs::remove_file(trace);
 }
 
 fn report(what: &str, mut pairs: Vec<(f64, f64)>) {

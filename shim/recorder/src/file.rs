@@ -2,6 +2,7 @@
 
 use crate::place::directory::{self, Unusable};
 use crate::place::{self, Candidate};
+use crate::process;
 use crate::settings::Settings;
 use std::ffi::{CString, OsString};
 use std::io;
@@ -10,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use vramtrace_format::account::Account;
 use vramtrace_format::apply::Tables;
+use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::history::History;
 use vramtrace_format::journal::Journal;
 use vramtrace_format::layout::{Control, Header, MIN_SIZE, PAGE};
@@ -23,8 +25,6 @@ use vramtrace_format::{Layout, Record, Section};
 pub struct TraceFile {
     /// Where it is.
     pub path: PathBuf,
-    /// Where it belongs in the end, if not there.
-    pub final_path: Option<String>,
     /// How it is divided.
     pub layout: Layout,
     /// What the user should know about it.
@@ -35,17 +35,16 @@ pub struct TraceFile {
 // SAFETY: the mapping belongs to whoever owns this value, in whatever thread.
 unsafe impl Send for TraceFile {}
 
-/// Creates the trace of this process in the first place that takes it. The error says why each
-/// place did not.
+/// Creates the trace of this process in the first place that takes it. Before it has a name, the
+/// process's record is in it: whoever finds a trace knows whose it is and where it belongs. The
+/// error says why each place did not.
 pub fn create(settings: &Settings) -> Result<TraceFile, String> {
     let (candidates, final_path) = place::candidates(settings);
+    let first = Cold::Process(process::describe(final_path));
     let mut refusals = Vec::new();
     for candidate in &candidates {
-        match create_at(candidate, settings) {
-            Ok(mut file) => {
-                file.final_path = final_path;
-                return Ok(file);
-            }
+        match create_at(candidate, settings, &first) {
+            Ok(file) => return Ok(file),
             Err(reason) => refusals.push(format!("{}: {reason}", candidate.directory.display())),
         }
     }
@@ -55,7 +54,11 @@ pub fn create(settings: &Settings) -> Result<TraceFile, String> {
     ))
 }
 
-fn create_at(candidate: &Candidate, settings: &Settings) -> Result<TraceFile, Unusable> {
+fn create_at(
+    candidate: &Candidate,
+    settings: &Settings,
+    first: &Cold,
+) -> Result<TraceFile, Unusable> {
     let directory = directory::open(candidate)?;
     if candidate.private {
         place::keep::prune(&candidate.directory, settings.keep);
@@ -76,11 +79,19 @@ fn create_at(candidate: &Candidate, settings: &Settings) -> Result<TraceFile, Un
     let base = map(&file.fd, layout.file_size)?;
     let now = (crate::clock::unix_ns(), crate::clock::monotonic_ns());
     let mut header = layout.header(std::process::id(), now.0, now.1);
-    header.pid_namespace = crate::process::pid_namespace();
-    header.start_ticks = crate::process::start_ticks();
+    header.pid_namespace = process::pid_namespace();
+    header.start_ticks = process::start_ticks();
     // SAFETY: the mapping is at least MIN_SIZE long, page-aligned, and not yet shared with
     // anybody: the file has no name.
     unsafe { base.cast::<Header>().write(header) };
+    let at = |section| layout.of(section).offset as usize;
+    let cold_length = layout.of(Section::Cold).length as usize;
+    // SAFETY: as above; both sections lie inside the mapping and apart from each other.
+    unsafe {
+        let control = &mut *base.add(at(Section::Control)).cast::<Control>();
+        let cold = std::slice::from_raw_parts_mut(base.add(at(Section::Cold)), cold_length);
+        control.cold_used = cold::append(cold, 0, first).unwrap_or(0);
+    }
     let name = match publish(&directory, file, &candidate.name) {
         Ok(name) => name,
         Err(error) => {
@@ -98,7 +109,6 @@ fn create_at(candidate: &Candidate, settings: &Settings) -> Result<TraceFile, Un
     });
     Ok(TraceFile {
         path: candidate.directory.join(name),
-        final_path: None,
         layout,
         remark,
         base,
@@ -329,5 +339,43 @@ impl TraceFile {
             cold: section(&self, Section::Cold),
             control,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Log, Stacks};
+    use std::os::unix::ffi::OsStringExt;
+    use vramtrace_format::layout::DEFAULT_SIZE;
+
+    #[test]
+    fn a_trace_that_has_a_name_says_whose_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let final_path = directory.path().join("out.vrt");
+        let settings = Settings {
+            output: Some(final_path.clone().into_os_string().into_vec()),
+            run_dir: Some(directory.path().as_os_str().as_bytes().to_vec()),
+            size: MIN_SIZE,
+            size_raised: false,
+            keep: DEFAULT_SIZE,
+            stacks: Stacks::Off,
+            log: Log::Quiet,
+            shown: Vec::new(),
+        };
+        let made = create(&settings).unwrap();
+        let bytes = std::fs::read(&made.path).unwrap();
+        let section = |section| {
+            let entry = made.layout.of(section);
+            &bytes[entry.offset as usize..][..entry.length as usize]
+        };
+        let control: Control =
+            bytemuck::pod_read_unaligned(&section(Section::Control)[..size_of::<Control>()]);
+        let cold = &section(Section::Cold)[..control.cold_used as usize];
+        let Some(Cold::Process(process)) = cold::records(cold).next() else {
+            panic!("no process record");
+        };
+        assert_eq!(process.pid, std::process::id());
+        assert_eq!(process.final_path.as_deref(), final_path.to_str());
     }
 }

@@ -129,13 +129,10 @@ fn try_start(describe: &dyn Fn() -> Vec<Cold>) -> bool {
         &format!("recording to {}", file.path.display()),
     );
     process::claim();
-    let mut records = vec![
-        Cold::Process(process::describe(file.final_path.clone())),
-        Cold::Config(cold::Config {
-            version: env!("CARGO_PKG_VERSION").into(),
-            settings: settings.shown.clone(),
-        }),
-    ];
+    let mut records = vec![Cold::Config(cold::Config {
+        version: env!("CARGO_PKG_VERSION").into(),
+        settings: settings.shown.clone(),
+    })];
     if let Some(remark) = &file.remark {
         records.push(Cold::Note(cold::Note {
             code: "smaller".into(),

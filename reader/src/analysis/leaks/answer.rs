@@ -1,8 +1,8 @@
 //! The leaks of several processes, as one answer.
 
-use super::{Aside, Group, Leaks, Options, Point, leaks};
-use crate::analysis::Sum;
+use super::{Aside, Group, Leaks, Options, Point, Window, leaks_in};
 use crate::analysis::view::{DeviceView, Devices, ProcessView};
+use crate::analysis::{Filter, Sum};
 use crate::model::{CudaUse, Process, VisibleStack};
 use std::cmp::Reverse;
 
@@ -52,6 +52,10 @@ pub struct Answer {
     pub notes: Vec<String>,
     /// Whether all frames were asked for.
     pub all_frames: bool,
+    /// What it is limited to.
+    pub filter: Filter,
+    /// The part of the processes' lives.
+    pub asked: Asked,
     /// Groups, largest first.
     pub groups: Vec<Placed>,
     /// Groups that `top` left out.
@@ -60,9 +64,29 @@ pub struct Answer {
     pub omitted: Sum,
 }
 
+/// A part of processes' lives, as it was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Only what was allocated after this moment.
+    pub from: Option<String>,
+    /// What was live at this moment.
+    pub to: Option<String>,
+}
+
 impl Answer {
     /// Finds the leaks of all processes; keeps the `top` largest groups.
     pub fn of(processes: &[Process], options: &Options, top: Option<usize>) -> Answer {
+        Answer::within(processes, options, &[], &Asked::default(), top)
+    }
+
+    /// As [`Answer::of`], each process in its window: `windows` has one for each, or none at all.
+    pub fn within(
+        processes: &[Process],
+        options: &Options,
+        windows: &[Window],
+        asked: &Asked,
+        top: Option<usize>,
+    ) -> Answer {
         let mut devices = Devices::default();
         let mut answer = Answer {
             complete: true,
@@ -81,13 +105,29 @@ impl Answer {
             unknown_kinds: 0,
             notes: Vec::new(),
             all_frames: options.all_frames,
+            filter: options.filter.clone(),
+            asked: asked.clone(),
             groups: Vec::new(),
             omitted_groups: 0,
             omitted: Sum::default(),
         };
         for (id, process) in processes.iter().enumerate() {
             devices.add_all(process, id);
-            answer.add(process, id, leaks(process, options), &mut devices);
+            let whole = Window::default();
+            let window = windows.get(id).unwrap_or(&whole);
+            let found = leaks_in(process, options, window);
+            if let Some(undated) = window
+                .to
+                .as_ref()
+                .map(|past| past.undated)
+                .filter(|&n| n > 0)
+            {
+                answer.notes.push(format!(
+                    "{undated} of the allocations are older than the event log; when they were \
+                     made is only known to be before it begins, by which thread not at all"
+                ));
+            }
+            answer.add(process, id, found, &mut devices);
         }
         let order = |placed: &Placed| (Reverse(placed.group.bytes), Reverse(placed.group.count));
         // Stable: groups of one size stay in the order of their processes.
@@ -109,6 +149,13 @@ impl Answer {
             if !self.incomplete_because.contains(&reason) {
                 self.incomplete_because.push(reason);
             }
+        }
+        if found.timeless.count > 0 {
+            self.incomplete_because.push(format!(
+                "ended-with-context: {} bytes in {} allocations ended with their context or \
+                 device; when they were made is not known, so they are left out",
+                found.timeless.bytes, found.timeless.count
+            ));
         }
         self.complete = self.incomplete_because.is_empty();
         self.lost_events = self.lost_events.saturating_add(process.losses.lost());
@@ -135,8 +182,9 @@ impl Answer {
     }
 
     /// The word for the moment of all processes; `mixed` where they differ.
-    pub fn point(&self) -> &'static str {
+    pub fn point(&self) -> &str {
         match self.points.split_first() {
+            Some((Point::Moment, _)) => self.asked.to.as_deref().unwrap_or_default(),
             None => Point::End.name(),
             Some((first, others)) if others.iter().all(|other| other == first) => first.name(),
             Some(_) => "mixed",

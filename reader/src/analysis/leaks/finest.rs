@@ -11,7 +11,8 @@
 //! A segment is known by the live blocks that lie in it, or by the allocator's frames in its
 //! stack (a segment may hold cached blocks only).
 
-use super::{Aside, EntryEnd, Item, Point};
+use super::{Aside, EntryEnd, Item, Point, Window};
+use crate::analysis::moment::Found;
 use crate::analysis::{Filter, Sum};
 use crate::model::Process;
 use rustc_hash::FxHashMap;
@@ -28,24 +29,27 @@ pub(super) struct Rest {
     pub cached: u64,
     pub aside: Aside,
     pub unknown_kinds: u64,
+    pub timeless: Sum,
 }
 
 /// Hands all leaked memory to `sink`.
 pub(super) fn items(
     process: &Process,
     point: Point,
+    window: &Window,
     filter: &Filter,
     mut sink: impl FnMut(Item),
 ) -> Rest {
     let mut rest = Rest::default();
-    let marks = Marks::of(process, point);
+    let marks = Marks::of(process, point, window);
     let mut known = Known::of(process, &marks);
     for (entry, end) in marks.entries(process) {
         let Some(kind) = entry.kind() else {
             rest.unknown_kinds += 1;
             continue;
         };
-        if !filter.takes(entry.device, kind) {
+        let outside = window.from.is_some_and(|from| !from.is_before(entry));
+        if outside || !filter.takes(entry.device, kind) {
             continue;
         }
         let aside = match kind {
@@ -65,7 +69,7 @@ pub(super) fn items(
                 device: entry.device,
                 kind,
                 end,
-                thread: Some(entry.thread),
+                thread: (entry.thread != 0).then_some(entry.thread),
                 range: entry.range,
                 stream: entry.stream,
                 context: entry.context,
@@ -76,23 +80,38 @@ pub(super) fn items(
             });
         }
     }
-    ended(process, &marks, filter, &mut known, &mut rest, &mut sink);
+    if window.from.is_none() && window.to.is_none() {
+        ended(process, &marks, filter, &mut known, &mut rest, &mut sink);
+    } else if window.to.is_none() {
+        let mut timeless = Sum::default();
+        let mut left_out = Rest::default();
+        let mut sum = |item: Item| {
+            let earlier = |from| matches!(from, Found::Time(time) if item.last_time <= time);
+            if !window.from.is_some_and(earlier) {
+                timeless.add(item.bytes, item.count);
+            }
+        };
+        ended(process, &marks, filter, &mut known, &mut left_out, &mut sum);
+        rest.timeless = timeless;
+    }
     rest
 }
 
 /// Which marked entries are used, and where the sums have to stand in for those that later
 /// entries took the place of.
-struct Marks {
+struct Marks<'w> {
     point: Point,
+    window: &'w Window,
     teardown_seq: u64,
     /// Devices and kinds of which marked entries are missing.
     summed: Vec<(u8, u8)>,
 }
 
-impl Marks {
-    fn of(process: &Process, point: Point) -> Marks {
+impl Marks<'_> {
+    fn of<'w>(process: &Process, point: Point, window: &'w Window) -> Marks<'w> {
         let mut marks = Marks {
             point,
+            window,
             teardown_seq: process.teardown_seq().unwrap_or(u64::MAX),
             summed: Vec::new(),
         };
@@ -121,14 +140,19 @@ impl Marks {
         process: &'p Process,
     ) -> impl Iterator<Item = (&'p Record, EntryEnd)> + 'p {
         let before_teardown = move |entry: &&Record| {
-            self.point == Point::End
+            self.point != Point::Teardown
                 || entry.seq <= self.teardown_seq
                 || entry.op == Op::Restore as u8
         };
-        let live = process.live().map(|entry| {
-            let end = match process.corruption_of(entry) {
-                Some(_) => EntryEnd::Corrupted,
-                None => EntryEnd::Live,
+        let past = self.window.to.as_ref();
+        let now = past.is_none().then(|| process.live());
+        let then = past.into_iter().flat_map(|past| &past.live);
+        let live = now.into_iter().flatten().chain(then).map(move |entry| {
+            let corruption = process.corruption_of(entry);
+            let known_then = |seq| past.is_none_or(|past| seq <= past.seq);
+            let end = match corruption {
+                Some(corruption) if known_then(corruption.seq) => EntryEnd::Corrupted,
+                _ => EntryEnd::Live,
             };
             (entry, end)
         });
@@ -164,7 +188,7 @@ struct Known {
 }
 
 impl Known {
-    fn of(process: &Process, marks: &Marks) -> Known {
+    fn of(process: &Process, marks: &Marks<'_>) -> Known {
         let torch_row = |row: &Totals| row.key.kind == Kind::Torch as u8;
         let mut known = Known {
             torch: process.totals().iter().any(torch_row),
@@ -271,7 +295,7 @@ impl Cache {
 /// What ended with a context or a reset, and what teardown released where only sums are left.
 fn ended(
     process: &Process,
-    marks: &Marks,
+    marks: &Marks<'_>,
     filter: &Filter,
     known: &mut Known,
     rest: &mut Rest,

@@ -38,6 +38,24 @@ pub enum By {
     Layer,
 }
 
+impl By {
+    /// Each with the word that the command line uses.
+    pub const WORDS: [(&'static str, By); 12] = [
+        ("stack", By::Stack),
+        ("python", By::Python),
+        ("library", By::Library),
+        ("range", By::Range),
+        ("thread", By::Thread),
+        ("device", By::Device),
+        ("kind", By::Kind),
+        ("rank", By::Rank),
+        ("api", By::Api),
+        ("stream", By::Stream),
+        ("context", By::Context),
+        ("layer", By::Layer),
+    ];
+}
+
 /// Names of threads or ranges of a group, ascending by id.
 pub type Names = Vec<(u32, Option<String>)>;
 

@@ -10,10 +10,11 @@ mod finest;
 mod group;
 mod suspicion;
 
-pub use answer::{Answer, Placed};
+pub use answer::{Answer, Asked, Placed};
 pub use group::{By, Group, Names};
 pub use suspicion::Suspicion;
 
+use super::moment::{Found, Past};
 use super::{Filter, Sum};
 use crate::model::Process;
 use vramtrace_format::record::Kind;
@@ -25,6 +26,8 @@ pub enum Point {
     End,
     /// Just before the process began to go down.
     Teardown,
+    /// A moment in between.
+    Moment,
 }
 
 impl Point {
@@ -33,6 +36,7 @@ impl Point {
         match self {
             Point::End => "end",
             Point::Teardown => "teardown",
+            Point::Moment => "moment",
         }
     }
 }
@@ -76,6 +80,16 @@ pub struct Options {
     pub filter: Filter,
     /// Keep frames inside the driver and runtime.
     pub all_frames: bool,
+}
+
+/// Which part of a process's life an answer is about; by default all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    /// Only what was allocated after this.
+    pub from: Option<Found>,
+    /// What was live then, instead of at the end or at teardown. What had ended with its context
+    /// by then is not in it.
+    pub to: Option<Past>,
 }
 
 /// One or more allocations that have everything in common that reports show.
@@ -135,12 +149,19 @@ pub struct Leaks {
     pub aside: Aside,
     /// Live entries of kinds that this version does not know; in no sum.
     pub unknown_kinds: u64,
+    /// What is known as sums only, not by when it was allocated, and so left out of a window.
+    pub timeless: Sum,
     /// Groups, largest first. Those that ended `corrupted` are among them.
     pub groups: Vec<Group>,
 }
 
 /// Finds the leaks of one process.
 pub fn leaks(process: &Process, options: &Options) -> Leaks {
+    leaks_in(process, options, &Window::default())
+}
+
+/// Finds what was allocated, and not freed, in a part of a process's life.
+pub fn leaks_in(process: &Process, options: &Options, window: &Window) -> Leaks {
     // A program that frees in its exit handlers has not leaked; a Python interpreter that goes
     // down frees everything, leaked or not.
     let interpreted = process.has_interpreter() && process.teardown_seq().is_some();
@@ -149,6 +170,10 @@ pub fn leaks(process: &Process, options: &Options) -> Leaks {
     } else {
         Point::End
     });
+    let point = match window.to {
+        Some(_) => Point::Moment,
+        None => point,
+    };
     let mut found = Leaks {
         point,
         gpu: Sum::default(),
@@ -158,10 +183,11 @@ pub fn leaks(process: &Process, options: &Options) -> Leaks {
         corrupted: Sum::default(),
         aside: Aside::default(),
         unknown_kinds: 0,
+        timeless: Sum::default(),
         groups: Vec::new(),
     };
     let mut grouping = group::Grouping::new(process, options);
-    let rest = finest::items(process, point, &options.filter, |item| {
+    let rest = finest::items(process, point, window, &options.filter, |item| {
         let space = match (item.end, item.kind.layer()) {
             (EntryEnd::Corrupted, _) => &mut found.corrupted,
             (_, vramtrace_format::Layer::Host) => &mut found.host,
@@ -176,6 +202,7 @@ pub fn leaks(process: &Process, options: &Options) -> Leaks {
     found.cached = rest.cached;
     found.aside = rest.aside;
     found.unknown_kinds = rest.unknown_kinds;
+    found.timeless = rest.timeless;
     found.groups = grouping.finish();
     found
 }

@@ -13,12 +13,14 @@ struct Document<'a> {
     complete: bool,
     incomplete_because: &'a [String],
     lost_events: u64,
-    point: &'static str,
+    point: &'a str,
+    from: Option<&'a str>,
     processes: Vec<ProcessJson>,
     devices: Vec<DeviceJson>,
     total: Total,
     groups: Vec<GroupJson<'a>>,
     omitted: Omitted,
+    warnings: &'a [String],
     suppressed: [(); 0],
 }
 
@@ -77,6 +79,7 @@ pub fn json(shown: &Shown<'_>) -> String {
         incomplete_because: &answer.incomplete_because,
         lost_events: answer.lost_events,
         point: answer.point(),
+        from: answer.asked.from.as_deref(),
         processes: list(&answer.processes),
         devices: list(&answer.devices),
         total: Total {
@@ -102,6 +105,7 @@ pub fn json(shown: &Shown<'_>) -> String {
             bytes: answer.omitted.bytes,
             count: answer.omitted.count,
         },
+        warnings: &shown.symbols,
         suppressed: [],
     })
 }

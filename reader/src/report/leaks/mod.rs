@@ -5,7 +5,7 @@ mod text;
 
 pub use json::json;
 pub use text::text;
-pub(crate) use text::{frame, process_line};
+pub(crate) use text::{frame, process_line, symbol_warnings};
 
 use super::frames::{Frames, ShownFrame};
 use crate::analysis::leaks::Answer;
@@ -17,11 +17,15 @@ pub struct Shown<'a> {
     pub answer: &'a Answer,
     /// Frames of each of its groups.
     pub stacks: Vec<Vec<ShownFrame>>,
+    /// Files whose symbols could not be had; sentences.
+    pub symbols: Vec<String>,
 }
 
 impl<'a> Shown<'a> {
     /// Resolves the stacks of an answer about `processes`.
     pub fn new(answer: &'a Answer, processes: &[Process], frames: &mut Frames) -> Shown<'a> {
+        let unresolved = answer.stacks().map(|(id, stack)| (&processes[id], stack));
+        frames.look_up(unresolved);
         let stacks = answer
             .groups
             .iter()
@@ -31,6 +35,10 @@ impl<'a> Shown<'a> {
                 frames.of(placed.process, process, &group.stack, group.api.as_deref())
             })
             .collect();
-        Shown { answer, stacks }
+        Shown {
+            answer,
+            stacks,
+            symbols: frames.warnings(),
+        }
     }
 }

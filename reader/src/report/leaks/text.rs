@@ -14,6 +14,8 @@ use vramtrace_format::record::Layer;
 
 /// Most threads or ranges named in one line.
 const NAMES: usize = 4;
+/// Most files that are named because their symbols could not be had.
+const WARNINGS: usize = 3;
 
 /// The report.
 pub fn text(shown: &Shown<'_>, style: Style) -> String {
@@ -36,7 +38,7 @@ pub fn text(shown: &Shown<'_>, style: Style) -> String {
     }
     out.push('\n');
     apart(&mut out, answer);
-    warnings(&mut out, answer, style);
+    warnings(&mut out, shown, style);
     summary(&mut out, answer, style);
     next(&mut out, answer);
     out
@@ -67,6 +69,7 @@ pub(crate) fn process_line(out: &mut String, view: &ProcessView, point: Point, s
     let moment = match point {
         Point::End => "",
         Point::Teardown => "; as of the beginning of its teardown",
+        Point::Moment => "; as of the moment asked for",
     };
     let _ = writeln!(out, "{moment}");
 }
@@ -90,6 +93,7 @@ fn group(out: &mut String, answer: &Answer, placed: &Placed, stack: &[ShownFrame
         Some(EntryEnd::Reset) => "lost when their device was reset",
         Some(EntryEnd::Corrupted) => "stuck in a broken context",
         Some(EntryEnd::Teardown) => "leaked until teardown",
+        _ if answer.points[placed.process] == Point::Moment => "live then",
         _ if answer.processes[placed.process].end == State::Running => "still allocated",
         _ => "leaked",
     };
@@ -244,10 +248,32 @@ fn apart(out: &mut String, answer: &Answer) {
     }
 }
 
-fn warnings(out: &mut String, answer: &Answer, style: Style) {
+/// What symbols could not be had for; a trace from another machine has many such files.
+pub(crate) fn symbol_warnings(out: &mut String, warnings: &[String], style: Style) {
+    let shown = if warnings.len() > WARNINGS + 1 {
+        WARNINGS
+    } else {
+        warnings.len()
+    };
+    for warning in &warnings[..shown] {
+        let _ = writeln!(out, "{} {}", style.warn("note:"), foreign(warning));
+    }
+    if shown < warnings.len() {
+        let more = counted((warnings.len() - shown) as u64, "more file");
+        let _ = writeln!(
+            out,
+            "{} and so on for {more}; all with --json",
+            style.warn("note:")
+        );
+    }
+}
+
+fn warnings(out: &mut String, shown: &Shown<'_>, style: Style) {
+    let answer = shown.answer;
     for note in &answer.notes {
         let _ = writeln!(out, "{} {}", style.warn("note:"), foreign(note));
     }
+    symbol_warnings(out, &shown.symbols, style);
     for reason in &answer.incomplete_because {
         let _ = writeln!(out, "{} {}", style.warn("not exact:"), foreign(reason));
     }
@@ -262,7 +288,7 @@ fn warnings(out: &mut String, answer: &Answer, style: Style) {
     if answer.teardown_only.count > 0 {
         let _ = writeln!(
             out,
-            "Of these, {} were released only by the teardown of the process (--point end leaves \
+            "Of these, {} were released only by the teardown of the process (--to end leaves \
              them out)",
             sum(answer.teardown_only)
         );
@@ -279,20 +305,56 @@ fn summary(out: &mut String, answer: &Answer, style: Style) {
         .processes
         .iter()
         .any(|view| view.end == State::Running);
-    let word = if running { "still allocated" } else { "leaked" };
+    let word = if answer.points.contains(&Point::Moment) {
+        format!("live at {}", foreign(answer.point()))
+    } else if running {
+        "still allocated".to_owned()
+    } else {
+        "leaked".to_owned()
+    };
+    let only = match only(answer) {
+        words if words.is_empty() => words,
+        words => format!(" (only {words})"),
+    };
     let line = if answer.any() {
-        let mut line = format!("SUMMARY: {} of GPU memory {word}", sum(answer.gpu));
-        if answer.host.count > 0 {
-            let _ = write!(line, ", {} of page-locked host memory", sum(answer.host));
-        }
-        style.strong(&line)
+        let spaces = [
+            (answer.gpu, "GPU memory"),
+            (answer.host, "page-locked host memory"),
+        ];
+        let held: Vec<String> = spaces
+            .iter()
+            .filter(|(held, _)| held.count > 0)
+            .enumerate()
+            .map(|(index, (held, what))| {
+                let word = if index == 0 {
+                    format!(" {word}")
+                } else {
+                    String::new()
+                };
+                format!("{} of {what}{word}", sum(*held))
+            })
+            .collect();
+        style.strong(&format!("SUMMARY: {}{only}", held.join(", ")))
     } else if answer.saw_memory() {
-        style.good(&format!("SUMMARY: nothing {word}"))
+        style.good(&format!("SUMMARY: nothing {word}{only}"))
     } else {
         style.warn("SUMMARY: no CUDA memory was seen, so nothing can be said about leaks")
     };
     let inexact = if answer.complete { "" } else { " (not exact)" };
     let _ = writeln!(out, "{line}{inexact}");
+}
+
+/// What a report is limited to, in words; empty if to nothing.
+fn only(answer: &Answer) -> String {
+    let Answer { filter, asked, .. } = answer;
+    let from = asked.from.iter();
+    let from = from.map(|from| format!("allocated after {}", foreign(from)));
+    let devices = filter.devices.iter().map(|device| format!("GPU {device}"));
+    let layers = filter.layers.iter();
+    let layers = layers.map(|layer| format!("{} layer", layer.name()));
+    let kinds = filter.kinds.iter().map(|kind| kind.name().to_owned());
+    let words: Vec<String> = from.chain(devices).chain(layers).chain(kinds).collect();
+    words.join(", ")
 }
 
 fn next(out: &mut String, answer: &Answer) {

@@ -15,6 +15,7 @@ struct Document<'a> {
     processes: Vec<ProcessSummaryJson<'a>>,
     devices: Vec<DeviceJson>,
     top: Vec<TopJson<'a>>,
+    warnings: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -104,6 +105,7 @@ pub fn json(shown: &Shown<'_>) -> String {
             .zip(&shown.stacks)
             .map(|(stack, frames)| top(stack, frames))
             .collect(),
+        warnings: &shown.symbols,
     })
 }
 

@@ -16,11 +16,15 @@ pub struct Shown<'a> {
     pub summary: &'a Summary,
     /// Frames of each of its top stacks.
     pub stacks: Vec<Vec<ShownFrame>>,
+    /// Files whose symbols could not be had; sentences.
+    pub symbols: Vec<String>,
 }
 
 impl<'a> Shown<'a> {
     /// Resolves the stacks of a summary about `processes`.
     pub fn new(summary: &'a Summary, processes: &[Process], frames: &mut Frames) -> Shown<'a> {
+        let unresolved = summary.top.iter();
+        frames.look_up(unresolved.map(|top| (&processes[top.process], &top.stack)));
         let stacks = summary
             .top
             .iter()
@@ -29,6 +33,10 @@ impl<'a> Shown<'a> {
                 frames.of(top.process, process, &top.stack, Some(&top.api))
             })
             .collect();
-        Shown { summary, stacks }
+        Shown {
+            summary,
+            stacks,
+            symbols: frames.warnings(),
+        }
     }
 }

@@ -4,7 +4,7 @@ use super::Shown;
 use crate::analysis::leaks::Point;
 use crate::analysis::summary::{AccountView, ProcessSummary, Summary};
 use crate::report::frames::up_to_main;
-use crate::report::leaks::{frame, process_line};
+use crate::report::leaks::{frame, process_line, symbol_warnings};
 use crate::report::losses;
 use crate::report::style::Style;
 use crate::report::words::{bytes, count, counted, duration, foreign, shell, utc};
@@ -22,6 +22,7 @@ pub fn text(shown: &Shown<'_>, style: Style) -> String {
         out.push('\n');
     }
     top(&mut out, shown, style);
+    symbol_warnings(&mut out, &shown.symbols, style);
     last_line(&mut out, summary, style);
     let traces: Vec<String> = summary
         .processes
@@ -54,10 +55,11 @@ fn of_process(out: &mut String, summary: &Summary, process: &ProcessSummary, sty
     }
     if !process.accounts.is_empty() {
         out.push('\n');
-        table(out, summary, process);
+        table(out, summary, process, style);
     }
-    for line in kinds(summary, process) {
-        let _ = writeln!(out, "    {line}");
+    if process.kinds.len() > 1 {
+        out.push('\n');
+        kinds(out, summary, process);
     }
     for (device, error) in &process.corrupted {
         let line = format!(
@@ -77,7 +79,7 @@ fn of_process(out: &mut String, summary: &Summary, process: &ProcessSummary, sty
     warn(process.notes.iter().map(|(_, text)| text.clone()).collect());
 }
 
-fn table(out: &mut String, summary: &Summary, process: &ProcessSummary) {
+fn table(out: &mut String, summary: &Summary, process: &ProcessSummary, style: Style) {
     let mut rows =
         vec![["", "peak", "at", "live now", "allocated", "freed", "failed"].map(str::to_owned)];
     for account in &process.accounts {
@@ -88,6 +90,18 @@ fn table(out: &mut String, summary: &Summary, process: &ProcessSummary) {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
+    }
+    if !style.fits(2 + widths.iter().map(|width| width + 2).sum::<usize>()) {
+        let [titles, rows @ ..] = &rows[..] else {
+            return;
+        };
+        for row in rows {
+            let _ = writeln!(out, "    {}", row[0]);
+            for (title, cell) in titles.iter().zip(row).skip(1) {
+                let _ = writeln!(out, "        {title:<9}  {cell}");
+            }
+        }
+        return;
     }
     for row in &rows {
         let _ = write!(out, "    {:<width$}", row[0], width = widths[0]);
@@ -122,22 +136,17 @@ fn row(summary: &Summary, process: &ProcessSummary, account: &AccountView) -> [S
     ]
 }
 
-/// Kinds, where a layer has more than one.
-fn kinds(summary: &Summary, process: &ProcessSummary) -> Vec<String> {
-    if process.kinds.len() < 2 {
-        return Vec::new();
-    }
-    let mut lines = vec![String::new()];
+fn kinds(out: &mut String, summary: &Summary, process: &ProcessSummary) {
     for kind in &process.kinds {
-        lines.push(format!(
-            "{}, {}: {} at the peak of its layer, {} live now",
+        let _ = writeln!(
+            out,
+            "    {}, {}: {} at the peak of its layer, {} live now",
             place(summary, kind.device),
             kind.kind.name(),
             bytes(kind.at_peak.bytes),
             bytes(kind.live.bytes)
-        ));
+        );
     }
-    lines
 }
 
 fn top(out: &mut String, shown: &Shown<'_>, style: Style) {

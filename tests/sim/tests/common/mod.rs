@@ -27,6 +27,8 @@ pub fn driver_dir() -> &'static Path {
                 dir.join(name),
                 dir.join(format!("{name}.{}", std::process::id())),
             );
+            // A killed process of this id may have left one.
+            let _ = std::fs::remove_file(&fresh);
             std::os::unix::fs::symlink(&driver, &fresh).expect("symlink");
             std::fs::rename(&fresh, &link).expect("rename");
         }
