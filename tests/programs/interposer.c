@@ -1,5 +1,6 @@
 /* Another tool that is preloaded: counts allocations and changes what cuMemGetInfo says, as memory limiters do. With
- * -DHOOK_DLSYM it stands before dlsym too, and finds the real one as HAMi-core does. */
+ * -DHOOK_DLSYM it stands before dlsym too, and finds the real one as HAMi-core does; with -DHIDDEN its functions are
+ * found only by that. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdio.h>
@@ -19,6 +20,9 @@ static void *real(const char *name) {
     return driver ? real_dlsym(driver, name) : NULL;
 }
 
+#ifdef HIDDEN
+#pragma GCC visibility push(hidden)
+#endif
 unsigned cuMemAlloc_v2(unsigned long long *address, size_t bytes) {
     unsigned (*function)(unsigned long long *, size_t) = real("cuMemAlloc_v2");
     allocations++;
@@ -32,6 +36,10 @@ unsigned cuMemGetInfo_v2(size_t *available, size_t *total) {
     *available = *total = 1234567;
     return result;
 }
+
+#ifdef HIDDEN
+#pragma GCC visibility pop
+#endif
 
 #ifdef HOOK_DLSYM
 void *dlsym(void *handle, const char *name) {

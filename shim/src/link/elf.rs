@@ -5,8 +5,13 @@ use std::mem::size_of;
 
 const PT_DYNAMIC: u32 = 2;
 const DT_NULL: i64 = 0;
+const DT_NEEDED: i64 = 1;
 const DT_STRTAB: i64 = 5;
 const DT_SYMTAB: i64 = 6;
+const DT_RELA: i64 = 7;
+const DT_RELASZ: i64 = 8;
+const DT_PLTRELSZ: i64 = 2;
+const DT_JMPREL: i64 = 23;
 const DT_GNU_HASH: i64 = 0x6fff_fef5;
 
 #[repr(C)]
@@ -25,7 +30,15 @@ struct Sym {
     size: u64,
 }
 
-const _: () = assert!(size_of::<Sym>() == 24);
+#[repr(C)]
+struct Rela {
+    place: u64,
+    /// Index of the symbol in the upper half, 0 for none; kind of relocation in the lower.
+    info: u64,
+    addend: i64,
+}
+
+const _: () = assert!(size_of::<Sym>() == 24 && size_of::<Rela>() == 24);
 
 struct Search<'a> {
     name: &'a CStr,
@@ -130,6 +143,88 @@ pub unsafe fn find(bias: u64, dynamic: u64, name: &CStr) -> *mut c_void {
             }
             index += 1;
         }
+    }
+}
+
+/// The dynamic section of a loaded object.
+///
+/// # Safety
+/// As [`find`], for as long as the result is used.
+unsafe fn entries(dynamic: u64) -> impl Iterator<Item = &'static Dyn> {
+    // SAFETY: a loaded object's dynamic section ends with DT_NULL.
+    (0..)
+        .map(move |at| unsafe { &*(dynamic as *const Dyn).add(at) })
+        .take_while(|entry| entry.tag != DT_NULL)
+}
+
+/// The address that an entry of the dynamic section says: glibc stores absolute ones, except where
+/// it cannot write there.
+fn absolute(bias: u64, entry: &Dyn) -> u64 {
+    if entry.value < bias {
+        bias + entry.value
+    } else {
+        entry.value
+    }
+}
+
+/// Whether an object was linked to a library whose file is called like this, whatever follows.
+///
+/// # Safety
+/// As [`find`].
+pub unsafe fn needs(bias: u64, dynamic: u64, file: &[u8]) -> bool {
+    // SAFETY: for all of this function: as in `find`; the names lie in the table of strings.
+    unsafe {
+        let Some(strings) = entries(dynamic).find(|entry| entry.tag == DT_STRTAB) else {
+            return false;
+        };
+        let strings = absolute(bias, strings);
+        entries(dynamic)
+            .filter(|entry| entry.tag == DT_NEEDED)
+            .any(|entry| {
+                let name = CStr::from_ptr((strings + entry.value) as *const c_char).to_bytes();
+                let start = name.iter().rposition(|&b| b == b'/').map_or(0, |at| at + 1);
+                name[start..].starts_with(file)
+            })
+    }
+}
+
+/// Whether an object refers to exported functions of its own, named like this, in a way that
+/// another object's functions of that name can come between.
+///
+/// # Safety
+/// As [`find`].
+pub unsafe fn refers_to_its_own(bias: u64, dynamic: u64, start: &[u8]) -> bool {
+    let (mut strings, mut symbols) = (0, 0);
+    let (mut tables, mut sizes) = ([0; 2], [0; 2]);
+    // SAFETY: for all of this function: as in `find`; the tables of relocations have the sizes
+    // that are said beside them, and name symbols of the object's own table.
+    unsafe {
+        for entry in entries(dynamic) {
+            match entry.tag {
+                DT_STRTAB => strings = absolute(bias, entry),
+                DT_SYMTAB => symbols = absolute(bias, entry),
+                DT_RELA => tables[0] = absolute(bias, entry),
+                DT_RELASZ => sizes[0] = entry.value,
+                DT_JMPREL => tables[1] = absolute(bias, entry),
+                DT_PLTRELSZ => sizes[1] = entry.value,
+                _ => {}
+            }
+        }
+        if strings == 0 || symbols == 0 {
+            return false;
+        }
+        (0..2).any(|table| {
+            let count = sizes[table] as usize / size_of::<Rela>();
+            tables[table] != 0
+                && (0..count).any(|at| {
+                    let symbol = (*(tables[table] as *const Rela).add(at)).info >> 32;
+                    let symbol = &*(symbols as *const Sym).add(symbol as usize);
+                    symbol.shndx != 0
+                        && CStr::from_ptr((strings + u64::from(symbol.name)) as *const c_char)
+                            .to_bytes()
+                            .starts_with(start)
+                })
+        })
     }
 }
 

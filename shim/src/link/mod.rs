@@ -2,7 +2,9 @@
 //! functions.
 //!
 //! - [`elf`] finds `dlsym` itself, which we stand before.
+//! - [`modules`] are what the loader has loaded, and in which order it searches.
 //! - [`dlsym`] are our `dlsym`, `dlvsym` and `dlclose`.
+//! - [`entries`] are the ways into a hook, each with the function that it calls.
 //! - [`driver`] knows libcuda: the real functions, and which of our hooks a resolver's answer
 //!   stands for.
 //! - [`runtime`] finds the libcudart that a caller means; a process can hold several.
@@ -10,5 +12,7 @@
 pub mod dlsym;
 pub mod driver;
 pub mod elf;
+pub mod entries;
+mod modules;
 pub mod runtime;
 mod versions;
