@@ -331,7 +331,7 @@ macro_rules! runtime_hooks {
             $(
                 pub unsafe extern "C" fn $name($($arg: $ty),*) -> u32 {
                     let caller = $crate::link::runtime::noted_caller();
-                    let function = $crate::link::runtime::real_for(&slots::$name, caller).unwrap_or(std::ptr::null_mut());
+                    let function = $crate::link::runtime::real_for(&slots::$name, caller);
                     // SAFETY: the arguments are the program's own, passed on unchanged.
                     unsafe { body::$name($($arg,)* function) }
                 }

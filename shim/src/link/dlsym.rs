@@ -67,6 +67,12 @@ pub fn plain_dlsym(handle: *mut c_void, name: &CStr) -> *mut c_void {
     LookUp::of(name).plain(handle)
 }
 
+/// As [`plain_dlsym`], of this version if one is given.
+pub fn plain_dlvsym(handle: *mut c_void, name: &CStr, version: Option<&CStr>) -> *mut c_void {
+    let version = version.map(CStr::as_ptr);
+    LookUp { name, version }.plain(handle)
+}
+
 /// The C library's own `dlclose`.
 pub fn plain_dlclose(handle: *mut c_void) -> c_int {
     close_by(DLCLOSE.plain(), handle)
@@ -371,6 +377,6 @@ fn program() -> *mut c_void {
 pub unsafe extern "C" fn dlclose(handle: *mut c_void) -> c_int {
     let result = close_by(DLCLOSE.next(), handle);
     vramtrace_recorder::stack::modules::expect_change();
-    runtime::forget_callers();
+    runtime::modules_may_have_gone();
     result
 }

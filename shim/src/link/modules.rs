@@ -2,8 +2,8 @@
 //! nothing, and takes only the lock of the loader's list, never the one that is held while
 //! constructors run.
 
-use super::dlsym::{plain_dlclose, plain_dlsym};
-use super::elf;
+use super::dlsym::plain_dlclose;
+use super::elf::{self, Reference};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ops::Range;
 use std::ptr::null_mut;
@@ -21,13 +21,27 @@ pub struct Module {
     bias: u64,
     /// Address of its dynamic section; 0 if it has none.
     dynamic: u64,
+    headers: &'static [libc::Elf64_Phdr],
 }
 
 impl Module {
+    /// The loader's name of it; empty for the program itself.
+    fn name(&self) -> &CStr {
+        if self.name.is_null() {
+            return c"";
+        }
+        // SAFETY: a NUL-terminated string of the loader's, which is there while the module is.
+        unsafe { CStr::from_ptr(self.name) }
+    }
+
     /// Whether it is the program itself.
     pub fn is_program(&self) -> bool {
-        // SAFETY: a NUL-terminated string of the loader's, which is there while the module is.
-        self.name.is_null() || unsafe { *self.name == 0 }
+        self.name().is_empty()
+    }
+
+    /// Whether it is this library.
+    fn is_us(&self) -> bool {
+        self.range.contains(&(visit as *const () as usize))
     }
 
     /// What it exports under a name itself; null if nothing.
@@ -39,15 +53,44 @@ impl Module {
         unsafe { elf::find(self.bias, self.dynamic, name) }
     }
 
+    /// Whether what it exports under a name answers to every version.
+    pub fn exports_to_all(&self, name: &CStr) -> bool {
+        // SAFETY: as above.
+        let export =
+            (self.dynamic != 0).then(|| unsafe { elf::find_export(self.bias, self.dynamic, name) });
+        export.flatten().is_some_and(|export| !export.has_version)
+    }
+
+    /// Its reference to a name, if the loader bound one.
+    pub fn reference(&self, name: &CStr) -> Option<Reference> {
+        if self.dynamic == 0 {
+            return None;
+        }
+        // SAFETY: the dynamic section of a loaded module (see [`Module`]).
+        unsafe { elf::reference(self.bias, self.dynamic, |other, _| other == name) }
+    }
+
+    /// Bytes of its code or data, if they all lie where it is loaded and can be read.
+    pub fn bytes<const N: usize>(&self, address: usize) -> Option<[u8; N]> {
+        let inside = self.headers.iter().any(|header| {
+            let start = (self.bias + header.p_vaddr) as usize;
+            header.p_type == libc::PT_LOAD
+                && header.p_flags & libc::PF_R != 0
+                && address >= start
+                && address.saturating_add(N) <= start + header.p_memsz as usize
+        });
+        // SAFETY: within a segment of a loaded module (see [`Module`]) that can be read.
+        inside.then(|| unsafe { (address as *const [u8; N]).read_unaligned() })
+    }
+
+    /// A word of its data.
+    pub fn word(&self, address: usize) -> Option<usize> {
+        self.bytes(address).map(usize::from_ne_bytes)
+    }
+
     /// Looks up in its own scope: in itself, then in what it depends on. `look_up` gets a handle.
     pub fn in_scope(&self, look_up: impl FnOnce(*mut c_void) -> *mut c_void) -> *mut c_void {
-        let path = if self.is_program() {
-            std::ptr::null()
-        } else {
-            self.name
-        };
-        // SAFETY: a NUL-terminated path or null (the program itself); RTLD_NOLOAD only looks.
-        let handle = unsafe { libc::dlopen(path, libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
+        let handle = handle_of(self.name());
         if handle.is_null() {
             return null_mut();
         }
@@ -55,11 +98,6 @@ impl Module {
         // Gives back the reference just taken; the caller's code keeps its module.
         plain_dlclose(handle);
         found
-    }
-
-    /// [`Module::in_scope`] of a name.
-    pub fn look_up(&self, name: &CStr) -> *mut c_void {
-        self.in_scope(|handle| plain_dlsym(handle, name))
     }
 }
 
@@ -69,10 +107,109 @@ pub struct Place {
     pub module: Option<Module>,
     /// Whether the loader searches it before us: it is the program, or was preloaded before us.
     pub before_us: bool,
-    /// The first module that is a CUDA runtime.
-    pub runtime: Option<Module>,
-    /// How many modules are CUDA runtimes.
-    pub runtimes: usize,
+    /// How often the loader has loaded and unloaded a module so far.
+    pub changes: Changes,
+}
+
+/// How often the loader has changed its list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Modules loaded so far.
+    pub loaded: u64,
+    /// Modules unloaded so far.
+    pub unloaded: u64,
+}
+
+/// How often the loader has changed its list: no search.
+pub fn changes() -> Changes {
+    let mut changes = Changes::default();
+    each(&mut |_, now| {
+        changes = now;
+        true
+    });
+    changes
+}
+
+/// How many modules other than us export a name, and what it is in the first that does.
+pub fn providers(name: &CStr) -> (usize, *mut c_void) {
+    let (mut count, mut first): (usize, *mut c_void) = (0, null_mut());
+    each(&mut |module, _| {
+        let export = if module.is_us() {
+            null_mut()
+        } else {
+            module.export(name)
+        };
+        count += usize::from(!export.is_null());
+        if first.is_null() {
+            first = export;
+        }
+        false
+    });
+    (count, first)
+}
+
+/// More modules than this that call one function of a runtime themselves are not looked through.
+const MOST: usize = 64;
+
+/// Whether `is` holds for all modules that refer to a name and could have got our function for it.
+pub fn all_referring_to(name: &CStr, mut is: impl FnMut(&Module) -> bool) -> bool {
+    let (mut starts, mut count) = ([0; MOST], 0);
+    each(&mut |module, _| {
+        if !module.is_us() && module.reference(name).is_some() {
+            if count < MOST {
+                starts[count] = module.range.start;
+            }
+            count += 1;
+        }
+        false
+    });
+    count <= MOST
+        && starts[..count].iter().all(|&start| {
+            // One that is gone by now calls nothing.
+            held(start, &mut is).unwrap_or(true)
+        })
+}
+
+/// Keeps the module at an address loaded during `use_it`; `None` if there is none.
+fn held<R>(address: usize, use_it: impl FnOnce(&Module) -> R) -> Option<R> {
+    let mut path = [0; libc::PATH_MAX as usize];
+    let mut found = false;
+    each(&mut |module, _| {
+        if module.range.contains(&address) {
+            let name = module.name().to_bytes_with_nul();
+            found = name.len() <= path.len();
+            if found {
+                path[..name.len()].copy_from_slice(name);
+            }
+        }
+        found
+    });
+    if !found {
+        return None;
+    }
+    let path = CStr::from_bytes_until_nul(&path).ok()?;
+    let handle = handle_of(path);
+    if handle.is_null() {
+        return None;
+    }
+    // Whatever is there now stays: it is the one that is held, or the address was reused, and then
+    // its name is another.
+    let module = module_of(address as *mut c_void).filter(|module| module.name() == path);
+    let result = module.map(|module| use_it(&module));
+    plain_dlclose(handle);
+    result
+}
+
+/// A handle of a loaded module, by the loader's name of it; null if it is not loaded.
+fn handle_of(path: &CStr) -> *mut c_void {
+    let program = path.is_empty();
+    let path = if program {
+        std::ptr::null()
+    } else {
+        path.as_ptr()
+    };
+    // SAFETY: a NUL-terminated path or null (the program itself); RTLD_NOLOAD only looks.
+    unsafe { libc::dlopen(path, libc::RTLD_LAZY | libc::RTLD_NOLOAD) }
 }
 
 /// Where an address is.
@@ -81,16 +218,12 @@ pub fn place_of(address: *mut c_void) -> Place {
     let mut place = Place {
         module: None,
         before_us: false,
-        runtime: None,
-        runtimes: 0,
+        changes: Changes::default(),
     };
     let mut met_us = false;
-    each(&mut |module| {
-        met_us |= module.range.contains(&(visit as *const () as usize));
-        if module.is_runtime {
-            place.runtimes += 1;
-            place.runtime.get_or_insert_with(|| module.clone());
-        }
+    each(&mut |module, changes| {
+        place.changes = changes;
+        met_us |= module.is_us();
         if place.module.is_none() && module.range.contains(&address) {
             place.before_us = !met_us;
             place.module = Some(module);
@@ -109,8 +242,8 @@ pub fn module_of(address: *mut c_void) -> Option<Module> {
 /// if for nothing.
 pub fn between(module: &Module, name: &CStr) -> *mut c_void {
     let (mut met_it, mut found) = (false, null_mut());
-    each(&mut |other| {
-        if other.range.contains(&(visit as *const () as usize)) {
+    each(&mut |other, _| {
+        if other.is_us() {
             return true;
         }
         if met_it {
@@ -127,22 +260,27 @@ pub fn between(module: &Module, name: &CStr) -> *mut c_void {
 /// is one of the library's, whose names all begin with `start`.
 pub fn bound_by_name(file: &[u8], function: *mut c_void, start: &[u8]) -> bool {
     let mut found = false;
-    each(&mut |module| {
+    each(&mut |module, _| {
         // SAFETY: the dynamic section of a module in the loader's list, whose lock is held.
         found = module.dynamic != 0
             && unsafe {
                 elf::needs(module.bias, module.dynamic, file)
                     || module.range.contains(&(function as usize))
-                        && elf::refers_to_its_own(module.bias, module.dynamic, start)
+                        && elf::reference(module.bias, module.dynamic, |name, own| {
+                            own && name.to_bytes().starts_with(start)
+                        })
+                        .is_some()
             };
         found
     });
     found
 }
 
+type Seen<'a> = dyn FnMut(Module, Changes) -> bool + 'a;
+
 /// Calls `seen` for each module, in the order of the loader's list, until it says that it is done.
 /// Those that were loaded at the start stand there in the order in which they are searched.
-fn each(seen: &mut dyn FnMut(Module) -> bool) {
+fn each(seen: &mut Seen) {
     let mut seen = seen;
     // SAFETY: the callback only touches `seen`, which outlives the call.
     unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut seen).cast()) };
@@ -150,7 +288,7 @@ fn each(seen: &mut dyn FnMut(Module) -> bool) {
 
 unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _: usize, seen: *mut c_void) -> c_int {
     // SAFETY: `seen` is `each`'s, `info` the loader's, both valid during the callback.
-    let (info, seen) = unsafe { (&*info, &mut *seen.cast::<&mut dyn FnMut(Module) -> bool>()) };
+    let (info, seen) = unsafe { (&*info, &mut *seen.cast::<&mut Seen>()) };
     let path: &[u8] = if info.dlpi_name.is_null() {
         b""
     } else {
@@ -172,12 +310,17 @@ unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _: usize, seen: *mut c
     let dynamic = headers
         .iter()
         .find(|header| header.p_type == libc::PT_DYNAMIC);
-    let done = seen(Module {
+    let module = Module {
         range: first..end,
         is_runtime: file.starts_with(b"libcudart") && file.windows(3).any(|w| w == b".so"),
         name: info.dlpi_name,
         bias: info.dlpi_addr,
         dynamic: dynamic.map_or(0, |header| info.dlpi_addr + header.p_vaddr),
-    });
-    c_int::from(done)
+        headers,
+    };
+    let changes = Changes {
+        loaded: info.dlpi_adds,
+        unloaded: info.dlpi_subs,
+    };
+    c_int::from(seen(module, changes))
 }

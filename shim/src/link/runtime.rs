@@ -1,17 +1,21 @@
 //! libcudart: which one a caller means.
 //!
 //! A process can hold several runtimes: libcudart 12 and 13, and copies linked statically into
-//! libraries that export their names. Each caller must get the one that it would get without us,
-//! which is decided by the caller's own module: its handle, then its dependencies, as the
-//! loader itself searches for a library opened on its own.
+//! libraries that export their names. Each caller must get the one that it would get without us.
+//! An address that we hand out calls exactly the function that it was asked for. A call that the
+//! loader led to us is a reference of some module's, which the loader would have bound to the
+//! first function of that name and version: in the global scope, else in the module's own.
 
-use super::dlsym::plain_dlsym;
-use super::modules::{Place, module_of, place_of};
+use super::callers::{Callee, callee};
+use super::dlsym::{plain_dlsym, plain_dlvsym};
+use super::modules::{self, Module, Place, module_of, place_of};
+use super::sites::{Answer, Sites};
 use crate::hook::Hook;
 use std::ffi::{CStr, c_void};
-use std::ops::Range;
 use std::ptr::null_mut;
-use vramtrace_recorder::Renewable;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+static SITES: Sites = Sites::new();
 
 /// The hook of a runtime function.
 pub fn hook_named(name: &CStr) -> Option<&'static Hook> {
@@ -27,110 +31,151 @@ pub fn substitute(hook: &'static Hook, found: *mut c_void) -> *mut c_void {
     }
 }
 
-/// The real function behind `hook` for a caller that returns to `return_address`.
-///
-/// With one runtime in the process, which is nearly always, the loader's lock is not taken: its
-/// holder may be waiting for this very thread.
-pub fn real_for(hook: &'static Hook, return_address: *mut c_void) -> Option<*mut c_void> {
-    let address = return_address as usize;
-    if let Some(callers) = CALLERS.lock() {
-        let known = callers
-            .iter()
-            .find(|caller| caller.range.contains(&address));
-        let found = known.and_then(|caller| {
-            caller
-                .functions
-                .iter()
-                .find(|(h, _)| std::ptr::eq(*h, hook))
-        });
-        if let Some(&(_, function)) = found {
-            return Some(function as *mut c_void);
-        }
+/// The real function behind `hook` for a call that the loader led to us and that returns to
+/// `return_address`; null if there is none. Takes no lock where the site was seen before and names
+/// what it calls, which is nearly always.
+#[inline]
+pub fn real_for(hook: &'static Hook, return_address: *mut c_void) -> *mut c_void {
+    match SITES.get(return_address as usize, address_of(hook)) {
+        Some(Answer {
+            function,
+            while_loaded: 0,
+        }) => function,
+        known => real_for_new(hook, return_address, known),
     }
-    let Place {
-        module: caller,
-        runtime,
-        runtimes,
-        ..
-    } = place_of(return_address);
-    let usable =
-        |found: *mut c_void| (!found.is_null() && !hook.entries().are(found)).then_some(found);
-    let of_caller = || {
-        caller
-            .as_ref()
-            .and_then(|caller| usable(caller.export(hook.name())))
-    };
-    let real = if runtimes <= 1 {
-        // A copy of the runtime inside the caller itself, another preloaded library, the runtime.
-        of_caller()
-            .or_else(|| next_in_line(hook))
-            .or_else(|| {
-                runtime
-                    .as_ref()
-                    .and_then(|runtime| usable(runtime.export(hook.name())))
-            })
-            .or_else(|| hook.entries().linked().target())
-    } else {
-        let in_scope = || {
-            caller
-                .as_ref()
-                .and_then(|caller| usable(caller.look_up(hook.name())))
-        };
-        of_caller()
-            .or_else(in_scope)
-            .or_else(|| usable(plain_dlsym(libc::RTLD_NEXT, hook.name())))
-            .or_else(|| hook.entries().linked().target())
-            .or_else(|| {
-                runtime
-                    .as_ref()
-                    .and_then(|runtime| usable(runtime.export(hook.name())))
-            })
-    }?;
-    if let (Some(caller), Some(mut callers)) = (caller, CALLERS.lock()) {
-        match callers.iter_mut().find(|known| known.range == caller.range) {
-            Some(known) => known.functions.push((hook, real as usize)),
-            None => callers.push(Caller {
-                range: caller.range,
-                functions: vec![(hook, real as usize)],
-            }),
-        }
-    }
-    Some(real)
 }
 
-/// What comes after us in the global scope, asked once for each function.
-fn next_in_line(hook: &'static Hook) -> Option<*mut c_void> {
-    if hook.entries().linked().target().is_none() {
-        hook.entries()
-            .link(plain_dlsym(libc::RTLD_NEXT, hook.name()));
-    }
-    hook.entries().linked().target()
+fn address_of(hook: &'static Hook) -> usize {
+    std::ptr::from_ref(hook) as usize
 }
 
-/// What each calling module's look-ups came to.
-struct Caller {
-    range: Range<usize>,
-    functions: Vec<(&'static Hook, usize)>,
-}
-
-static CALLERS: Renewable<Vec<Caller>> = Renewable::new();
-
-/// A module may have gone and another come to its place: callers that are not loaded any more are
-/// forgotten.
-pub fn forget_callers() {
-    if let Some(mut callers) = CALLERS.lock()
-        && !callers.is_empty()
+#[cold]
+fn real_for_new(
+    hook: &'static Hook,
+    return_address: *mut c_void,
+    known: Option<Answer>,
+) -> *mut c_void {
+    if let Some(known) = known
+        && known.while_loaded == modules::changes().loaded
     {
-        callers.retain(|caller| {
-            module_of(caller.range.start as *mut c_void)
-                .is_some_and(|module| module.range == caller.range)
-        });
+        return known.function;
+    }
+    let place = place_of(return_address);
+    forget_if_gone(place.changes.unloaded);
+    let age = SITES.age();
+    let (function, for_good) = find(hook, return_address, &place);
+    if !function.is_null() {
+        let while_loaded = if for_good { 0 } else { place.changes.loaded };
+        let answer = Answer {
+            function,
+            while_loaded,
+        };
+        SITES.put(return_address as usize, address_of(hook), answer, age);
+    }
+    function
+}
+
+/// The function that a call returning to this place would be made to without us, and whether that
+/// stays so whatever else is loaded: a reference is bound once.
+///
+/// Where only one module in the process has the function, which is nearly always, the lock that is
+/// held while constructors run is not taken: its holder may be waiting for this very thread.
+fn find(hook: &'static Hook, return_address: *mut c_void, place: &Place) -> (*mut c_void, bool) {
+    let (referrer, known) = referrer(hook, return_address, place);
+    let (providers, first) = modules::providers(hook.name());
+    if providers <= 1 {
+        return (first, known);
+    }
+    let answer = referrer.map_or(null_mut(), |module| bound(hook, &module));
+    if known && !answer.is_null() {
+        return (answer, true);
+    }
+    // Any module that refers to the function may have jumped here. Mostly that makes no difference;
+    // where it does, the module that the call returns to is the best that can be told.
+    let mut agreed: *mut c_void = null_mut();
+    let agree = modules::all_referring_to(hook.name(), |module| {
+        let other = bound(hook, module);
+        if agreed.is_null() {
+            agreed = other;
+        }
+        other.is_null() || other == agreed
+    });
+    let fallback = if answer.is_null() { first } else { answer };
+    (
+        if agree && !agreed.is_null() {
+            agreed
+        } else {
+            fallback
+        },
+        false,
+    )
+}
+
+/// The module whose reference led to us, and whether that is certain. Where it is not, it is the
+/// one that the call returns to.
+fn referrer(
+    hook: &'static Hook,
+    return_address: *mut c_void,
+    place: &Place,
+) -> (Option<Module>, bool) {
+    let Some(module) = &place.module else {
+        return (None, false);
+    };
+    match callee(module, return_address) {
+        Callee::Function(called) if called == hook.entries().linked().ours() as usize => {
+            (Some(module.clone()), true)
+        }
+        // A function that ends with a jump to us.
+        Callee::Function(called) => {
+            let jumps = module_of(called as *mut c_void)
+                .filter(|module| module.reference(hook.name()).is_some());
+            let known = jumps.is_some();
+            (jumps.or_else(|| Some(module.clone())), known)
+        }
+        Callee::Unknown => (Some(module.clone()), false),
+    }
+}
+
+/// What the loader would have bound a module's reference to, were we not there.
+fn bound(hook: &'static Hook, module: &Module) -> *mut c_void {
+    let name = hook.name();
+    let usable = |found: *mut c_void| {
+        Some(found).filter(|found| !found.is_null() && !hook.entries().are(*found))
+    };
+    let version = module
+        .reference(name)
+        .and_then(|reference| reference.version);
+    // A function without a version, another preloaded library's or a static copy's, answers to every
+    // version, and `dlvsym` does not find it.
+    let first = usable(plain_dlsym(libc::RTLD_NEXT, name));
+    let to_all = first.filter(|&first| {
+        module_of(first).is_some_and(|owner| version.is_none() || owner.exports_to_all(name))
+    });
+    to_all
+        .or_else(|| usable(plain_dlvsym(libc::RTLD_NEXT, name, version)))
+        .or_else(|| usable(module.in_scope(|scope| plain_dlvsym(scope, name, version))))
+        .or_else(|| usable(module.in_scope(|scope| plain_dlsym(scope, name))))
+        .or(first)
+        .unwrap_or(null_mut())
+}
+
+/// Modules unloaded when the sites were forgotten last.
+static UNLOADED: AtomicU64 = AtomicU64::new(0);
+
+/// If a module has gone, another may come to its place: what is known of call sites is forgotten.
+pub fn modules_may_have_gone() {
+    forget_if_gone(modules::changes().unloaded);
+}
+
+fn forget_if_gone(unloaded: u64) {
+    if UNLOADED.swap(unloaded, Ordering::Relaxed) != unloaded {
+        SITES.forget();
     }
 }
 
 /// This is a forked child.
 pub fn start_over() {
-    CALLERS.renew();
+    SITES.start_over();
 }
 
 thread_local! {
