@@ -319,6 +319,18 @@ fn an_interposer_of_nothing_but_dlsym_after_us() {
     coexists(&hidden_interposer(), false);
 }
 
+/// One that stands before every way to the driver.
+#[test]
+fn an_interposer_of_all_look_ups() {
+    let exported = Build::of("interposer")
+        .shared()
+        .flag("-DHOOK_DLSYM")
+        .flag("-DHOOK_PROC");
+    let hidden = exported.clone().flag("-DHIDDEN");
+    coexists(&exported.build(), true);
+    coexists(&hidden.build(), false);
+}
+
 /// Without libcuda, a function of the driver's name is whosever it is.
 #[test]
 fn a_program_linked_to_another_library_with_such_names() {
