@@ -45,6 +45,8 @@ unsigned searches(void);
 unsigned a_calls(void), a_jumps(void), b_calls(void), b_jumps(void);
 #ifdef OWN
 unsigned cudaMalloc(void **address, size_t bytes);
+/* Jumps to a library's function that jumps to another runtime than the program's. */
+__attribute__((optimize("optimize-sibling-calls"))) static unsigned jumps_on(void) { return b_jumps(); }
 #endif
 
 int main(int argc, char **argv) {
@@ -61,6 +63,7 @@ int main(int argc, char **argv) {
         say("b jumps", b_jumps());
 #ifdef OWN
         say("own", cudaMalloc(NULL, 8));
+        say("jumps on", jumps_on());
 #endif
     }
     return 0;

@@ -2,9 +2,10 @@
 //!
 //! The return address lies in the module that executed a call instruction; but if that called a
 //! function which ends with a jump to us (a tail call), the reference to us is that function's.
-//! The instruction before the return address tells the cases apart, where it names what it calls.
+//! The instruction before the return address tells the cases apart, where it names what it calls;
+//! a function that only passes on is short, and its jump is seen.
 
-use super::modules::Module;
+use super::modules::{Module, module_of};
 use std::ffi::c_void;
 
 /// What the call instruction before a return address calls.
@@ -50,4 +51,47 @@ fn through_stub(module: &Module, stub: usize) -> Option<usize> {
         return None;
     };
     module.word((at + 6).wrapping_add_signed(i32::from_le_bytes(offset) as isize))
+}
+
+/// Functions that jump on to another, one after the other, are followed no further than this.
+const MOST_JUMPS: usize = 8;
+/// A function that only passes on sets a few parameters before it jumps.
+const SHORT: usize = 64;
+
+/// The module whose function jumps to `ours`, if a call of `function` is seen to come there by
+/// jumps alone.
+pub fn jumps_to(function: usize, ours: usize) -> Option<Module> {
+    let mut function = function;
+    for _ in 0..MOST_JUMPS {
+        let module = module_of(function as *mut c_void)?;
+        match first_jump(&module, function)? {
+            to if to == ours => return Some(module),
+            to => function = to,
+        }
+    }
+    None
+}
+
+/// Where a short function jumps to: through a slot of its module's table, or else to another
+/// function of its module. Looks at bytes, not at instructions: a jump that is none leads nowhere.
+fn first_jump(module: &Module, function: usize) -> Option<usize> {
+    let mut within = None;
+    for at in function..function + SHORT {
+        let Some(code) = module.bytes::<6>(at) else {
+            break;
+        };
+        if let Some(to) = through_stub(module, at) {
+            return Some(to);
+        }
+        if code[0] == 0xe9 {
+            let offset = i32::from_le_bytes([code[1], code[2], code[3], code[4]]);
+            let to = (at + 5).wrapping_add_signed(offset as isize);
+            if let Some(beyond) = through_stub(module, to) {
+                return Some(beyond);
+            }
+            let other = !(function..function + SHORT).contains(&to) && module.is_code(to);
+            within = within.or(other.then_some(to));
+        }
+    }
+    within
 }

@@ -83,6 +83,16 @@ impl Module {
         inside.then(|| unsafe { (address as *const [u8; N]).read_unaligned() })
     }
 
+    /// Whether an address lies in its code.
+    pub fn is_code(&self, address: usize) -> bool {
+        self.headers.iter().any(|header| {
+            let start = (self.bias + header.p_vaddr) as usize;
+            header.p_type == libc::PT_LOAD
+                && header.p_flags & libc::PF_X != 0
+                && (start..start + header.p_memsz as usize).contains(&address)
+        })
+    }
+
     /// A word of its data.
     pub fn word(&self, address: usize) -> Option<usize> {
         self.bytes(address).map(usize::from_ne_bytes)

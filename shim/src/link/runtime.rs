@@ -6,7 +6,7 @@
 //! loader led to us is a reference of some module's, which the loader would have bound to the
 //! first function of that name and version: in the global scope, else in the module's own.
 
-use super::callers::{Callee, callee};
+use super::callers::{Callee, callee, jumps_to};
 use super::dlsym::{plain_dlsym, plain_dlvsym};
 use super::modules::{self, Module, Place, module_of, place_of};
 use super::sites::{Answer, Sites};
@@ -111,8 +111,8 @@ fn find(hook: &'static Hook, return_address: *mut c_void, place: &Place) -> (*mu
     )
 }
 
-/// The module whose reference led to us, and whether that is certain. Where it is not, it is the
-/// one that the call returns to.
+/// The module whose reference led to us, and whether that is certain. Where it is not, it is one
+/// that refers to the function, if the called one or the calling one does.
 fn referrer(
     hook: &'static Hook,
     return_address: *mut c_void,
@@ -121,17 +121,18 @@ fn referrer(
     let Some(module) = &place.module else {
         return (None, false);
     };
+    let ours = hook.entries().linked().ours() as usize;
     match callee(module, return_address) {
-        Callee::Function(called) if called == hook.entries().linked().ours() as usize => {
-            (Some(module.clone()), true)
-        }
-        // A function that ends with a jump to us.
-        Callee::Function(called) => {
-            let jumps = module_of(called as *mut c_void)
-                .filter(|module| module.reference(hook.name()).is_some());
-            let known = jumps.is_some();
-            (jumps.or_else(|| Some(module.clone())), known)
-        }
+        Callee::Function(called) if called == ours => (Some(module.clone()), true),
+        // A function that ends with a jump to us, or to another that does.
+        Callee::Function(called) => match jumps_to(called, ours) {
+            Some(jumps) => (Some(jumps), true),
+            None => {
+                let called = module_of(called as *mut c_void)
+                    .filter(|module| module.reference(hook.name()).is_some());
+                (called.or_else(|| Some(module.clone())), false)
+            }
+        },
         Callee::Unknown => (Some(module.clone()), false),
     }
 }
