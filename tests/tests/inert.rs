@@ -347,16 +347,23 @@ fn a_program_linked_to_another_library_with_such_names() {
     }
 }
 
-/// Our exported functions make weak references look as if there were a driver; a call says that
-/// there is none, also where another part of the program has opened one for itself.
+/// Our exported functions make weak references look as if there were a driver and a runtime; a call
+/// says that there is none, also where another part of the program has opened one for itself.
 #[test]
-fn weak_references_find_no_driver_that_works() {
+fn weak_references_find_nothing_that_works() {
     let weak = program("weak");
-    for arguments in [&[][..], &["open"]] {
-        let plain = Run::new(&weak).args(arguments).plain().succeeds();
-        let traced = Run::new(&weak).args(arguments).succeeds();
-        assert_eq!(plain.stderr, "cuInit is null, says 0\n");
-        assert_eq!(traced.stderr, "cuInit is there, says 3\n");
+    let runtime = Build::of("cudart").flag("-DVERSION=99").shared().build();
+    for arguments in [vec![], vec!["libcuda.so.1".into()], vec![runtime]] {
+        let plain = Run::new(&weak).args(&arguments).plain().succeeds();
+        let traced = Run::new(&weak).args(&arguments).succeeds();
+        assert_eq!(
+            plain.stderr,
+            "cuInit is null, says 0; cudaMalloc is null, says 0\n"
+        );
+        assert_eq!(
+            traced.stderr,
+            "cuInit is there, says 3; cudaMalloc is there, says 3\n"
+        );
         assert_eq!(traced.stdout, plain.stdout, "{arguments:?}");
     }
 }

@@ -3,6 +3,7 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::size_of;
 
+const STB_WEAK: u8 = 2;
 const DT_NULL: i64 = 0;
 const DT_NEEDED: i64 = 1;
 const DT_STRTAB: i64 = 5;
@@ -214,6 +215,8 @@ pub unsafe fn needs(bias: u64, dynamic: u64, file: &[u8]) -> bool {
 pub struct Reference {
     /// The version that it must have, if any.
     pub version: Option<&'static CStr>,
+    /// Whether it may stay null.
+    pub weak: bool,
 }
 
 /// The first of an object's references, bound by name, that fits by that name and by whether the
@@ -267,6 +270,7 @@ pub unsafe fn reference(
                     });
                     return Some(Reference {
                         version: version.flatten(),
+                        weak: symbol.info >> 4 == STB_WEAK,
                     });
                 }
             }

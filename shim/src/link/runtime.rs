@@ -83,6 +83,17 @@ fn real_for_new(
 fn find(hook: &'static Hook, return_address: *mut c_void, place: &Place) -> (*mut c_void, bool) {
     let (referrer, known) = referrer(hook, return_address, place);
     let (providers, first) = modules::providers(hook.name());
+    // A weak reference stays null where its module finds no such function, though another may.
+    let is_weak = |module: &Module| {
+        let reference = module.reference(hook.name());
+        reference.is_some_and(|reference| reference.weak)
+    };
+    if known && referrer.as_ref().is_some_and(is_weak) {
+        return (
+            referrer.map_or(null_mut(), |module| bound(hook, &module)),
+            true,
+        );
+    }
     if providers <= 1 {
         return (first, known);
     }
