@@ -1,42 +1,34 @@
-//! What a hook is: a name, our function of that name, and the real one behind it.
+//! What a hook is: a name, our functions for that name, and the real ones behind them.
 
+use crate::link::entries::{ENTRIES, Entries, Entry};
 use bytemuck::Zeroable;
 use once_cell::race::OnceNonZeroUsize;
 use std::cell::Cell;
 use std::ffi::{CStr, c_void};
 use std::num::NonZeroUsize;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use vramtrace_recorder::{self as recorder, per_thread};
 
-/// One exported function of ours and the real one that it stands before.
+/// A function of CUDA's that we stand before: one exported function of ours, a few that are handed
+/// out, and where they lead.
 pub struct Hook {
     name: &'static CStr,
-    wrapper: *const c_void,
-    /// What our function calls: the next one in the chain of preloaded libraries. Both cells
-    /// never block: a look-up that comes back here through our own `dlsym` cannot deadlock.
-    real: OnceNonZeroUsize,
+    entries: Entries,
     /// The address that libcuda itself exports: how a resolver's answer is recognised.
-    exported: OnceNonZeroUsize,
+    driver: OnceNonZeroUsize,
     /// 1 + its position among all hooks once the trace knows its name; 0 before.
     named: AtomicU16,
-    /// Whether it was asked what comes after us in the global scope.
-    asked_next: AtomicBool,
 }
 
-// SAFETY: the raw pointer is the address of a function, which never changes.
-unsafe impl Sync for Hook {}
-
 impl Hook {
-    /// A hook whose real function is not known yet.
-    pub const fn new(name: &'static CStr, wrapper: *const c_void) -> Hook {
+    /// A hook with these functions of ours (see [`Entries::new`]), before functions not known yet.
+    pub const fn new(name: &'static CStr, ours: [*const c_void; ENTRIES]) -> Hook {
         Hook {
             name,
-            wrapper,
-            real: OnceNonZeroUsize::new(),
-            exported: OnceNonZeroUsize::new(),
+            entries: Entries::new(ours),
+            driver: OnceNonZeroUsize::new(),
             named: AtomicU16::new(0),
-            asked_next: AtomicBool::new(false),
         }
     }
 
@@ -45,55 +37,40 @@ impl Hook {
         self.name
     }
 
-    /// Our function.
-    pub fn wrapper(&self) -> *mut c_void {
-        self.wrapper.cast_mut()
-    }
-
-    /// The real function, if it is known.
+    /// Our functions, and what they call.
     #[inline]
-    pub fn known(&self) -> Option<*mut c_void> {
-        self.real.get().map(|real| real.get() as *mut c_void)
+    pub const fn entries(&self) -> &Entries {
+        &self.entries
     }
 
-    /// The function that libcuda itself exports: where a call from inside a driver call goes. Another
-    /// interposer may have found *us* when it looked for the real function.
-    pub fn innermost(&self) -> Option<*mut c_void> {
-        self.exported
-            .get()
-            .or(self.real.get())
-            .map(|address| address.get() as *mut c_void)
-    }
-
-    /// Whether this address is the function that we stand before.
-    pub fn stands_before(&self, address: *mut c_void) -> bool {
-        let address = NonZeroUsize::new(address as usize);
-        address.is_some() && (self.exported.get() == address || self.real.get() == address)
-    }
-
-    /// Learns the real function; the first one stays.
-    pub fn bind(&self, real: *mut c_void, exported: *mut c_void) {
-        for (cell, address) in [(&self.exported, exported), (&self.real, real)] {
-            if let Some(address) =
-                NonZeroUsize::new(address as usize).filter(|_| address != self.wrapper())
-            {
-                let _ = cell.set(address);
-            }
+    /// Learns the address that libcuda exports; the first one stays.
+    pub fn is_at(&self, driver: *mut c_void) {
+        if let Some(driver) = NonZeroUsize::new(driver as usize)
+            && !self.entries.are(driver.get() as *mut c_void)
+        {
+            let _ = self.driver.set(driver);
         }
     }
 
-    /// Whether this was asked before.
-    pub fn asked_next(&self) -> bool {
-        self.asked_next.swap(true, Ordering::Relaxed)
+    /// Whether this address is what libcuda exports under the name.
+    pub fn is_driver(&self, address: *mut c_void) -> bool {
+        let address = NonZeroUsize::new(address as usize);
+        address.is_some() && self.driver.get() == address
     }
 
-    /// The real function of a driver hook, looked for if it is not known yet.
+    /// Whether this address is a function that we stand before.
+    pub fn stands_before(&self, address: *mut c_void) -> bool {
+        self.is_driver(address) || self.entries.call(address)
+    }
+
+    /// What a call that came in by this entry of a driver hook is to call; null if there is no such
+    /// thing. Those that were handed out know it.
     #[inline]
-    pub fn driver_function(&self) -> Option<*mut c_void> {
-        self.known().or_else(|| {
-            crate::link::driver::bind_all();
-            self.known()
-        })
+    pub fn driver_function(&self, entry: &Entry) -> *mut c_void {
+        match entry.target() {
+            Some(target) => target,
+            None => crate::link::driver::linked_target(self),
+        }
     }
 
     /// Number of this API in the trace; its name is written there at its first use.
@@ -212,7 +189,8 @@ impl Drop for Call {
 pub const NOT_INITIALIZED: u32 = 3;
 
 /// Defines the hooks of one family of the driver API: each an exported function with the ABI of
-/// its namesake, that calls the real one through `real` and may record in between.
+/// its namesake, that calls the real one through `real` and may record in between. The entries of a
+/// hook share one body and pass to it which of them it was.
 ///
 /// `fn NAME(args) = |call, real| expression;` — `call` is the [`Call`], `real()` makes the real
 /// call, the expression is the CUresult that the program gets.
@@ -226,7 +204,12 @@ macro_rules! driver_hooks {
             $(pub static $name: $crate::hook::Hook = $crate::hook::Hook::new(
                 // SAFETY: a literal with its NUL appended and none inside.
                 unsafe { std::ffi::CStr::from_bytes_with_nul_unchecked(concat!(stringify!($name), "\0").as_bytes()) },
-                super::$name as *const std::ffi::c_void,
+                [
+                    super::$name as *const std::ffi::c_void,
+                    super::handed_out::$name::<1> as *const std::ffi::c_void,
+                    super::handed_out::$name::<2> as *const std::ffi::c_void,
+                    super::handed_out::$name::<3> as *const std::ffi::c_void,
+                ],
             );)*
         }
 
@@ -238,28 +221,49 @@ macro_rules! driver_hooks {
             #[unsafe(no_mangle)]
             #[allow(non_snake_case)]
             pub unsafe extern "C" fn $name($($arg: $ty),*) -> u32 {
-                let Some(function) = slots::$name.driver_function() else { return $crate::hook::NOT_INITIALIZED };
-                // SAFETY: `function` is the real function of this name, whose ABI the signature
-                // copies (tests compare it with cudarc's declarations).
-                let function: unsafe extern "C" fn($($ty),*) -> u32 = unsafe { std::mem::transmute(function) };
-                match $crate::hook::Call::driver(&slots::$name) {
-                    Some(call) => {
-                        // SAFETY: the arguments are the program's own, passed on unchanged.
-                        let $real = || unsafe { function($($arg),*) };
-                        let $call = &call;
-                        $body
-                    }
-                    None => {
-                        let innermost = slots::$name.innermost().map_or(function, |address| {
-                            // SAFETY: as above: libcuda's own function of this name.
-                            unsafe { std::mem::transmute::<*mut std::ffi::c_void, unsafe extern "C" fn($($ty),*) -> u32>(address) }
-                        });
-                        // SAFETY: as above.
-                        unsafe { innermost($($arg),*) }
-                    }
-                }
+                // SAFETY: the arguments are the program's own, passed on unchanged.
+                unsafe { body::$name($($arg,)* slots::$name.entries().linked()) }
             }
         )*
+
+        #[allow(non_snake_case)]
+        mod handed_out {
+            #[allow(unused_imports)]
+            use super::*;
+            $(
+                pub unsafe extern "C" fn $name<const ENTRY: usize>($($arg: $ty),*) -> u32 {
+                    // SAFETY: the arguments are the program's own, passed on unchanged.
+                    unsafe { body::$name($($arg,)* slots::$name.entries().at(ENTRY)) }
+                }
+            )*
+        }
+
+        #[allow(non_snake_case)]
+        mod body {
+            #[allow(unused_imports)]
+            use super::*;
+            $(
+                pub unsafe extern "C" fn $name($($arg: $ty,)* entry: &'static $crate::link::entries::Entry) -> u32 {
+                    let function = slots::$name.driver_function(entry);
+                    if function.is_null() {
+                        return $crate::hook::NOT_INITIALIZED;
+                    }
+                    // SAFETY: `function` is a real function of this name, whose ABI the signature
+                    // copies (tests compare it with cudarc's declarations).
+                    let function: unsafe extern "C" fn($($ty),*) -> u32 = unsafe { std::mem::transmute(function) };
+                    // SAFETY: the arguments are the program's own, passed on unchanged.
+                    let real = || unsafe { function($($arg),*) };
+                    match $crate::hook::Call::driver(&slots::$name) {
+                        Some(call) => {
+                            let $call = &call;
+                            let $real = real;
+                            $body
+                        }
+                        None => real(),
+                    }
+                }
+            )*
+        }
     };
 }
 pub(crate) use driver_hooks;
@@ -283,7 +287,12 @@ macro_rules! runtime_hooks {
             $(pub static $name: $crate::hook::Hook = $crate::hook::Hook::new(
                 // SAFETY: a literal with its NUL appended and none inside.
                 unsafe { std::ffi::CStr::from_bytes_with_nul_unchecked(concat!(stringify!($name), "\0").as_bytes()) },
-                super::$name as *const std::ffi::c_void,
+                [
+                    super::$name as *const std::ffi::c_void,
+                    super::handed_out::$name::<1> as *const std::ffi::c_void,
+                    super::handed_out::$name::<2> as *const std::ffi::c_void,
+                    super::handed_out::$name::<3> as *const std::ffi::c_void,
+                ],
             );)*
         }
 
@@ -316,9 +325,35 @@ macro_rules! runtime_hooks {
             $(
                 pub unsafe extern "C" fn $name($($arg: $ty),*) -> u32 {
                     let caller = $crate::link::runtime::noted_caller();
-                    let Some(function) = $crate::link::runtime::real_for(&slots::$name, caller) else {
+                    let function = $crate::link::runtime::real_for(&slots::$name, caller);
+                    // SAFETY: the arguments are the program's own, passed on unchanged.
+                    unsafe { body::$name($($arg,)* function) }
+                }
+            )*
+        }
+
+        #[allow(non_snake_case)]
+        mod handed_out {
+            #[allow(unused_imports)]
+            use super::*;
+            $(
+                pub unsafe extern "C" fn $name<const ENTRY: usize>($($arg: $ty),*) -> u32 {
+                    let function = slots::$name.entries().at(ENTRY).target().unwrap_or(std::ptr::null_mut());
+                    // SAFETY: the arguments are the program's own, passed on unchanged.
+                    unsafe { body::$name($($arg,)* function) }
+                }
+            )*
+        }
+
+        #[allow(non_snake_case)]
+        mod body {
+            #[allow(unused_imports)]
+            use super::*;
+            $(
+                pub unsafe extern "C" fn $name($($arg: $ty,)* function: *mut std::ffi::c_void) -> u32 {
+                    if function.is_null() {
                         return $crate::hook::NO_RUNTIME;
-                    };
+                    }
                     // SAFETY: `function` is the real function of this name, whose ABI the
                     // signature copies (tests compare it with the headers').
                     let function: unsafe extern "C" fn($($ty),*) -> u32 = unsafe { std::mem::transmute(function) };

@@ -1,7 +1,7 @@
 //! From loading to the end: the trace starts at the first use of GPU memory, and knows when the
 //! process goes down.
 
-use crate::link::dlsym::real_dlsym;
+use crate::link::dlsym::plain_dlsym;
 use crate::memory::{context, own_calls, streams, vmm};
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
@@ -117,7 +117,7 @@ static FINALIZING: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
 fn find_interpreter() {
     let found = [c"Py_IsFinalizing", c"_Py_IsFinalizing"]
         .iter()
-        .map(|name| real_dlsym(libc::RTLD_DEFAULT, name))
+        .map(|name| plain_dlsym(libc::RTLD_DEFAULT, name))
         .find(|found| !found.is_null());
     FINALIZING.store(found.unwrap_or(null_mut()), Ordering::Relaxed);
 }

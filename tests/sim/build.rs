@@ -4,6 +4,8 @@
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libcuda.so.1");
+    // As NVIDIA's: its references to its own functions are its own (DT_SYMBOLIC, driver 580).
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-Bsymbolic");
     // The bounds of the symbol section (see src/gate.rs) are for the library itself.
     println!("cargo:rustc-cdylib-link-arg=-Wl,-z,start-stop-visibility=hidden");
 }

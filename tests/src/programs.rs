@@ -68,9 +68,11 @@ impl Build {
     pub fn try_build(&self) -> Result<PathBuf, String> {
         let sources = repository().join("tests/programs");
         let source = sources.join(format!("{}.c", self.source));
+        let artifacts = artifacts();
+        let programs = artifacts.programs.to_string_lossy();
         let mut variant = self.source.clone();
         for flag in &self.flags {
-            let text = flag.to_string_lossy();
+            let text = flag.to_string_lossy().replace(&*programs, "");
             variant.extend(
                 text.chars()
                     .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }),
@@ -82,7 +84,6 @@ impl Build {
         if self.shared {
             variant = format!("lib{variant}.so");
         }
-        let artifacts = artifacts();
         let result = artifacts.programs.join(variant);
         let changed = |path: &PathBuf| {
             std::fs::metadata(path)

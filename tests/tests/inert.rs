@@ -222,7 +222,6 @@ fn dlsym_leaves_no_error_behind() {
 }
 
 #[test]
-#[ignore = "bug: a failed dlvsym(RTLD_DEFAULT) does not name the version"]
 fn dlvsym_names_the_version() {
     the_loader_answers_the_same(|line| line.starts_with(VERSION));
 }
@@ -270,19 +269,16 @@ fn coexists(interposer: &Path, before: bool) {
 }
 
 #[test]
-#[ignore = "bug: our own references to our exported functions are preempted by a library before us"]
 fn an_interposer_of_allocations_before_us() {
     coexists(&Build::of("interposer").shared().build(), true);
 }
 
 #[test]
-#[ignore = "bug: a look-up by handle is led through an interposer that it would not have met"]
 fn an_interposer_of_allocations_after_us() {
     coexists(&Build::of("interposer").shared().build(), false);
 }
 
 #[test]
-#[ignore = "bug: sees its allocations and not the frees; reports leaks as complete"]
 fn an_interposer_of_dlsym_before_us() {
     coexists(
         &Build::of("interposer")
@@ -294,7 +290,6 @@ fn an_interposer_of_dlsym_before_us() {
 }
 
 #[test]
-#[ignore = "bug: the next dlsym is looked for by version, which passes another library's unversioned one by"]
 fn an_interposer_of_dlsym_after_us() {
     coexists(
         &Build::of("interposer")
@@ -303,6 +298,74 @@ fn an_interposer_of_dlsym_after_us() {
             .build(),
         false,
     );
+}
+
+/// One whose own functions only its `dlsym` gives away.
+fn hidden_interposer() -> PathBuf {
+    Build::of("interposer")
+        .shared()
+        .flag("-DHOOK_DLSYM")
+        .flag("-DHIDDEN")
+        .build()
+}
+
+#[test]
+fn an_interposer_of_nothing_but_dlsym_before_us() {
+    coexists(&hidden_interposer(), true);
+}
+
+#[test]
+fn an_interposer_of_nothing_but_dlsym_after_us() {
+    coexists(&hidden_interposer(), false);
+}
+
+/// One that stands before every way to the driver.
+#[test]
+fn an_interposer_of_all_look_ups() {
+    let exported = Build::of("interposer")
+        .shared()
+        .flag("-DHOOK_DLSYM")
+        .flag("-DHOOK_PROC");
+    let hidden = exported.clone().flag("-DHIDDEN");
+    coexists(&exported.build(), true);
+    coexists(&hidden.build(), false);
+}
+
+/// Without libcuda, a function of the driver's name is whosever it is.
+#[test]
+fn a_program_linked_to_another_library_with_such_names() {
+    let stub = Build::of("stub").shared().build();
+    for build in [
+        Build::of("calls_stub").flag(&stub),
+        Build::of("calls_stub").flag("-Wl,-z,now").flag(&stub),
+    ] {
+        let program = build.build();
+        let plain = Run::new(&program).plain().succeeds();
+        let traced = Run::new(&program).succeeds();
+        assert_eq!(plain.stdout, "4242\n");
+        assert_eq!(traced.observable(), plain.observable());
+    }
+}
+
+/// Our exported functions make weak references look as if there were a driver and a runtime; a call
+/// says that there is none, also where another part of the program has opened one for itself.
+#[test]
+fn weak_references_find_nothing_that_works() {
+    let weak = program("weak");
+    let runtime = Build::of("cudart").flag("-DVERSION=99").shared().build();
+    for arguments in [vec![], vec!["libcuda.so.1".into()], vec![runtime]] {
+        let plain = Run::new(&weak).args(&arguments).plain().succeeds();
+        let traced = Run::new(&weak).args(&arguments).succeeds();
+        assert_eq!(
+            plain.stderr,
+            "cuInit is null, says 0; cudaMalloc is null, says 0\n"
+        );
+        assert_eq!(
+            traced.stderr,
+            "cuInit is there, says 3; cudaMalloc is there, says 3\n"
+        );
+        assert_eq!(traced.stdout, plain.stdout, "{arguments:?}");
+    }
 }
 
 /// We may not see what goes past us, but it works.

@@ -2,13 +2,20 @@
 //! functions.
 //!
 //! - [`elf`] finds `dlsym` itself, which we stand before.
+//! - [`modules`] are what the loader has loaded, and in which order it searches.
 //! - [`dlsym`] are our `dlsym`, `dlvsym` and `dlclose`.
+//! - [`entries`] are the ways into a hook, each with the function that it calls.
 //! - [`driver`] knows libcuda: the real functions, and which of our hooks a resolver's answer
 //!   stands for.
-//! - [`runtime`] finds the libcudart that a caller means; a process can hold several.
+//! - [`runtime`] finds the libcudart that a caller means; a process can hold several. [`callers`]
+//!   tells who calls, and [`sites`] remembers what was found.
 
+mod callers;
 pub mod dlsym;
 pub mod driver;
 pub mod elf;
+pub mod entries;
+mod modules;
 pub mod runtime;
+mod sites;
 mod versions;

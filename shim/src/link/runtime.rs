@@ -1,275 +1,193 @@
 //! libcudart: which one a caller means.
 //!
 //! A process can hold several runtimes: libcudart 12 and 13, and copies linked statically into
-//! libraries that export their names. Each caller must get the one that it would get without us,
-//! which is decided by the caller's own module: its handle, then its dependencies, as the
-//! loader itself searches for a library opened on its own.
+//! libraries that export their names. Each caller must get the one that it would get without us.
+//! An address that we hand out calls exactly the function that it was asked for. A call that the
+//! loader led to us is a reference of some module's, which the loader would have bound to the
+//! first function of that name and version: in the global scope, else in the module's own.
 
-use super::dlsym::{real_dlclose, real_dlsym};
-use super::elf;
+use super::callers::{Callee, callee, jumps_to};
+use super::dlsym::{plain_dlsym, plain_dlvsym};
+use super::modules::{self, Module, Place, module_of, place_of};
+use super::sites::{Answer, Sites};
 use crate::hook::Hook;
-use std::ffi::{CStr, c_char, c_int, c_void};
-use std::ops::Range;
+use std::ffi::{CStr, c_void};
 use std::ptr::null_mut;
-use vramtrace_recorder::Renewable;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+static SITES: Sites = Sites::new();
 
 /// The hook of a runtime function.
 pub fn hook_named(name: &CStr) -> Option<&'static Hook> {
     crate::runtime_hooks().find(|hook| hook.name() == name)
 }
 
-/// Our function in place of `found`. The caller asked a handle of its own for it, so it is the
-/// runtime it means only if our function, called from there, would find the same one.
+/// Our function in place of `found`, if that is a runtime's; it calls exactly this one.
 pub fn substitute(hook: &'static Hook, found: *mut c_void) -> *mut c_void {
-    let Some(owner) = module_of(found) else {
-        return found;
-    };
-    if !owner.is_runtime {
-        return found;
-    }
-    // With one runtime in the process every caller means that one; with several, the address is
-    // all that says which, and our function could not tell. The driver level sees it anyway.
-    if runtimes_loaded() == 1 {
-        hook.bind(found, found);
-        if hook.known() == Some(found) {
-            hook.wrapper()
-        } else {
-            found
-        }
-    } else {
-        found
+    match module_of(found) {
+        // The driver level sees what a call of one handed out as it is does, too.
+        Some(owner) if owner.is_runtime => hook.entries().before_exactly(found).unwrap_or(found),
+        _ => found,
     }
 }
 
-/// The real function behind `hook` for a caller that returns to `return_address`.
-///
-/// With one runtime in the process, which is nearly always, the loader's lock is not taken: its
-/// holder may be waiting for this very thread.
-pub fn real_for(hook: &'static Hook, return_address: *mut c_void) -> Option<*mut c_void> {
-    let address = return_address as usize;
-    if let Some(callers) = CALLERS.lock() {
-        let known = callers
-            .iter()
-            .find(|caller| caller.range.contains(&address));
-        let found = known.and_then(|caller| {
-            caller
-                .functions
-                .iter()
-                .find(|(h, _)| std::ptr::eq(*h, hook))
-        });
-        if let Some(&(_, function)) = found {
-            return Some(function as *mut c_void);
-        }
+/// The real function behind `hook` for a call that the loader led to us and that returns to
+/// `return_address`; null if there is none. Takes no lock where the site was seen before and names
+/// what it calls, which is nearly always.
+#[inline]
+pub fn real_for(hook: &'static Hook, return_address: *mut c_void) -> *mut c_void {
+    match SITES.get(return_address as usize, address_of(hook)) {
+        Some(Answer {
+            function,
+            while_loaded: 0,
+        }) => function,
+        known => real_for_new(hook, return_address, known),
     }
-    let Search {
-        found: caller,
-        runtime,
-        runtimes,
-        ..
-    } = search(address);
-    let usable =
-        |found: *mut c_void| (!found.is_null() && found != hook.wrapper()).then_some(found);
-    let of_caller = || {
-        caller
-            .as_ref()
-            .and_then(|caller| usable(caller.export(hook.name())))
-    };
-    let real = if runtimes <= 1 {
-        // A copy of the runtime inside the caller itself, another preloaded library, the runtime.
-        of_caller()
-            .or_else(|| next_in_line(hook))
-            .or_else(|| {
-                runtime
-                    .as_ref()
-                    .and_then(|runtime| usable(runtime.export(hook.name())))
-            })
-            .or_else(|| hook.known())
-    } else {
-        let in_scope = || {
-            caller
-                .as_ref()
-                .and_then(|caller| usable(caller.look_up(hook.name())))
-        };
-        of_caller()
-            .or_else(in_scope)
-            .or_else(|| usable(real_dlsym(libc::RTLD_NEXT, hook.name())))
-            .or_else(|| hook.known())
-            .or_else(|| {
-                runtime
-                    .as_ref()
-                    .and_then(|runtime| usable(runtime.export(hook.name())))
-            })
-    }?;
-    if let (Some(caller), Some(mut callers)) = (caller, CALLERS.lock()) {
-        match callers.iter_mut().find(|known| known.range == caller.range) {
-            Some(known) => known.functions.push((hook, real as usize)),
-            None => callers.push(Caller {
-                range: caller.range,
-                functions: vec![(hook, real as usize)],
-            }),
-        }
-    }
-    Some(real)
 }
 
-/// What comes after us in the global scope, asked once for each function.
-fn next_in_line(hook: &'static Hook) -> Option<*mut c_void> {
-    if !hook.asked_next() {
-        let next = real_dlsym(libc::RTLD_NEXT, hook.name());
-        if !next.is_null() {
-            hook.bind(next, null_mut());
-        }
-    }
-    hook.known()
+fn address_of(hook: &'static Hook) -> usize {
+    std::ptr::from_ref(hook) as usize
 }
 
-/// Whether an address lies in the program itself.
-pub fn is_program(address: *mut c_void) -> bool {
-    module_of(address).is_some_and(|module| module.path.is_empty())
-}
-
-/// What the module of `caller` finds under a name: in itself, then in what it depends on.
-pub fn in_scope_of(caller: *mut c_void, name: &CStr) -> *mut c_void {
-    module_of(caller).map_or(null_mut(), |module| module.look_up(name))
-}
-
-/// What each calling module's look-ups came to.
-struct Caller {
-    range: Range<usize>,
-    functions: Vec<(&'static Hook, usize)>,
-}
-
-static CALLERS: Renewable<Vec<Caller>> = Renewable::new();
-
-/// A module may have gone and another come to its place: callers that are not loaded any more are
-/// forgotten.
-pub fn forget_callers() {
-    if let Some(mut callers) = CALLERS.lock()
-        && !callers.is_empty()
+#[cold]
+fn real_for_new(
+    hook: &'static Hook,
+    return_address: *mut c_void,
+    known: Option<Answer>,
+) -> *mut c_void {
+    if let Some(known) = known
+        && known.while_loaded == modules::changes().loaded
     {
-        callers.retain(|caller| {
-            search(caller.range.start)
-                .found
-                .is_some_and(|module| module.range == caller.range)
-        });
+        return known.function;
+    }
+    let place = place_of(return_address);
+    forget_if_gone(place.changes.unloaded);
+    let age = SITES.age();
+    let (function, for_good) = find(hook, return_address, &place);
+    if !function.is_null() {
+        let while_loaded = if for_good { 0 } else { place.changes.loaded };
+        let answer = Answer {
+            function,
+            while_loaded,
+        };
+        SITES.put(return_address as usize, address_of(hook), answer, age);
+    }
+    function
+}
+
+/// The function that a call returning to this place would be made to without us, and whether that
+/// stays so whatever else is loaded: a reference is bound once.
+///
+/// Where only one module in the process has the function, which is nearly always, the lock that is
+/// held while constructors run is not taken: its holder may be waiting for this very thread.
+fn find(hook: &'static Hook, return_address: *mut c_void, place: &Place) -> (*mut c_void, bool) {
+    let (referrer, known) = referrer(hook, return_address, place);
+    let (providers, first) = modules::providers(hook.name());
+    // A weak reference stays null where its module finds no such function, though another may.
+    let is_weak = |module: &Module| {
+        let reference = module.reference(hook.name());
+        reference.is_some_and(|reference| reference.weak)
+    };
+    if known && referrer.as_ref().is_some_and(is_weak) {
+        return (
+            referrer.map_or(null_mut(), |module| bound(hook, &module)),
+            true,
+        );
+    }
+    if providers <= 1 {
+        return (first, known);
+    }
+    let answer = referrer.map_or(null_mut(), |module| bound(hook, &module));
+    if known && !answer.is_null() {
+        return (answer, true);
+    }
+    // Any module that refers to the function may have jumped here. Mostly that makes no difference;
+    // where it does, the module that the call returns to is the best that can be told.
+    let mut agreed: *mut c_void = null_mut();
+    let agree = modules::all_referring_to(hook.name(), |module| {
+        let other = bound(hook, module);
+        if agreed.is_null() {
+            agreed = other;
+        }
+        other.is_null() || other == agreed
+    });
+    let fallback = if answer.is_null() { first } else { answer };
+    (
+        if agree && !agreed.is_null() {
+            agreed
+        } else {
+            fallback
+        },
+        false,
+    )
+}
+
+/// The module whose reference led to us, and whether that is certain. Where it is not, it is one
+/// that refers to the function, if the called one or the calling one does.
+fn referrer(
+    hook: &'static Hook,
+    return_address: *mut c_void,
+    place: &Place,
+) -> (Option<Module>, bool) {
+    let Some(module) = &place.module else {
+        return (None, false);
+    };
+    let ours = hook.entries().linked().ours() as usize;
+    match callee(module, return_address) {
+        Callee::Function(called) if called == ours => (Some(module.clone()), true),
+        // A function that ends with a jump to us, or to another that does.
+        Callee::Function(called) => match jumps_to(called, ours) {
+            Some(jumps) => (Some(jumps), true),
+            None => {
+                let called = module_of(called as *mut c_void)
+                    .filter(|module| module.reference(hook.name()).is_some());
+                (called.or_else(|| Some(module.clone())), false)
+            }
+        },
+        Callee::Unknown => (Some(module.clone()), false),
+    }
+}
+
+/// What the loader would have bound a module's reference to, were we not there.
+fn bound(hook: &'static Hook, module: &Module) -> *mut c_void {
+    let name = hook.name();
+    let usable = |found: *mut c_void| {
+        Some(found).filter(|found| !found.is_null() && !hook.entries().are(*found))
+    };
+    let version = module
+        .reference(name)
+        .and_then(|reference| reference.version);
+    // A function without a version, another preloaded library's or a static copy's, answers to every
+    // version, and `dlvsym` does not find it.
+    let first = usable(plain_dlsym(libc::RTLD_NEXT, name));
+    let to_all = first.filter(|&first| {
+        module_of(first).is_some_and(|owner| version.is_none() || owner.exports_to_all(name))
+    });
+    to_all
+        .or_else(|| usable(plain_dlvsym(libc::RTLD_NEXT, name, version)))
+        .or_else(|| usable(module.in_scope(|scope| plain_dlvsym(scope, name, version))))
+        .or_else(|| usable(module.in_scope(|scope| plain_dlsym(scope, name))))
+        .or(first)
+        .unwrap_or(null_mut())
+}
+
+/// Modules unloaded when the sites were forgotten last.
+static UNLOADED: AtomicU64 = AtomicU64::new(0);
+
+/// If a module has gone, another may come to its place: what is known of call sites is forgotten.
+pub fn modules_may_have_gone() {
+    forget_if_gone(modules::changes().unloaded);
+}
+
+fn forget_if_gone(unloaded: u64) {
+    if UNLOADED.swap(unloaded, Ordering::Relaxed) != unloaded {
+        SITES.forget();
     }
 }
 
 /// This is a forked child.
 pub fn start_over() {
-    CALLERS.renew();
-}
-
-/// A loaded module, as far as looking things up in it goes.
-struct Module {
-    path: Vec<u8>,
-    range: Range<usize>,
-    is_runtime: bool,
-    bias: u64,
-    /// Address of its dynamic section; 0 if it has none.
-    dynamic: u64,
-}
-
-impl Module {
-    /// What it exports under a name itself; null if nothing. Takes no lock.
-    fn export(&self, name: &CStr) -> *mut c_void {
-        if self.dynamic == 0 {
-            return null_mut();
-        }
-        // SAFETY: the dynamic section of an object that was loaded a moment ago: the caller's own,
-        // which is running, or the runtime's, which nobody unloads while it is called.
-        unsafe { elf::find(self.bias, self.dynamic, name) }
-    }
-
-    /// Looks a name up as for this module: in itself, then in what it depends on.
-    fn look_up(&self, name: &CStr) -> *mut c_void {
-        let path = std::ffi::CString::new(self.path.clone()).unwrap_or_default();
-        let path = if self.path.is_empty() {
-            std::ptr::null()
-        } else {
-            path.as_ptr()
-        };
-        // SAFETY: a NUL-terminated path or null (the program itself); RTLD_NOLOAD only looks.
-        let handle = unsafe { libc::dlopen(path, libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
-        if handle.is_null() {
-            return null_mut();
-        }
-        let found = real_dlsym(handle, name);
-        // Gives back the reference just taken; the caller's code keeps its module.
-        real_dlclose(handle);
-        found
-    }
-}
-
-struct Search {
-    address: usize,
-    found: Option<Module>,
-    /// The first runtime in the loader's list.
-    runtime: Option<Module>,
-    runtimes: usize,
-}
-
-unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _: usize, search: *mut c_void) -> c_int {
-    // SAFETY: `search` is ours, `info` the loader's, both valid during the callback.
-    let (info, search) = unsafe { (&*info, &mut *search.cast::<Search>()) };
-    let path: &[u8] = if info.dlpi_name.is_null() {
-        b""
-    } else {
-        // SAFETY: the loader's NUL-terminated name.
-        unsafe { CStr::from_ptr(info.dlpi_name.cast::<c_char>()) }.to_bytes()
-    };
-    let file = path.rsplit(|&b| b == b'/').next().unwrap_or(path);
-    let is_runtime = file.starts_with(b"libcudart") && file.windows(3).any(|w| w == b".so");
-    search.runtimes += usize::from(is_runtime);
-    // SAFETY: the loader vouches for the program headers of a loaded object.
-    let headers =
-        unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
-    let (mut first, mut end) = (usize::MAX, 0);
-    for header in headers
-        .iter()
-        .filter(|header| header.p_type == libc::PT_LOAD)
-    {
-        let start = (info.dlpi_addr + header.p_vaddr) as usize;
-        (first, end) = (first.min(start), end.max(start + header.p_memsz as usize));
-    }
-    let range = first..end;
-    let dynamic = headers
-        .iter()
-        .find(|header| header.p_type == libc::PT_DYNAMIC);
-    let module = || Module {
-        path: path.to_vec(),
-        range: range.clone(),
-        is_runtime,
-        bias: info.dlpi_addr,
-        dynamic: dynamic.map_or(0, |header| info.dlpi_addr + header.p_vaddr),
-    };
-    if range.contains(&search.address) && search.found.is_none() {
-        search.found = Some(module());
-    }
-    if is_runtime && search.runtime.is_none() {
-        search.runtime = Some(module());
-    }
-    0
-}
-
-fn search(address: usize) -> Search {
-    let mut search = Search {
-        address,
-        found: None,
-        runtime: None,
-        runtimes: 0,
-    };
-    // SAFETY: the callback only touches `search`, which outlives the call.
-    unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut search).cast()) };
-    search
-}
-
-fn module_of(address: *mut c_void) -> Option<Module> {
-    search(address as usize).found
-}
-
-fn runtimes_loaded() -> usize {
-    search(0).runtimes
+    SITES.start_over();
 }
 
 thread_local! {
