@@ -168,3 +168,34 @@ fn captures_are_what_they_are_without_us() {
         "{groups:#?}"
     );
 }
+
+/// What another thread does to the same memory while a call fails is kept: only the failed call's
+/// own step is taken back.
+#[test]
+fn a_failed_call_takes_back_its_own_step_only() {
+    let cases = [
+        (
+            "release",
+            "cuMemRelease:1:code=1:until=cuMemMap",
+            (2 << 20, 1),
+        ),
+        ("unmap", "cuMemUnmap:1:code=1:until=cuMemRelease", (0, 0)),
+        (
+            "retain",
+            "cuMemRetainAllocationHandle:1:code=1:until=cuMemUnmap",
+            (0, 0),
+        ),
+        ("map", "cuMemMap:1:code=1:until=cuMemRelease", (0, 0)),
+    ];
+    for (what, failure, left) in cases {
+        let finished = Run::new(program("meanwhile"))
+            .arg(what)
+            .env("VRAMTRACE_SIM_FAIL", failure)
+            .succeeds();
+        assert_eq!(finished.stdout, format!("{what} 1\n"));
+        let leaks = finished.leaks();
+        assert_eq!(leaks.total("gpu"), left, "{what}: {:#}", leaks.json);
+        assert!(leaks.complete(), "{what}");
+        assert_eq!(finished.check().loss("frees_unmatched"), 0, "{what}");
+    }
+}

@@ -456,6 +456,12 @@ pub fn finished() {
     });
 }
 
+/// Counts a call whose meaning for memory could not be kept: the live set may not be exact.
+#[cold]
+pub fn unrecorded() {
+    turn::missed();
+}
+
 /// Counts an entry point that was handed out unhooked though it looks like one for memory.
 pub fn bypassed() {
     guarded(|| with(|ledger| ledger.control().bypassed += 1));

@@ -14,7 +14,9 @@ use crate::model::State;
 use crate::thread;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst,
+};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What must hold for a call to be allowed; a set of the bits below.
@@ -77,6 +79,19 @@ pub fn symbols() -> &'static [Symbol] {
 
 /// The calls so far that matched each rule of `VRAMTRACE_SIM_FAIL` (the first 64 rules).
 static INJECTED: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
+
+/// The calls that each rule waits for (`until`) and that have been answered.
+static AWAITED: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
+
+/// Calls that wait now, about to fail.
+static WAITING: AtomicU32 = AtomicU32::new(0);
+
+/// For test programs: how many calls wait for another thread's before they fail (`until` in
+/// `VRAMTRACE_SIM_FAIL`). No driver has this function.
+#[unsafe(no_mangle)]
+pub extern "C" fn vramtrace_sim_waiting() -> u32 {
+    WAITING.load(SeqCst)
+}
 
 /// Whether a call needs more than the fast path: bit 0 unknown yet, bit 1 yes.
 static SLOW: AtomicU8 = AtomicU8::new(1);
@@ -229,10 +244,11 @@ fn slow_path(symbol: &'static Symbol) -> R {
             std::hint::spin_loop();
         }
     }
-    for (rule, count) in config.failures.iter().zip(&INJECTED) {
+    for ((rule, count), awaited) in config.failures.iter().zip(&INJECTED).zip(&AWAITED) {
         if !rule.matches(symbol.name) {
             continue;
         }
+        let answered = awaited.load(SeqCst);
         let n = count.fetch_add(1, Relaxed) + 1;
         let hit = match rule.when {
             When::Nth(k) => n == k,
@@ -240,6 +256,13 @@ fn slow_path(symbol: &'static Symbol) -> R {
             When::From(k) => n >= k,
         };
         if hit {
+            if rule.until.is_some() {
+                WAITING.fetch_add(1, SeqCst);
+                while awaited.load(SeqCst) == answered {
+                    std::thread::yield_now();
+                }
+                WAITING.fetch_sub(1, SeqCst);
+            }
             return Err(Error(rule.code));
         }
     }
@@ -247,7 +270,13 @@ fn slow_path(symbol: &'static Symbol) -> R {
 }
 
 fn log(symbol: &Symbol, code: u32) -> u32 {
-    if config::get().log {
+    let config = config::get();
+    for (rule, awaited) in config.failures.iter().zip(&AWAITED) {
+        if rule.until.as_deref() == Some(symbol.name) {
+            awaited.fetch_add(1, SeqCst);
+        }
+    }
+    if config.log {
         eprintln!("libcuda (simulated): {} = {code}", symbol.name);
     }
     code
