@@ -1,5 +1,21 @@
-/* Allocates in a context and ends that by destroy, reset or the last release. Usage: contexts ROUTE destroy|reset|release */
+/* Allocates in a context and ends that, or something that only seems to. Usage: contexts ROUTE
+ *   destroy|reset|release   what a destroy, a reset, the last release ends
+ *   detach                  a context that was attached to ends with the last detach
+ *   green                   memory allocated in a green context, which alone retained the primary one
+ *   green-retained          the same, where the program has retained the primary context too */
 #include "driver.h"
+
+/* Functions that no other program uses. */
+static void *also(const char *name) {
+    void *found = dlsym(dlopen("libcuda.so.1", RTLD_NOW), name);
+    if (!found) fprintf(stderr, "no %s\n", name), exit(71);
+    return found;
+}
+#define ALSO(name, ...) \
+    do { \
+        CUresult result_ = ((CUresult(*)())also(#name))(__VA_ARGS__); \
+        if (result_) fprintf(stderr, "%s:%d: " #name " = %u\n", __FILE__, __LINE__, result_), exit(70); \
+    } while (0)
 
 static void fill(void) {
     void *pinned;
@@ -27,6 +43,22 @@ static void physical(void) {
     left("vmm", "cuMemCreate", 2 << 20, 1);
 }
 
+/* The memory is the primary context's. */
+static void green(void) {
+    static unsigned char resource[144];
+    CUhandle description, green, face;
+    CUdeviceptr freed;
+    ALSO(cuDeviceGetDevResource, 0, resource, 1);
+    ALSO(cuDevResourceGenerateDesc, &description, resource, 1);
+    ALSO(cuGreenCtxCreate, &green, description, 0, 1);
+    ALSO(cuCtxFromGreenCtx, &face, green);
+    MUST(cuCtxSetCurrent, face);
+    fill();
+    freed = allocate(50);
+    MUST(cuMemFree_v2, freed);
+    ALSO(cuGreenCtxDestroy, green);
+}
+
 int main(int argc, char **argv) {
     CUhandle context;
     driver(argv[1]);
@@ -36,6 +68,25 @@ int main(int argc, char **argv) {
         fill();
         physical();
         MUST(cuCtxDestroy_v2, context);
+    } else if (!strcmp(argv[2], "detach")) {
+        CUhandle again;
+        CUdeviceptr freed;
+        MUST(cuCtxCreate_v2, &context, 0, 0);
+        ALSO(cuCtxAttach, &again, 0);
+        fill();
+        freed = allocate(50);
+        ALSO(cuCtxDetach, again); /* not the last */
+        MUST(cuMemFree_v2, freed);
+        ALSO(cuCtxDetach, context);
+    } else if (!strcmp(argv[2], "green")) {
+        green();
+    } else if (!strcmp(argv[2], "green-retained")) {
+        CUdeviceptr freed;
+        MUST(cuDevicePrimaryCtxRetain, &context, 0);
+        green();
+        MUST(cuCtxSetCurrent, context);
+        freed = allocate(50);
+        MUST(cuMemFree_v2, freed);
     } else {
         MUST(cuDevicePrimaryCtxRetain, &context, 0);
         MUST(cuDevicePrimaryCtxRetain, &context, 0);

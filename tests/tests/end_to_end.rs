@@ -165,13 +165,17 @@ fn several_devices_are_told_apart() {
     assert_eq!(leaks.json["devices"].as_array().map(Vec::len), Some(3));
 }
 
-/// What a destroyed context took with it was never freed by the program: it is a leak, marked.
+/// What a destroyed context took with it was never freed by the program: it is a leak, marked. A
+/// green context takes nothing with it but its reference to the primary one.
 #[test]
 fn what_a_context_or_a_reset_ended_is_leaked() {
     for (how, end) in [
         ("destroy", "context"),
         ("reset", "reset"),
         ("release", "reset"),
+        ("detach", "context"),
+        ("green", "reset"),
+        ("green-retained", "live"),
     ] {
         let finished = Run::new(program("contexts"))
             .args(["dlsym", how])

@@ -1,6 +1,6 @@
 //! Contexts: what allocations belong to, and what happens to them when it goes.
 
-use super::{SUCCESS, own_calls};
+use super::{SUCCESS, attach, green, own_calls};
 use crate::hook::Call;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -82,16 +82,60 @@ fn look_up(handle: usize, device: Option<u8>, primary: bool) -> (u16, u8) {
         }
         return (known.id, known.device);
     }
+    if let Some(device) = green::device_of_face(handle) {
+        let (id, device) = primary_retained(device);
+        if let Some(mut contexts) = CONTEXTS.lock() {
+            contexts.alive.push(Known {
+                handle,
+                id,
+                device,
+                primary: false,
+            });
+        }
+        return (id, device);
+    }
     // Not seen being made (made before we were told, or by a way that is not hooked).
     let device = device.or_else(own_calls::current_device).unwrap_or(0);
     introduce(handle, device, primary)
 }
 
+/// Id and device of a device's primary context, which exists, whether or not its handle is known.
+pub fn primary_retained(device: u8) -> (u16, u8) {
+    let known = CONTEXTS.lock().and_then(|contexts| {
+        contexts
+            .alive
+            .iter()
+            .find(|known| known.primary && known.device == device)
+            .copied()
+    });
+    match known {
+        Some(known) => (known.id, known.device),
+        None => introduce(NO_HANDLE, device, true),
+    }
+}
+
+/// In the place of the handle of a primary context that is only known to exist.
+const NO_HANDLE: usize = 0;
+
 fn introduce(handle: usize, device: u8, primary: bool) -> (u16, u8) {
     let Some(mut contexts) = CONTEXTS.lock() else {
         return (0, device);
     };
-    if let Some(known) = contexts.alive.iter().find(|known| known.handle == handle) {
+    let same = |known: &&mut Known| {
+        let found = known.handle == handle && handle != NO_HANDLE;
+        let unnamed = known.handle == NO_HANDLE && known.device == device;
+        found || (primary && unnamed)
+    };
+    if let Some(known) = contexts.alive.iter_mut().find(same) {
+        known.handle = handle;
+        let known = *known;
+        drop(contexts);
+        recorder::cold(&Cold::Context(cold::Context {
+            id: known.id,
+            device,
+            handle: handle as u64,
+            primary: known.primary,
+        }));
         return (known.id, known.device);
     }
     contexts.last_id = contexts.last_id.wrapping_add(1).max(1);
@@ -144,10 +188,39 @@ pub fn created(call: &Call, result: u32, handle: Option<usize>, device: i32, pri
         && crate::lifetime::start()
         && let Some(handle) = handle.filter(|handle| *handle != 0)
     {
+        if !primary {
+            handle_reused(call, handle);
+        }
         look_up(handle, u8::try_from(device).ok(), primary);
     }
-    let _ = call;
     result
+}
+
+/// A new context has this handle: one that had it before is gone, by a way that is not hooked.
+fn handle_reused(call: &Call, handle: usize) {
+    green::not_a_face(handle);
+    attach::forget(handle);
+    let stale = known_as(handle);
+    if !stale.is_empty() {
+        forget_handle(handle);
+        end_with(&stale, Op::EndByContext, call.api(), u64::MAX);
+    }
+}
+
+/// Contexts known under a handle: more than one where a destroy failed while others looked.
+fn known_as(handle: usize) -> Vec<Known> {
+    CONTEXTS.lock().map_or_else(Vec::new, |contexts| {
+        let same = |known: &&Known| known.handle == handle;
+        contexts.alive.iter().filter(same).copied().collect()
+    })
+}
+
+/// Ends what goes with these contexts, as far as it was there before event `began`.
+fn end_with(contexts: &[Known], how: Op, api: u16, began: u64) {
+    let is_one = |entry: &Record| contexts.iter().any(|known| known.id == entry.context);
+    recorder::end_all(how, api, &|entry| {
+        is_one(entry) && entry.seq < began && ends_with_context(entry)
+    });
 }
 
 /// Whether the driver ends an allocation of this kind together with its context. Physical memory
@@ -169,28 +242,22 @@ pub fn destroy(call: &Call, handle: usize, real: impl super::Real) -> u32 {
     if !recorder::is_on() {
         return real();
     }
-    let known = CONTEXTS.lock().and_then(|contexts| {
-        contexts
-            .alive
-            .iter()
-            .find(|known| known.handle == handle)
-            .copied()
-    });
-    let Some(known) = known else { return real() };
+    if green::device_of_face(handle).is_some() {
+        return real();
+    }
+    let contexts = known_as(handle);
+    let Some(&known) = contexts.first() else {
+        return real();
+    };
     let began = recorder::event(&marker(Op::ContextEnding, known, call.api(), 0));
     // Before the call: the moment it returns, another thread may be given the same handle.
-    forget(|context| context.handle == handle);
+    forget_handle(handle);
     let result = real();
-    if result != SUCCESS
-        && let Some(mut contexts) = CONTEXTS.lock()
-    {
-        contexts.alive.retain(|context| context.handle != handle);
-        contexts.alive.push(known);
-    }
     if result == SUCCESS {
-        recorder::end_all(Op::EndByContext, call.api(), &|entry| {
-            entry.context == known.id && entry.seq < began && ends_with_context(entry)
-        });
+        attach::forget(handle);
+        end_with(&contexts, Op::EndByContext, call.api(), began);
+    } else if let Some(mut alive) = CONTEXTS.lock() {
+        alive.alive.extend(contexts);
     }
     recorder::event(&marker(Op::ContextGone, known, call.api(), result));
     result
@@ -203,14 +270,11 @@ pub fn reset(call: &Call, device: i32, only_if_last: bool, real: impl super::Rea
         return real();
     }
     let ordinal = u8::try_from(device).unwrap_or(NO_DEVICE);
-    let primary = CONTEXTS.lock().and_then(|contexts| {
-        contexts
-            .alive
-            .iter()
-            .find(|known| known.primary && known.device == ordinal)
-            .copied()
+    let primaries = CONTEXTS.lock().map_or_else(Vec::new, |contexts| {
+        let is_one = |known: &&Known| known.primary && known.device == ordinal;
+        contexts.alive.iter().filter(is_one).copied().collect()
     });
-    let known = primary.unwrap_or(Known {
+    let known = primaries.first().copied().unwrap_or(Known {
         handle: 0,
         id: 0,
         device: ordinal,
@@ -222,13 +286,9 @@ pub fn reset(call: &Call, device: i32, only_if_last: bool, real: impl super::Rea
     let gone = result == SUCCESS
         && (!only_if_last || own_calls::primary_context_is_active(device) == Some(false));
     if gone {
-        forget(|context| context.primary && context.device == ordinal);
-        recorder::end_all(Op::EndByReset, call.api(), &|entry| {
-            known.id != 0
-                && entry.context == known.id
-                && entry.seq < began
-                && ends_with_context(entry)
-        });
+        // Faces of green contexts have the same id.
+        forget(|context| primaries.iter().any(|known| known.id == context.id));
+        end_with(&primaries, Op::EndByReset, call.api(), began);
     }
     recorder::event(&marker(
         Op::ContextGone,
@@ -257,6 +317,11 @@ fn marker(op: Op, known: Known, api: u16, result: u32) -> Record {
         api,
         ..Record::default()
     }
+}
+
+/// What was known under a handle is not there any more.
+pub fn forget_handle(handle: usize) {
+    forget(|known| known.handle == handle);
 }
 
 fn forget(gone: impl Fn(&Known) -> bool) {

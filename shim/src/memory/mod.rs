@@ -5,10 +5,12 @@
 
 pub mod allocation;
 pub mod arrays;
+pub mod attach;
 pub mod capture;
 pub mod context;
 pub mod errors;
 pub mod graphs;
+pub mod green;
 pub mod imports;
 pub mod own_calls;
 pub mod pools;

@@ -121,6 +121,7 @@ own! {
     OutsideCaptures cuGraphMemFreeNodeGetParams(node: usize, address: *mut u64);
     OutsideCaptures cuGraphChildGraphNodeGetGraph(node: usize, graph: *mut usize);
     Always cuMemGetAddressRange_v2(base: *mut u64, size: *mut usize, address: u64);
+    OutsideCaptures cuCtxFromGreenCtx(context: *mut usize, green: usize);
     OutsideCaptures cuArrayGetMemoryRequirements(requirements: *mut [u64; 4], array: usize, device: i32);
 }
 
@@ -147,6 +148,13 @@ pub fn current_device() -> Option<u8> {
 pub fn context_of_stream(stream: usize) -> Option<usize> {
     let mut context = 0;
     ok(cuStreamGetCtx(stream, &mut context))?;
+    (context != 0).then_some(context)
+}
+
+/// The context handle that stands for a green context.
+pub fn face_of_green(green: usize) -> Option<usize> {
+    let mut context = 0;
+    ok(cuCtxFromGreenCtx(&mut context, green))?;
     (context != 0).then_some(context)
 }
 

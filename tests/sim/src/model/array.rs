@@ -141,7 +141,7 @@ impl State {
         let device = self.device_of(ctx)?;
         let storage = self.array_storage(device, desc.flags, bytes(&desc))?;
         let array = Array {
-            ctx,
+            ctx: self.owner(ctx),
             device,
             desc,
             storage,
@@ -221,6 +221,7 @@ impl State {
     ) -> u64 {
         let arrays = vec![None; levels as usize];
         let mapped = Vec::new();
+        let ctx = self.owner(ctx);
         self.mipmaps.insert(Mipmap {
             ctx,
             device,
