@@ -408,6 +408,23 @@ pub fn find(lane: usize, space: Space, key: u64) -> Option<Record> {
         .flatten()
 }
 
+/// Shows every live entry of a lane to `look`, a few slots at a time so that nobody waits long.
+pub fn each_live(lane: usize, look: &mut dyn FnMut(&Record)) {
+    const SLOTS_AT_ONCE: usize = 1024;
+    guarded(|| {
+        let mut from = 0;
+        let mut look_at_some = |ledger: &mut Ledger| {
+            let slots = ledger.live_slots(lane);
+            let until = (from + SLOTS_AT_ONCE).min(slots.len());
+            let live = |slot: &&Record| vramtrace_format::live::is_live(slot.op);
+            slots[from..until].iter().filter(live).for_each(&mut *look);
+            from = until;
+            from < slots.len()
+        };
+        while with(&mut look_at_some) == Some(true) {}
+    });
+}
+
 /// Ends every live entry that `matches`, a few slots at a time so that nobody waits long.
 pub fn end_all(how: Op, api: u16, matches: &dyn Fn(&Record) -> bool) {
     const SLOTS_AT_ONCE: usize = 256;

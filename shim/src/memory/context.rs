@@ -233,8 +233,9 @@ fn ends_with_context(entry: &Record) -> bool {
             Kind::Vmm | Kind::Async | Kind::Graph | Kind::Pool | Kind::Mapping | Kind::Reservation
         ) | None
     );
-    // Physical memory on the host, or imported, belongs to no context either.
-    !device_wide && entry.space != Space::Vmm as u8
+    // Nor do physical memory on the host, or imported, and blocks of a pool of host memory.
+    let of_host_pool = entry.kind() == Some(Kind::Pinned) && entry.space == Space::Device as u8;
+    !device_wide && !of_host_pool && entry.space != Space::Vmm as u8
 }
 
 /// A context is being destroyed through `real`.

@@ -97,6 +97,9 @@ pub fn update(executable: usize, graph: usize, real: impl Real) -> u32 {
 
 fn learn(executable: usize, graph: usize, flags: u64) {
     let effect = effect_of(graph, flags);
+    for (.., device) in effect.iter().flat_map(|effect| &effect.leaves) {
+        context::device_used(*device);
+    }
     let Some(mut known) = EXECUTABLES.lock() else {
         return;
     };

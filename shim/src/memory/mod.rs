@@ -8,6 +8,7 @@ pub mod arrays;
 pub mod attach;
 pub mod capture;
 pub mod context;
+pub mod ending;
 pub mod errors;
 pub mod graphs;
 pub mod green;
