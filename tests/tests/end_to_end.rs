@@ -117,7 +117,7 @@ fn a_rust_client_through_cudarc() {
 /// The exporting process owns the memory; what the other one sees of it is an import.
 #[test]
 fn memory_shared_between_processes() {
-    for (closes, imports) in [("0", 1), ("1", 1), ("2", 0)] {
+    for (closes, imports) in [("0", 1), ("1", 1), ("2", 0), ("again", 1)] {
         let finished = Run::new(program("ipc")).args(["dlsym", closes]).succeeds();
         let traces = finished.scratch.traces();
         assert_eq!(traces.len(), 2, "{finished:#?}");

@@ -1,6 +1,6 @@
 //! Contexts: what allocations belong to, and what happens to them when it goes.
 
-use super::{SUCCESS, attach, green, own_calls};
+use super::{SUCCESS, attach, green, imports, own_calls};
 use crate::hook::Call;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -217,10 +217,11 @@ fn known_as(handle: usize) -> Vec<Known> {
 
 /// Ends what goes with these contexts, as far as it was there before event `began`.
 fn end_with(contexts: &[Known], how: Op, api: u16, began: u64) {
-    let is_one = |entry: &Record| contexts.iter().any(|known| known.id == entry.context);
+    let is_one = |context: u16| contexts.iter().any(|known| known.id == context);
     recorder::end_all(how, api, &|entry| {
-        is_one(entry) && entry.seq < began && ends_with_context(entry)
+        is_one(entry.context) && entry.seq < began && ends_with_context(entry)
     });
+    imports::contexts_gone(is_one);
 }
 
 /// Whether the driver ends an allocation of this kind together with its context. Physical memory
