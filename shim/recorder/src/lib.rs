@@ -22,6 +22,8 @@ pub mod settings;
 pub mod stack;
 #[cfg(not(loom))]
 mod turn;
+#[cfg(not(loom))]
+mod waiting;
 
 #[cfg(not(loom))]
 pub use recorder::*;

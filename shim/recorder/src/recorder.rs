@@ -5,6 +5,7 @@ use crate::ledger::{By, Freed, Ledger};
 use crate::settings::{self, Log};
 use crate::stack;
 use crate::turn::{self, LEDGER, Request, guarded, leave, unmatched, with};
+use crate::waiting::Ticket;
 use crate::{file, process, say};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use vramtrace_format::cold::{self, Cold};
@@ -205,7 +206,20 @@ pub fn allocated(entry: &Record) {
 #[derive(Clone, Copy, Debug)]
 pub struct FreeToken {
     entry: Option<Record>,
-    waits: bool,
+    fate: Fate,
+}
+
+/// Where the record of a free is.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    /// In the trace.
+    Recorded,
+    /// In the slow lane.
+    Waits { lane: usize, ticket: Ticket },
+    /// Nowhere: the lane was full.
+    Lost { lane: usize },
+    /// Not known: the recorder failed.
+    Unknown,
 }
 
 impl FreeToken {
@@ -214,9 +228,9 @@ impl FreeToken {
         self.entry.as_ref()
     }
 
-    /// The free waits in the slow lane: whether anything was live is not known yet.
+    /// The free is not in the trace yet, or never will be: whether anything was live is not known.
     pub fn waits(&self) -> bool {
-        self.waits
+        !matches!(self.fate, Fate::Recorded)
     }
 }
 
@@ -242,32 +256,33 @@ pub fn ending(lane: usize, space: Space, key: u64, how: Op, api: u16, stream: u3
         match with(|ledger| ledger.freed(lane, space, key, by)) {
             Some(Freed::Entry(entry)) => FreeToken {
                 entry: Some(entry),
-                waits: false,
+                fate: Fate::Recorded,
             },
             Some(Freed::Unmatched) => FreeToken {
                 entry: None,
-                waits: false,
+                fate: Fate::Recorded,
             },
             None => {
-                leave(
-                    Request::Freed {
-                        lane,
-                        space,
-                        key,
-                        by,
-                    },
+                let ticket = Ticket::new();
+                let request = Request::Freed {
                     lane,
-                );
-                FreeToken {
-                    entry: None,
-                    waits: true,
-                }
+                    space,
+                    key,
+                    by,
+                    ticket,
+                };
+                let fate = if leave(request, lane) {
+                    Fate::Waits { lane, ticket }
+                } else {
+                    Fate::Lost { lane }
+                };
+                FreeToken { entry: None, fate }
             }
         }
     })
     .unwrap_or(FreeToken {
         entry: None,
-        waits: true,
+        fate: Fate::Unknown,
     })
 }
 
@@ -284,6 +299,15 @@ pub fn free_failed(token: FreeToken, space: Space, key: u64, api: u16, error: u6
                 Request::Restore(entry),
                 entry.kind().map_or(0, |kind| kind.lane()),
             );
+        }
+        match token.fate {
+            Fate::Waits { lane, ticket } => {
+                if with(|ledger| turn::free_failed(ledger, lane, ticket)).is_none() {
+                    leave(Request::FreeFailed { lane, ticket }, lane);
+                }
+            }
+            Fate::Lost { lane } => turn::nothing_lost(lane),
+            Fate::Recorded | Fate::Unknown => {}
         }
         event(&Record {
             op: Op::FreeFailed as u8,
@@ -499,3 +523,6 @@ fn name_thread_slowly(tid: u32) {
         cold(&Cold::Thread(cold::Name { id: tid, text }));
     }
 }
+
+#[cfg(test)]
+mod tests;
