@@ -52,6 +52,11 @@ impl Ledger {
         }
     }
 
+    /// See [`Clock::forget_counter`].
+    pub fn forget_counter(&mut self) {
+        self.clock.forget_counter();
+    }
+
     /// Number of the last event.
     pub fn last_seq(&self) -> u64 {
         self.seq

@@ -9,6 +9,7 @@
 //! forked child into the parent's file.
 
 pub mod clock;
+pub mod counter;
 pub mod file;
 pub mod lane;
 pub mod ledger;

@@ -6,7 +6,7 @@ use crate::settings::{self, Log};
 use crate::stack;
 use crate::turn::{self, LEDGER, Request, guarded, leave, unmatched, with};
 use crate::waiting::Ticket;
-use crate::{file, process, say};
+use crate::{counter, file, process, say};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::live::LiveTable;
@@ -99,6 +99,7 @@ fn wait_for_start() -> bool {
 }
 
 fn try_start(describe: &dyn Fn() -> Vec<Cold>) -> bool {
+    counter::look();
     // SAFETY: getauxval takes a number and cannot fail.
     if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
         return false;
@@ -162,6 +163,10 @@ fn try_start(describe: &dyn Fn() -> Vec<Cold>) -> bool {
     let Some(mut place) = LEDGER.lock() else {
         return false;
     };
+    // Whoever forbids it after this finds the ledger.
+    if counter::is_forbidden() {
+        ledger.forget_counter();
+    }
     *place = Some(ledger);
     true
 }
@@ -472,6 +477,17 @@ pub fn end_all(how: Op, api: u16, matches: &dyn Fn(&Record) -> bool) {
 /// Appends a cold record.
 pub fn cold(record: &Cold) {
     guarded(|| with(|ledger| ledger.cold(record)));
+}
+
+/// The calling thread is about to forbid itself the time-stamp counter ([`counter`]): returns once
+/// nothing here reads it any more. If the ledger cannot be had (its holder is stopped inside), the
+/// clock is not changed.
+pub fn forbid_counter() {
+    counter::forbid();
+    // Who is starting looks once more while it has the ledger.
+    if matches!(STATE.load(Ordering::SeqCst), ON | STARTING) && process::is_same() {
+        guarded(|| with(Ledger::forget_counter));
+    }
 }
 
 /// The process is going down: frees from here on keep their entries, marked.
