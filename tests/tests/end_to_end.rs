@@ -202,3 +202,22 @@ fn the_commands_for_people_work_on_such_a_trace() {
     }
     assert!(artifacts().reader.exists());
 }
+
+/// Memory lives on in multicast objects and sparse arrays, whatever handles and mappings are gone.
+#[test]
+fn physical_memory_lives_as_long_as_something_uses_it() {
+    for what in [
+        "bound",
+        "address",
+        "object",
+        "tiles-kept",
+        "tiles-destroyed",
+        "tiles-context",
+    ] {
+        let finished = Run::new(program("uses")).arg(what).succeeds();
+        let leaks = finished.leaks();
+        assert_eq!(leaks.as_left(), finished.left(), "{what}");
+        assert!(leaks.complete(), "{what}");
+        assert_eq!(finished.check().loss("frees_unmatched"), 0, "{what}");
+    }
+}

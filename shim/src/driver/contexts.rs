@@ -3,7 +3,7 @@
 use super::Handle;
 use crate::hook::{Call, driver_hooks};
 use crate::memory::allocation::out_of;
-use crate::memory::{Real, SUCCESS, attach, context, errors, green};
+use crate::memory::{Real, SUCCESS, attach, context, errors, green, limits};
 
 /// A context may have appeared in `made`.
 fn create(call: &Call, made: *const usize, device: i32, primary: bool, real: impl Real) -> u32 {
@@ -54,7 +54,7 @@ driver_hooks! { HOOKS:
     fn cuDevicePrimaryCtxReset_v2(device: i32)
         = |call, real| context::reset(call, device, false, real);
     fn cuCtxSetLimit(limit: u32, value: usize)
-        = |_call, real| real();
+        = |call, real| limits::set(call, limit, value as u64, real);
     fn cuGreenCtxCreate(context: *mut usize, resources: Handle, device: i32, flags: u32)
         = |call, real| green::create(call, context, device, real);
     fn cuGreenCtxDestroy(context: Handle)

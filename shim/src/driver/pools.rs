@@ -3,6 +3,7 @@
 use super::Handle;
 use crate::hook::driver_hooks;
 use crate::memory::allocation::{out, out_of};
+use crate::memory::exports::{Export, exported};
 use crate::memory::{SUCCESS, context, pools};
 use vramtrace_format::record::NO_DEVICE;
 
@@ -59,9 +60,9 @@ driver_hooks! { HOOKS:
     fn cuMemPoolGetAttribute(pool: Handle, attribute: u32, value: *mut u64)
         = |_call, real| pools::told(pool as usize, attribute, value, real());
     fn cuMemPoolExportToShareableHandle(handle: Handle, pool: Handle, kind: u32, flags: u64)
-        = |_call, real| real();
+        = |call, real| exported(call, Export::Pool(pool as usize), real);
     fn cuMemPoolExportPointer(data: Handle, address: u64)
-        = |_call, real| real();
+        = |call, real| exported(call, Export::Block(address), real);
     fn cuMemPoolImportFromShareableHandle(pool: *mut usize, handle: Handle, kind: u32, flags: u64)
         = |_call, real| {
             let result = real();

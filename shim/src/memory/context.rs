@@ -1,6 +1,6 @@
 //! Contexts: what allocations belong to, and what happens to them when it goes.
 
-use super::{SUCCESS, attach, green, imports, own_calls};
+use super::{SUCCESS, attach, bindings, green, imports, own_calls};
 use crate::hook::Call;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -203,7 +203,7 @@ fn handle_reused(call: &Call, handle: usize) {
     let stale = known_as(handle);
     if !stale.is_empty() {
         forget_handle(handle);
-        end_with(&stale, Op::EndByContext, call.api(), u64::MAX);
+        end_with(call, &stale, Op::EndByContext, u64::MAX);
     }
 }
 
@@ -216,12 +216,13 @@ fn known_as(handle: usize) -> Vec<Known> {
 }
 
 /// Ends what goes with these contexts, as far as it was there before event `began`.
-fn end_with(contexts: &[Known], how: Op, api: u16, began: u64) {
+fn end_with(call: &Call, contexts: &[Known], how: Op, began: u64) {
     let is_one = |context: u16| contexts.iter().any(|known| known.id == context);
-    recorder::end_all(how, api, &|entry| {
+    recorder::end_all(how, call.api(), &|entry| {
         is_one(entry.context) && entry.seq < began && ends_with_context(entry)
     });
     imports::contexts_gone(is_one);
+    bindings::contexts_gone(call, is_one);
 }
 
 /// Whether the driver ends an allocation of this kind together with its context. Physical memory
@@ -257,7 +258,7 @@ pub fn destroy(call: &Call, handle: usize, real: impl super::Real) -> u32 {
     let result = real();
     if result == SUCCESS {
         attach::forget(handle);
-        end_with(&contexts, Op::EndByContext, call.api(), began);
+        end_with(call, &contexts, Op::EndByContext, began);
     } else if let Some(mut alive) = CONTEXTS.lock() {
         alive.alive.extend(contexts);
     }
@@ -290,7 +291,7 @@ pub fn reset(call: &Call, device: i32, only_if_last: bool, real: impl super::Rea
     if gone {
         // Faces of green contexts have the same id.
         forget(|context| primaries.iter().any(|known| known.id == context.id));
-        end_with(&primaries, Op::EndByReset, call.api(), began);
+        end_with(call, &primaries, Op::EndByReset, began);
     }
     recorder::event(&marker(
         Op::ContextGone,

@@ -275,6 +275,11 @@ pub fn set_current(result: u32, device: u8, handle: usize) -> u32 {
     result
 }
 
+/// The id of a pool that is known.
+pub fn id_of(handle: usize) -> Option<u64> {
+    Some(POOLS.lock()?.by_handle.get(&handle)?.id)
+}
+
 /// Trims a pool through `real`, and sees what it holds now.
 pub fn trim(handle: usize, real: impl Real) -> u32 {
     let result = real();

@@ -13,7 +13,7 @@
 //! comes back at once, so its entry goes before the call.
 
 use super::allocation::{self, New};
-use super::{Real, SUCCESS, context, errors};
+use super::{Real, SUCCESS, bindings, context, errors};
 use crate::hook::Call;
 use crate::lifetime;
 use std::collections::{BTreeMap, HashMap};
@@ -25,7 +25,7 @@ use vramtrace_recorder::{self as recorder, FreeToken, Renewable};
 struct Physical {
     /// References by handles.
     handles: u64,
-    /// References by mappings, and by calls that are about to make a reference.
+    /// References by mappings and bindings, and by calls that are about to make a reference.
     uses: u64,
 }
 
@@ -222,8 +222,33 @@ fn is_gone(result: u32) -> bool {
     matches!(result, SUCCESS | errors::DEINITIALIZED)
 }
 
+/// The id of what a handle stands for.
+pub fn id_of(handle: u64) -> Option<u64> {
+    Some(VMM.lock()?.handles.get(&handle)?.id)
+}
+
+/// One more use of what a handle stands for; its id.
+pub fn use_handle(handle: u64) -> Option<u64> {
+    VMM.lock()?.use_handle(handle)
+}
+
+/// One more use of everything that is mapped in a range; the ids.
+pub fn use_range(address: u64, size: u64) -> Vec<u64> {
+    let Some(mut vmm) = VMM.lock() else {
+        return Vec::new();
+    };
+    let mut ids = Vec::from_iter(vmm.use_address(address));
+    let further: Vec<u64> = vmm
+        .mappings
+        .range(address.saturating_add(1)..address.saturating_add(size))
+        .map(|(start, _)| *start)
+        .collect();
+    ids.extend(further.iter().filter_map(|start| vmm.use_address(*start)));
+    ids
+}
+
 /// Drops uses, and records the end of what nothing refers to any more.
-fn drop_uses(call: &Call, ids: impl IntoIterator<Item = u64>) {
+pub fn drop_uses(call: &Call, ids: impl IntoIterator<Item = u64>) {
     let Some(mut vmm) = VMM.lock() else {
         return recorder::unrecorded();
     };
@@ -238,6 +263,7 @@ fn drop_uses(call: &Call, ids: impl IntoIterator<Item = u64>) {
 fn end(call: &Call, id: u64) {
     let token = recorder::freeing(Kind::Vmm.lane(), Space::Vmm, id, call.api(), 0);
     allocation::finish_free(call, token, Space::Vmm, id, SUCCESS);
+    bindings::ended(call, id);
 }
 
 /// A handle reference is released.

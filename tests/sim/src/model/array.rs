@@ -7,14 +7,17 @@ use crate::abi::array::{DEFERRED_MAPPING, Descriptor3D, LAYERED, SPARSE};
 use crate::abi::error::{INVALID_HANDLE, INVALID_VALUE, OUT_OF_MEMORY, R};
 use std::sync::Arc;
 
+/// A part of an array: a subresource's type, and the words of CUarrayMapInfo that say which.
+pub type Tile = (u32, [u64; 4]);
+
 /// One array.
 pub struct Array {
     pub ctx: u64,
     pub device: u32,
     pub desc: Descriptor3D,
     storage: Storage,
-    /// Physical allocations mapped into a sparse or deferred array.
-    pub mapped: Vec<u64>,
+    /// Physical allocations mapped into a sparse or deferred array, by part.
+    pub mapped: Vec<(Tile, u64)>,
 }
 
 /// One mipmapped array.
@@ -25,8 +28,8 @@ pub struct Mipmap {
     /// Handles of the levels asked for so far, by level.
     arrays: Vec<Option<u64>>,
     storage: Storage,
-    /// Physical allocations mapped into it when it is sparse or deferred.
-    pub mapped: Vec<u64>,
+    /// Physical allocations mapped into it when it is sparse or deferred, by part.
+    pub mapped: Vec<(Tile, u64)>,
 }
 
 /// Where the bytes are.
@@ -165,7 +168,7 @@ impl State {
         let Some(array) = self.arrays.remove(handle) else {
             return;
         };
-        for physical in array.mapped {
+        for (_, physical) in array.mapped {
             self.unmap_physical(physical);
         }
         self.end_storage(array.device, array.storage);
@@ -272,7 +275,7 @@ impl State {
         for array in mipmap.arrays.into_iter().flatten() {
             self.arrays.remove(array);
         }
-        for physical in mipmap.mapped {
+        for (_, physical) in mipmap.mapped {
             self.unmap_physical(physical);
         }
         self.end_storage(mipmap.device, mipmap.storage);
