@@ -17,6 +17,19 @@ pub struct Ledger {
     clock: Clock,
     seq: u64,
     teardown: bool,
+    ending: Vec<Ending>,
+}
+
+/// A context that the driver may be ending right now: its keys are given out again before what
+/// ended with it is recorded.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    /// Its id.
+    pub context: u16,
+    /// How what it owns ends.
+    pub how: Op,
+    /// Whether an entry of it ends with it.
+    pub ends: fn(&Record) -> bool,
 }
 
 /// By whom an allocation ends.
@@ -49,7 +62,31 @@ impl Ledger {
             clock,
             seq: 0,
             teardown: false,
+            ending: Vec::new(),
         }
+    }
+
+    /// From now on a context may be ending.
+    pub fn begin_ending(&mut self, ending: Ending) {
+        self.ending.push(ending);
+    }
+
+    /// What ended with a context is recorded, if anything did.
+    pub fn finish_ending(&mut self, context: u16) {
+        if let Some(at) = self.ending.iter().position(|e| e.context == context) {
+            self.ending.swap_remove(at);
+        }
+    }
+
+    /// Why the key of a live entry was given out again: it ended with its context, or was freed
+    /// unseen.
+    #[cold]
+    fn why_gone(&self, lane: usize, at: usize) -> Op {
+        let entry = self.trace.tables.live[lane].slot(at);
+        let ended = |entry: &&Ending, of: &Record| entry.context == of.context && (entry.ends)(of);
+        entry
+            .and_then(|of| self.ending.iter().find(|ending| ended(ending, of)))
+            .map_or(Op::FreeUnseen, |ending| ending.how)
     }
 
     /// See [`Clock::forget_counter`].
@@ -73,9 +110,8 @@ impl Ledger {
         let lane = entry.kind().map_or(0, |kind| kind.lane());
         let mut place = self.trace.tables.live[lane].place(entry.space, entry.key);
         if let Place::Live(at) = place {
-            // The address was handed out again, so its last owner freed it unseen.
             let by = By {
-                how: Op::FreeUnseen,
+                how: self.why_gone(lane, at),
                 api: entry.api,
                 thread: entry.thread,
                 stream: entry.stream,

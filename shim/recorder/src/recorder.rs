@@ -1,6 +1,7 @@
 //! The one recorder of a process: from off, through its first use of CUDA, to the end.
 
 use crate::clock::Clock;
+pub use crate::ledger::Ending;
 use crate::ledger::{By, Freed, Ledger};
 use crate::settings::{self, Log};
 use crate::stack;
@@ -435,6 +436,21 @@ pub fn find(lane: usize, space: Space, key: u64) -> Option<Record> {
     guarded(|| with(|ledger| ledger.find(lane, space, key)))
         .flatten()
         .flatten()
+}
+
+/// Contexts may be ending from now on, until [`contexts_ended`]: see [`Ending`].
+pub fn contexts_ending(contexts: &[Ending]) {
+    guarded(|| with(|ledger| contexts.iter().for_each(|one| ledger.begin_ending(*one))));
+}
+
+/// What ended with contexts is recorded.
+pub fn contexts_ended(contexts: &[Ending]) {
+    guarded(|| {
+        with(|ledger| {
+            let each = contexts.iter().map(|one| one.context);
+            each.for_each(|context| ledger.finish_ending(context));
+        })
+    });
 }
 
 /// Shows every live entry of a lane to `look`, a few slots at a time so that nobody waits long.

@@ -264,6 +264,11 @@ pub fn map_tiles(call: &Call, changes: &[Change], real: impl Real) -> u32 {
             context,
             mapped: Vec::new(),
         });
+        if tiles.context != context {
+            // Another array had this handle, and its context is just ending.
+            gone.extend(tiles.mapped.drain(..).map(|(_, id)| id));
+            tiles.context = context;
+        }
         // What is mapped anew, or unmapped, is not mapped to what it was.
         let covered = |(region, _): &&(Region, u64)| change.region.covers(region);
         gone.extend(tiles.mapped.iter().filter(covered).map(|(_, id)| *id));

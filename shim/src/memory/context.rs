@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::record::{Kind, NO_DEVICE, Op, Record, Space};
-use vramtrace_recorder::{self as recorder, Renewable};
+use vramtrace_recorder::{self as recorder, Ending, Renewable};
 
 /// One context that was seen.
 #[derive(Clone, Copy)]
@@ -215,6 +215,21 @@ fn known_as(handle: usize) -> Vec<Known> {
     })
 }
 
+/// Says that these contexts may be ending: from within the call on, other threads are given their
+/// memory's addresses and handles.
+fn may_end(contexts: &[Known], how: Op) -> Vec<Ending> {
+    let ending: Vec<Ending> = contexts
+        .iter()
+        .map(|known| Ending {
+            context: known.id,
+            how,
+            ends: ends_with_context,
+        })
+        .collect();
+    recorder::contexts_ending(&ending);
+    ending
+}
+
 /// Ends what goes with these contexts, as far as it was there before event `began`.
 fn end_with(call: &Call, contexts: &[Known], how: Op, began: u64) {
     let is_one = |context: u16| contexts.iter().any(|known| known.id == context);
@@ -255,6 +270,7 @@ pub fn destroy(call: &Call, handle: usize, real: impl super::Real) -> u32 {
     let began = recorder::event(&marker(Op::ContextEnding, known, call.api(), 0));
     // Before the call: the moment it returns, another thread may be given the same handle.
     forget_handle(handle);
+    let ending = may_end(&contexts, Op::EndByContext);
     let result = real();
     if result == SUCCESS {
         attach::forget(handle);
@@ -262,6 +278,7 @@ pub fn destroy(call: &Call, handle: usize, real: impl super::Real) -> u32 {
     } else if let Some(mut alive) = CONTEXTS.lock() {
         alive.alive.extend(contexts);
     }
+    recorder::contexts_ended(&ending);
     recorder::event(&marker(Op::ContextGone, known, call.api(), result));
     result
 }
@@ -285,6 +302,7 @@ pub fn reset(call: &Call, device: i32, only_if_last: bool, real: impl super::Rea
     });
     // A release that is not the last leaves no trace; when it was the last is known afterwards.
     let began = recorder::event(&marker(Op::ContextEnding, known, call.api(), 0));
+    let ending = may_end(&primaries, Op::EndByReset);
     let result = real();
     let gone = result == SUCCESS
         && (!only_if_last || own_calls::primary_context_is_active(device) == Some(false));
@@ -293,6 +311,7 @@ pub fn reset(call: &Call, device: i32, only_if_last: bool, real: impl super::Rea
         forget(|context| primaries.iter().any(|known| known.id == context.id));
         end_with(call, &primaries, Op::EndByReset, began);
     }
+    recorder::contexts_ended(&ending);
     recorder::event(&marker(
         Op::ContextGone,
         known,

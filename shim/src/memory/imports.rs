@@ -33,7 +33,11 @@ pub fn open_ipc(call: &Call, address: *const u64, real: impl Real) -> u32 {
 /// True for the first one.
 fn add_opening(address: u64, context: u16) -> bool {
     OPENED.lock().is_some_and(|mut opened| {
-        let (count, _) = opened.entry(address).or_insert((0, context));
+        let (count, of) = opened.entry(address).or_insert((0, context));
+        if *of != context {
+            // Opened in a context that is just ending.
+            (*count, *of) = (0, context);
+        }
         *count += 1;
         *count == 1
     })
