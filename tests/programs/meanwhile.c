@@ -1,4 +1,5 @@
-/* A call fails (by VRAMTRACE_SIM_FAIL), and while it does another thread changes the same memory. Usage: meanwhile WHAT */
+/* A call fails or answers late (by VRAMTRACE_SIM_FAIL), and meanwhile another thread changes the same memory.
+ * Usage: meanwhile WHAT */
 #include "driver.h"
 #include <pthread.h>
 #include <sched.h>
@@ -79,6 +80,20 @@ static void map_fails(void) {
     MUST(cuMemAddressFree, address, 2 * MIB);
 }
 
+static void retain_primary(void) {
+    CUhandle context;
+    MUST(cuDevicePrimaryCtxRetain, &context, 0);
+}
+
+/* The last release resets, whoever retains right after it. */
+static void last_release(void) {
+    allocate(1000);
+    pthread_t thread = meanwhile(retain_primary);
+    printf("last-release %u\n", CU(cuDevicePrimaryCtxRelease_v2)(0));
+    pthread_join(thread, NULL);
+    allocate(30);
+}
+
 int main(int argc, char **argv) {
     driver("dlsym");
     waiting = (unsigned (*)(void))dlsym(dlopen("libcuda.so.1", RTLD_NOW), "vramtrace_sim_waiting");
@@ -87,5 +102,6 @@ int main(int argc, char **argv) {
     if (!strcmp(argv[1], "unmap")) unmap_fails();
     if (!strcmp(argv[1], "retain")) retain_fails();
     if (!strcmp(argv[1], "map")) map_fails();
+    if (!strcmp(argv[1], "last-release")) last_release();
     return 0;
 }

@@ -199,3 +199,23 @@ fn a_failed_call_takes_back_its_own_step_only() {
         assert_eq!(finished.check().loss("frees_unmatched"), 0, "{what}");
     }
 }
+
+/// A primary context that another thread retains anew before we can look is gone all the same.
+#[test]
+fn the_last_release_resets_whoever_retains_right_after() {
+    let finished = Run::new(program("meanwhile"))
+        .arg("last-release")
+        .env(
+            "VRAMTRACE_SIM_FAIL",
+            "cuDevicePrimaryCtxRelease_v2:1:code=0:until=cuDevicePrimaryCtxRetain",
+        )
+        .succeeds();
+    assert_eq!(finished.stdout, "last-release 0\n");
+    let leaks = finished.leaks();
+    let ends: Vec<_> = leaks
+        .groups()
+        .into_iter()
+        .map(|group| (group.bytes, group.end))
+        .collect();
+    assert_eq!(ends, [(30, "live".into()), (1000, "reset".into())]);
+}

@@ -1,6 +1,6 @@
 //! Contexts: what allocations belong to, and what happens to them when it goes.
 
-use super::{SUCCESS, attach, bindings, green, imports, own_calls};
+use super::{SUCCESS, attach, bindings, errors, green, imports, own_calls};
 use crate::hook::Call;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -303,12 +303,20 @@ pub fn reset(call: &Call, device: i32, only_if_last: bool, real: impl super::Rea
     // A release that is not the last leaves no trace; when it was the last is known afterwards.
     let began = recorder::event(&marker(Op::ContextEnding, known, call.api(), 0));
     let ending = may_end(&primaries, Op::EndByReset);
+    let before = number_of(known);
     let result = real();
+    // Another thread may have retained it anew since the last release.
+    let is_new = || before.is_some_and(|before| number_of(known).is_some_and(|now| now != before));
     let gone = result == SUCCESS
-        && (!only_if_last || own_calls::primary_context_is_active(device) == Some(false));
+        && (!only_if_last
+            || own_calls::primary_context_is_active(device) == Some(false)
+            || is_new());
     if gone {
-        // Faces of green contexts have the same id.
-        forget(|context| primaries.iter().any(|known| known.id == context.id));
+        // It stays known, and keeps its id: the driver keeps its handle, and another thread may
+        // have retained it anew already.
+        primaries
+            .iter()
+            .for_each(|known| errors::context_is_new(known.id));
         end_with(call, &primaries, Op::EndByReset, began);
     }
     recorder::contexts_ended(&ending);
@@ -323,6 +331,12 @@ pub fn reset(call: &Call, device: i32, only_if_last: bool, real: impl super::Rea
         },
     ));
     result
+}
+
+fn number_of(known: Known) -> Option<u64> {
+    (known.handle != NO_HANDLE)
+        .then(|| own_calls::number_of_context(known.handle))
+        .flatten()
 }
 
 /// `aux` of [`Op::ContextGone`] where the context did not go after all: the release was not the
@@ -343,12 +357,8 @@ fn marker(op: Op, known: Known, api: u16, result: u32) -> Record {
 
 /// What was known under a handle is not there any more.
 pub fn forget_handle(handle: usize) {
-    forget(|known| known.handle == handle);
-}
-
-fn forget(gone: impl Fn(&Known) -> bool) {
     if let Some(mut contexts) = CONTEXTS.lock() {
-        contexts.alive.retain(|known| !gone(known));
+        contexts.alive.retain(|known| known.handle != handle);
     }
     EPOCH.fetch_add(1, Ordering::Relaxed);
 }

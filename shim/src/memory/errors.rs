@@ -60,6 +60,13 @@ fn corrupted(error: u32, api: u16) {
     }
 }
 
+/// A primary context was reset: what goes wrong in it from now on is news again.
+pub fn context_is_new(context: u16) {
+    if let Some(mut corrupted) = CORRUPTED.lock() {
+        corrupted.remove(&context);
+    }
+}
+
 /// A new trace begins.
 pub fn start_over() {
     CORRUPTED.renew();

@@ -102,6 +102,7 @@ own! {
     Always cuCtxGetDevice(device: *mut i32);
     /// 20 ns.
     Always cuStreamGetCtx(stream: usize, context: *mut usize);
+    Always cuCtxGetId(context: usize, id: *mut u64);
     /// Made for asking during captures.
     Always cuStreamIsCapturing(stream: usize, status: *mut u32);
     /// 5.3 µs; at context creation and out of memory only.
@@ -135,6 +136,15 @@ pub fn current_context() -> Option<usize> {
     let mut context = 0;
     ok(cuCtxGetCurrent(&mut context))?;
     (context != 0).then_some(context)
+}
+
+/// A number that no other context of the process has or had: a primary context keeps its handle
+/// when it is reset, but not this. `None` where the driver is older than CUDA 12, or the context
+/// does not exist now.
+pub fn number_of_context(context: usize) -> Option<u64> {
+    let mut id = 0;
+    ok(cuCtxGetId(context, &mut id))?;
+    Some(id)
 }
 
 /// The device of the calling thread's context.
@@ -375,6 +385,7 @@ mod tests {
         ("cuCtxGetCurrent", "ctx_get_current"),
         ("cuCtxGetDevice", "ctx_get_device"),
         ("cuStreamGetCtx", "stream_get_ctx"),
+        ("cuCtxGetId", "ctx_get_id"),
         ("cuStreamIsCapturing", "stream_is_capturing"),
         ("cuMemGetInfo_v2", "mem_get_info"),
         ("cuDeviceTotalMem_v2", "device_total_mem"),

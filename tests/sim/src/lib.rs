@@ -39,6 +39,7 @@
 //! what (2, out of memory, if not given; with only a code, all calls fail). With `until=NAME` the
 //! failing call answers only when another thread's call of NAME has been answered;
 //! `vramtrace_sim_waiting()` tells how many calls wait so. A call that fails this way has no effect.
+//! With `code=0` and `until` the call does not fail: it does what it does, and answers late.
 //!
 //! A kernel whose name is `trap`, or begins with `trap_`, or ends with `_trap`, makes its device
 //! fail: from then on every call in a context of it answers 719.
