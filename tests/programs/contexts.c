@@ -17,6 +17,9 @@ static void *also(const char *name) {
         if (result_) fprintf(stderr, "%s:%d: " #name " = %u\n", __FILE__, __LINE__, result_), exit(70); \
     } while (0)
 
+/* What fill() left in the context: alive as long as that is. */
+static CUdeviceptr kept;
+
 static void fill(void) {
     void *pinned;
     CUdeviceptr managed;
@@ -29,6 +32,7 @@ static void fill(void) {
     MUST(cuMemAllocManaged, &managed, 4444, 1);
     MUST(cuArrayCreate_v2, &array, &shape);
     MUST(cuMemFree_v2, freed);
+    kept = address;
     left("device", "cuMemAlloc_v2", 30000, 3);
     left("pinned", "cuMemHostAlloc", 8192, 1);
     left("managed", "cuMemAllocManaged", 4444, 1);
@@ -43,19 +47,19 @@ static void physical(void) {
     left("vmm", "cuMemCreate", 2 << 20, 1);
 }
 
+static CUdeviceptr outlives;
+
 /* The memory is the primary context's. */
-static void green(void) {
+static void green(int retained) {
     static unsigned char resource[144];
     CUhandle description, green, face;
-    CUdeviceptr freed;
     ALSO(cuDeviceGetDevResource, 0, resource, 1);
     ALSO(cuDevResourceGenerateDesc, &description, resource, 1);
     ALSO(cuGreenCtxCreate, &green, description, 0, 1);
     ALSO(cuCtxFromGreenCtx, &face, green);
     MUST(cuCtxSetCurrent, face);
     fill();
-    freed = allocate(50);
-    MUST(cuMemFree_v2, freed);
+    if (retained) outlives = allocate(50);
     ALSO(cuGreenCtxDestroy, green);
 }
 
@@ -79,14 +83,16 @@ int main(int argc, char **argv) {
         MUST(cuMemFree_v2, freed);
         ALSO(cuCtxDetach, context);
     } else if (!strcmp(argv[2], "green")) {
-        green();
+        green(0);
     } else if (!strcmp(argv[2], "green-retained")) {
         CUdeviceptr freed;
         MUST(cuDevicePrimaryCtxRetain, &context, 0);
-        green();
+        green(1);
         MUST(cuCtxSetCurrent, context);
+        MUST(cuMemFree_v2, outlives);
         freed = allocate(50);
         MUST(cuMemFree_v2, freed);
+        return 0;
     } else {
         MUST(cuDevicePrimaryCtxRetain, &context, 0);
         MUST(cuDevicePrimaryCtxRetain, &context, 0);
@@ -97,5 +103,6 @@ int main(int argc, char **argv) {
         if (!strcmp(argv[2], "reset")) MUST(cuDevicePrimaryCtxReset_v2, 0);
         else MUST(cuDevicePrimaryCtxRelease_v2, 0);
     }
-    return 0;
+    /* The driver must agree that the context's memory is no more. */
+    return CU(cuMemFree_v2)(kept) ? 0 : 77;
 }

@@ -219,3 +219,17 @@ fn the_last_release_resets_whoever_retains_right_after() {
         .collect();
     assert_eq!(ends, [(30, "live".into()), (1000, "reset".into())]);
 }
+
+/// What a graph does to memory cannot be asked for during a capture: the report says that it may
+/// not know everything.
+#[test]
+fn a_graph_that_could_not_be_looked_into() {
+    let finished = failing("graph-during-capture", "");
+    assert_eq!(
+        finished.stdout,
+        "begin 0\ninstantiate 0\nend 0 0\nlaunch 0\n"
+    );
+    let leaks = finished.leaks();
+    assert!(!leaks.complete());
+    assert!(leaks.incomplete_because().contains("calls-unrecorded"));
+}
