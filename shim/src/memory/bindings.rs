@@ -5,6 +5,7 @@ use super::{Real, SUCCESS, errors, vmm};
 use crate::hook::Call;
 use crate::lifetime;
 use std::collections::HashMap;
+use std::ops::DerefMut;
 use vramtrace_format::record::{Kind, Space};
 use vramtrace_recorder::{self as recorder, Renewable};
 
@@ -37,6 +38,15 @@ struct Tiles {
 
 static BINDINGS: Renewable<Bindings> = Renewable::new();
 
+/// The table; where it cannot be had, what it keeps live is not right any more.
+fn table() -> Option<impl DerefMut<Target = Bindings>> {
+    let table = BINDINGS.lock();
+    if table.is_none() {
+        recorder::unrecorded();
+    }
+    table
+}
+
 /// What is bound to a multicast object.
 pub enum Bound {
     /// Memory by its handle.
@@ -68,7 +78,7 @@ pub fn bind(
     errors::look_at(result, call.api());
     if result == SUCCESS
         && let Some(object) = object
-        && let Some(mut bindings) = BINDINGS.lock()
+        && let Some(mut bindings) = table()
     {
         let bound = bindings.multicast.entry(object).or_default();
         bound.extend(ids.iter().map(|&id| Binding {
@@ -110,7 +120,7 @@ pub fn unbind(
     if result == SUCCESS {
         vmm::drop_uses(call, gone.iter().map(|binding| binding.id));
     } else if let Some(object) = object
-        && let Some(mut bindings) = BINDINGS.lock()
+        && let Some(mut bindings) = table()
     {
         bindings.multicast.entry(object).or_default().extend(gone);
     }
@@ -118,7 +128,7 @@ pub fn unbind(
 }
 
 fn take_bound(object: u64, which: impl Fn(&Binding) -> bool) -> Vec<Binding> {
-    let Some(mut bindings) = BINDINGS.lock() else {
+    let Some(mut bindings) = table() else {
         return Vec::new();
     };
     let Some(bound) = bindings.multicast.get_mut(&object) else {
@@ -257,7 +267,7 @@ pub fn map_tiles(call: &Call, changes: &[Change], real: impl Real) -> u32 {
     for (change, id) in changes.iter().zip(used) {
         let context = recorder::find(Kind::Array.lane(), change.array.0, change.array.1)
             .map_or(0, |entry| entry.context);
-        let Some(mut bindings) = BINDINGS.lock() else {
+        let Some(mut bindings) = table() else {
             continue;
         };
         let tiles = bindings.tiles.entry(change.array).or_insert(Tiles {
@@ -285,14 +295,12 @@ pub fn map_tiles(call: &Call, changes: &[Change], real: impl Real) -> u32 {
 pub fn array_destroyed(call: &Call, array: Array, destroy: impl Real) -> u32 {
     lifetime::watch_teardown();
     // Before the call: the moment it returns, another thread may be given the same handle.
-    let tiles = BINDINGS
-        .lock()
-        .and_then(|mut bindings| bindings.tiles.remove(&array));
+    let tiles = table().and_then(|mut bindings| bindings.tiles.remove(&array));
     let result = destroy();
     let Some(tiles) = tiles else { return result };
     if matches!(result, SUCCESS | errors::DEINITIALIZED) {
         vmm::drop_uses(call, tiles.mapped.iter().map(|(_, id)| *id));
-    } else if let Some(mut bindings) = BINDINGS.lock() {
+    } else if let Some(mut bindings) = table() {
         bindings.tiles.insert(array, tiles);
     }
     result
@@ -301,7 +309,7 @@ pub fn array_destroyed(call: &Call, array: Array, destroy: impl Real) -> u32 {
 /// Contexts are gone, and with them their arrays.
 pub fn contexts_gone(call: &Call, is_one: impl Fn(u16) -> bool) {
     let mut gone = Vec::new();
-    if let Some(mut bindings) = BINDINGS.lock() {
+    if let Some(mut bindings) = table() {
         bindings.tiles.retain(|_, tiles| {
             let ends = is_one(tiles.context);
             if ends {

@@ -17,6 +17,7 @@ use super::{Real, SUCCESS, bindings, context, errors};
 use crate::hook::Call;
 use crate::lifetime;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::DerefMut;
 use vramtrace_format::record::{Kind, NO_DEVICE, Space};
 use vramtrace_recorder::{self as recorder, FreeToken, Renewable};
 
@@ -53,6 +54,15 @@ struct Vmm {
 }
 
 static VMM: Renewable<Vmm> = Renewable::new();
+
+/// The table; where it cannot be had, the counts are not right any more.
+fn table() -> Option<impl DerefMut<Target = Vmm>> {
+    let table = VMM.lock();
+    if table.is_none() {
+        recorder::unrecorded();
+    }
+    table
+}
 
 /// CU_MEM_LOCATION_TYPE_DEVICE (cuda.h); other types are host memory.
 const LOCATION_DEVICE: u32 = 1;
@@ -96,7 +106,6 @@ pub fn create(
         }
         let (context, _) = context::current();
         let Some(id) = adopt(handle) else {
-            recorder::unrecorded();
             return result;
         };
         // Host-located physical memory is page-locked host memory.
@@ -125,7 +134,6 @@ pub fn import(call: &Call, handle: *const u64, bytes: u64, real: impl Real) -> u
         if let Some(handle) = unsafe { allocation::out(handle) } {
             let (context, device) = context::current();
             let Some(id) = adopt(handle) else {
-                recorder::unrecorded();
                 return result;
             };
             let new = New {
@@ -145,7 +153,7 @@ pub fn import(call: &Call, handle: *const u64, bytes: u64, real: impl Real) -> u
 
 /// A new allocation behind a handle; its id.
 fn adopt(handle: u64) -> Option<u64> {
-    let mut vmm = VMM.lock()?;
+    let mut vmm = table()?;
     vmm.last_id += 1;
     let id = vmm.last_id;
     let first = Physical {
@@ -224,17 +232,17 @@ fn is_gone(result: u32) -> bool {
 
 /// The id of what a handle stands for.
 pub fn id_of(handle: u64) -> Option<u64> {
-    Some(VMM.lock()?.handles.get(&handle)?.id)
+    Some(table()?.handles.get(&handle)?.id)
 }
 
 /// One more use of what a handle stands for; its id.
 pub fn use_handle(handle: u64) -> Option<u64> {
-    VMM.lock()?.use_handle(handle)
+    table()?.use_handle(handle)
 }
 
 /// One more use of everything that is mapped in a range; the ids.
 pub fn use_range(address: u64, size: u64) -> Vec<u64> {
-    let Some(mut vmm) = VMM.lock() else {
+    let Some(mut vmm) = table() else {
         return Vec::new();
     };
     let mut ids = Vec::from_iter(vmm.use_address(address));
@@ -249,8 +257,8 @@ pub fn use_range(address: u64, size: u64) -> Vec<u64> {
 
 /// Drops uses, and records the end of what nothing refers to any more.
 pub fn drop_uses(call: &Call, ids: impl IntoIterator<Item = u64>) {
-    let Some(mut vmm) = VMM.lock() else {
-        return recorder::unrecorded();
+    let Some(mut vmm) = table() else {
+        return;
     };
     let ended: Vec<u64> = ids.into_iter().filter(|id| vmm.drop_use(*id)).collect();
     drop(vmm);
@@ -272,16 +280,12 @@ pub fn release(call: &Call, handle: u64, real: impl Real) -> u32 {
         return real();
     }
     lifetime::watch_teardown();
-    let id = VMM
-        .lock()
-        .and_then(|vmm| vmm.handles.get(&handle).map(|named| named.id));
+    let id = table().and_then(|vmm| vmm.handles.get(&handle).map(|named| named.id));
     let result = real();
     errors::look_at(result, call.api());
     if is_gone(result)
         && let Some(id) = id
-        && VMM
-            .lock()
-            .is_some_and(|mut vmm| vmm.drop_handle(handle, id))
+        && table().is_some_and(|mut vmm| vmm.drop_handle(handle, id))
     {
         end(call, id);
     }
@@ -293,14 +297,14 @@ pub fn retain(call: &Call, handle: *const u64, address: u64, real: impl Real) ->
     if !recorder::is_on() {
         return real();
     }
-    let id = VMM.lock().and_then(|mut vmm| vmm.use_address(address));
+    let id = table().and_then(|mut vmm| vmm.use_address(address));
     let result = real();
     errors::look_at(result, call.api());
     // SAFETY: the program's own out-parameter of the call that came to this result.
     let made = unsafe { allocation::out_of(result, handle) };
     let Some(id) = id else { return result };
     if let Some(handle) = made
-        && let Some(mut vmm) = VMM.lock()
+        && let Some(mut vmm) = table()
     {
         vmm.name(handle, id);
     }
@@ -310,7 +314,7 @@ pub fn retain(call: &Call, handle: *const u64, address: u64, real: impl Real) ->
 
 /// Physical memory is mapped at an address.
 pub fn map(call: &Call, address: u64, size: u64, handle: u64, real: impl Real) -> u32 {
-    let id = VMM.lock().and_then(|mut vmm| vmm.use_handle(handle));
+    let id = table().and_then(|mut vmm| vmm.use_handle(handle));
     let result = real();
     errors::look_at(result, call.api());
     if result != SUCCESS || !lifetime::start() {
@@ -319,7 +323,7 @@ pub fn map(call: &Call, address: u64, size: u64, handle: u64, real: impl Real) -
     }
     let before = id.and_then(|id| {
         let mapping = Mapping { size, id };
-        VMM.lock()?.mappings.insert(address, mapping)
+        table()?.mappings.insert(address, mapping)
     });
     let (context, device) = context::current();
     let owner = id.and_then(|id| recorder::find(Kind::Vmm.lane(), Space::Vmm, id));
@@ -361,7 +365,7 @@ pub fn unmap(call: &Call, address: u64, size: u64, real: impl Real) -> u32 {
             });
         }
         drop_uses(call, gone.iter().map(|(_, mapping)| mapping.id));
-    } else if let Some(mut vmm) = VMM.lock() {
+    } else if let Some(mut vmm) = table() {
         vmm.mappings.extend(gone);
     }
     for (start, token) in tokens {
@@ -373,8 +377,7 @@ pub fn unmap(call: &Call, address: u64, size: u64, real: impl Real) -> u32 {
 
 /// The mappings that lie in a range, taken out of the table.
 fn take_mappings(start: u64, end: u64) -> Vec<(u64, Mapping)> {
-    let Some(mut vmm) = VMM.lock() else {
-        recorder::unrecorded();
+    let Some(mut vmm) = table() else {
         return Vec::new();
     };
     let inside: Vec<u64> = vmm
