@@ -259,6 +259,13 @@ words! {
         Mark = 35 => "mark",
         /// Pools were trimmed. `key`: pool id or 0 for a graph pool, `size`: bytes to keep.
         Trim = 36 => "trim",
+        /// Memory was made visible to other processes, who may keep it. The fields are those of its
+        /// allocation; `aux`: 1 by an IPC handle, 2 physical memory by a shareable handle, 3 a pool
+        /// by a shareable handle, 4 a pool's block by a pointer.
+        Exported = 37 => "exported",
+        /// A limit of a context was set (cuCtxSetLimit), for which the driver may take memory for
+        /// itself; before and after it stands a `MemInfo`. `key`: the CUlimit, `size`: its value.
+        LimitSet = 38 => "limit-set",
         /// From here on frees are teardown ([`Op::FreeInTeardown`]).
         TeardownBegins = 40 => "teardown",
     }

@@ -64,6 +64,10 @@ fn forget_what_the_parent_knew() {
         crate::link::runtime::start_over();
     }
     context::start_over();
+    crate::memory::attach::start_over();
+    crate::memory::green::start_over();
+    crate::memory::bindings::start_over();
+    crate::memory::errors::start_over();
     streams::start_over();
     vmm::start_over();
     crate::memory::pools::start_over();

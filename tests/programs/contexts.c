@@ -1,5 +1,24 @@
-/* Allocates in a context and ends that by destroy, reset or the last release. Usage: contexts ROUTE destroy|reset|release */
+/* Allocates in a context and ends that, or something that only seems to. Usage: contexts ROUTE
+ *   destroy|reset|release   what a destroy, a reset, the last release ends
+ *   detach                  a context that was attached to ends with the last detach
+ *   green                   memory allocated in a green context, which alone retained the primary one
+ *   green-retained          the same, where the program has retained the primary context too */
 #include "driver.h"
+
+/* Functions that no other program uses. */
+static void *also(const char *name) {
+    void *found = dlsym(dlopen("libcuda.so.1", RTLD_NOW), name);
+    if (!found) fprintf(stderr, "no %s\n", name), exit(71);
+    return found;
+}
+#define ALSO(name, ...) \
+    do { \
+        CUresult result_ = ((CUresult(*)())also(#name))(__VA_ARGS__); \
+        if (result_) fprintf(stderr, "%s:%d: " #name " = %u\n", __FILE__, __LINE__, result_), exit(70); \
+    } while (0)
+
+/* What fill() left in the context: alive as long as that is. */
+static CUdeviceptr kept;
 
 static void fill(void) {
     void *pinned;
@@ -13,6 +32,7 @@ static void fill(void) {
     MUST(cuMemAllocManaged, &managed, 4444, 1);
     MUST(cuArrayCreate_v2, &array, &shape);
     MUST(cuMemFree_v2, freed);
+    kept = address;
     left("device", "cuMemAlloc_v2", 30000, 3);
     left("pinned", "cuMemHostAlloc", 8192, 1);
     left("managed", "cuMemAllocManaged", 4444, 1);
@@ -27,6 +47,22 @@ static void physical(void) {
     left("vmm", "cuMemCreate", 2 << 20, 1);
 }
 
+static CUdeviceptr outlives;
+
+/* The memory is the primary context's. */
+static void green(int retained) {
+    static unsigned char resource[144];
+    CUhandle description, green, face;
+    ALSO(cuDeviceGetDevResource, 0, resource, 1);
+    ALSO(cuDevResourceGenerateDesc, &description, resource, 1);
+    ALSO(cuGreenCtxCreate, &green, description, 0, 1);
+    ALSO(cuCtxFromGreenCtx, &face, green);
+    MUST(cuCtxSetCurrent, face);
+    fill();
+    if (retained) outlives = allocate(50);
+    ALSO(cuGreenCtxDestroy, green);
+}
+
 int main(int argc, char **argv) {
     CUhandle context;
     driver(argv[1]);
@@ -36,6 +72,27 @@ int main(int argc, char **argv) {
         fill();
         physical();
         MUST(cuCtxDestroy_v2, context);
+    } else if (!strcmp(argv[2], "detach")) {
+        CUhandle again;
+        CUdeviceptr freed;
+        MUST(cuCtxCreate_v2, &context, 0, 0);
+        ALSO(cuCtxAttach, &again, 0);
+        fill();
+        freed = allocate(50);
+        ALSO(cuCtxDetach, again); /* not the last */
+        MUST(cuMemFree_v2, freed);
+        ALSO(cuCtxDetach, context);
+    } else if (!strcmp(argv[2], "green")) {
+        green(0);
+    } else if (!strcmp(argv[2], "green-retained")) {
+        CUdeviceptr freed;
+        MUST(cuDevicePrimaryCtxRetain, &context, 0);
+        green(1);
+        MUST(cuCtxSetCurrent, context);
+        MUST(cuMemFree_v2, outlives);
+        freed = allocate(50);
+        MUST(cuMemFree_v2, freed);
+        return 0;
     } else {
         MUST(cuDevicePrimaryCtxRetain, &context, 0);
         MUST(cuDevicePrimaryCtxRetain, &context, 0);
@@ -46,5 +103,6 @@ int main(int argc, char **argv) {
         if (!strcmp(argv[2], "reset")) MUST(cuDevicePrimaryCtxReset_v2, 0);
         else MUST(cuDevicePrimaryCtxRelease_v2, 0);
     }
-    return 0;
+    /* The driver must agree that the context's memory is no more. */
+    return CU(cuMemFree_v2)(kept) ? 0 : 77;
 }

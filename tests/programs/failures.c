@@ -120,6 +120,20 @@ static void capture(void) {
     }
 }
 
+/* A graph that frees memory is instantiated while another stream captures. */
+static void graph_during_capture(void) {
+    CUDA_MEM_ALLOC_NODE_PARAMS params = {.pool = {.type = 1, .location = {1, 0}}, .bytes = 4096};
+    CUhandle stream, graph, node, executable, captured = NULL;
+    MUST(cuStreamCreate, &stream, 1);
+    MUST(cuGraphCreate, &graph, 0);
+    MUST(cuGraphAddMemAllocNode, &node, graph, NULL, 0, &params);
+    MUST(cuGraphAddMemFreeNode, &node, graph, &node, 1, params.address);
+    printf("begin %u\n", CU(cuStreamBeginCapture_v2)(stream, 2));
+    printf("instantiate %u\n", CU(cuGraphInstantiateWithFlags)(&executable, graph, 0));
+    printf("end %u %d\n", CU(cuStreamEndCapture)(stream, &captured), captured != NULL);
+    printf("launch %u\n", CU(cuGraphLaunch)(executable, stream));
+}
+
 int main(int argc, char **argv) {
     driver("dlsym");
     start();
@@ -129,5 +143,6 @@ int main(int argc, char **argv) {
     if (!strcmp(argv[1], "unknown")) unknown();
     if (!strcmp(argv[1], "reuse")) reuse();
     if (!strcmp(argv[1], "capture")) capture();
+    if (!strcmp(argv[1], "graph-during-capture")) graph_during_capture();
     return 0;
 }

@@ -1,5 +1,6 @@
-/* One process allocates, another opens that memory twice and closes it once or twice.
- * Usage: ipc ROUTE CLOSES   (the second process is this program with a handle as third argument) */
+/* One process allocates, another opens that memory twice and closes it once or twice; or opens it in a context
+ * that it destroys, and once more in another.
+ * Usage: ipc ROUTE CLOSES|again   (the second process is this program with a handle as third argument) */
 #include "driver.h"
 #include <sys/wait.h>
 
@@ -31,10 +32,23 @@ static void import(const char *text, int closes) {
     for (int i = 0; i < closes; i++) MUST(cuIpcCloseMemHandle, address);
 }
 
+static void import_again(const char *text) {
+    CUipcMemHandle handle;
+    CUhandle context;
+    CUdeviceptr address = 0, before = 0;
+    for (int i = 0; i < 64; i++) sscanf(text + 2 * i, "%2hhx", &handle.bytes[i]);
+    MUST(cuCtxCreate_v2, &context, 0, 0);
+    MUST(cuIpcOpenMemHandle_v2, &before, handle, 1);
+    MUST(cuCtxDestroy_v2, context);
+    MUST(cuIpcOpenMemHandle_v2, &address, handle, 1); /* at the same address again, mostly */
+}
+
 int main(int argc, char **argv) {
     driver(argv[1]);
     start();
-    if (argc > 3)
+    if (argc > 3 && !strcmp(argv[2], "again"))
+        import_again(argv[3]);
+    else if (argc > 3)
         import(argv[3], atoi(argv[2]));
     else
         share(argv[0], argv[1], argv[2]);

@@ -1,5 +1,5 @@
 //! Gives the simulated driver the name that every CUDA program asks the loader for, and keeps its
-//! export list to the driver's functions.
+//! export list to the driver's functions (and `vramtrace_sim_waiting`, for tests).
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

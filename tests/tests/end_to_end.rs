@@ -117,7 +117,7 @@ fn a_rust_client_through_cudarc() {
 /// The exporting process owns the memory; what the other one sees of it is an import.
 #[test]
 fn memory_shared_between_processes() {
-    for (closes, imports) in [("0", 1), ("1", 1), ("2", 0)] {
+    for (closes, imports) in [("0", 1), ("1", 1), ("2", 0), ("again", 1)] {
         let finished = Run::new(program("ipc")).args(["dlsym", closes]).succeeds();
         let traces = finished.scratch.traces();
         assert_eq!(traces.len(), 2, "{finished:#?}");
@@ -165,13 +165,17 @@ fn several_devices_are_told_apart() {
     assert_eq!(leaks.json["devices"].as_array().map(Vec::len), Some(3));
 }
 
-/// What a destroyed context took with it was never freed by the program: it is a leak, marked.
+/// What a destroyed context took with it was never freed by the program: it is a leak, marked. A
+/// green context takes nothing with it but its reference to the primary one.
 #[test]
 fn what_a_context_or_a_reset_ended_is_leaked() {
     for (how, end) in [
         ("destroy", "context"),
         ("reset", "reset"),
         ("release", "reset"),
+        ("detach", "context"),
+        ("green", "reset"),
+        ("green-retained", "live"),
     ] {
         let finished = Run::new(program("contexts"))
             .args(["dlsym", how])
@@ -197,4 +201,23 @@ fn the_commands_for_people_work_on_such_a_trace() {
         );
     }
     assert!(artifacts().reader.exists());
+}
+
+/// Memory lives on in multicast objects and sparse arrays, whatever handles and mappings are gone.
+#[test]
+fn physical_memory_lives_as_long_as_something_uses_it() {
+    for what in [
+        "bound",
+        "address",
+        "object",
+        "tiles-kept",
+        "tiles-destroyed",
+        "tiles-context",
+    ] {
+        let finished = Run::new(program("uses")).arg(what).succeeds();
+        let leaks = finished.leaks();
+        assert_eq!(leaks.as_left(), finished.left(), "{what}");
+        assert!(leaks.complete(), "{what}");
+        assert_eq!(finished.check().loss("frees_unmatched"), 0, "{what}");
+    }
 }

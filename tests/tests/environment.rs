@@ -471,3 +471,21 @@ fn a_directory_that_is_gone() {
         "{finished:#?}"
     );
 }
+
+/// Then reading it is a segmentation fault, and so is the C library's clock.
+#[test]
+fn a_process_that_forbids_itself_the_time_stamp_counter() {
+    for when in ["early", "unheard", "late", "crowd"] {
+        let run = || Run::new(program("counter")).arg(when);
+        let plain = run().plain().finish();
+        if plain.stdout == "unsupported\n" {
+            return skip(
+                "a forbidden time-stamp counter",
+                "it cannot be forbidden here",
+            );
+        }
+        let finished = run().finish();
+        assert_eq!(finished.observable(), plain.observable(), "{when}");
+        traced(&finished);
+    }
+}

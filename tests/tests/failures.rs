@@ -168,3 +168,68 @@ fn captures_are_what_they_are_without_us() {
         "{groups:#?}"
     );
 }
+
+/// What another thread does to the same memory while a call fails is kept: only the failed call's
+/// own step is taken back.
+#[test]
+fn a_failed_call_takes_back_its_own_step_only() {
+    let cases = [
+        (
+            "release",
+            "cuMemRelease:1:code=1:until=cuMemMap",
+            (2 << 20, 1),
+        ),
+        ("unmap", "cuMemUnmap:1:code=1:until=cuMemRelease", (0, 0)),
+        (
+            "retain",
+            "cuMemRetainAllocationHandle:1:code=1:until=cuMemUnmap",
+            (0, 0),
+        ),
+        ("map", "cuMemMap:1:code=1:until=cuMemRelease", (0, 0)),
+    ];
+    for (what, failure, left) in cases {
+        let finished = Run::new(program("meanwhile"))
+            .arg(what)
+            .env("VRAMTRACE_SIM_FAIL", failure)
+            .succeeds();
+        assert_eq!(finished.stdout, format!("{what} 1\n"));
+        let leaks = finished.leaks();
+        assert_eq!(leaks.total("gpu"), left, "{what}: {:#}", leaks.json);
+        assert!(leaks.complete(), "{what}");
+        assert_eq!(finished.check().loss("frees_unmatched"), 0, "{what}");
+    }
+}
+
+/// A primary context that another thread retains anew before we can look is gone all the same.
+#[test]
+fn the_last_release_resets_whoever_retains_right_after() {
+    let finished = Run::new(program("meanwhile"))
+        .arg("last-release")
+        .env(
+            "VRAMTRACE_SIM_FAIL",
+            "cuDevicePrimaryCtxRelease_v2:1:code=0:until=cuDevicePrimaryCtxRetain",
+        )
+        .succeeds();
+    assert_eq!(finished.stdout, "last-release 0\n");
+    let leaks = finished.leaks();
+    let ends: Vec<_> = leaks
+        .groups()
+        .into_iter()
+        .map(|group| (group.bytes, group.end))
+        .collect();
+    assert_eq!(ends, [(30, "live".into()), (1000, "reset".into())]);
+}
+
+/// What a graph does to memory cannot be asked for during a capture: the report says that it may
+/// not know everything.
+#[test]
+fn a_graph_that_could_not_be_looked_into() {
+    let finished = failing("graph-during-capture", "");
+    assert_eq!(
+        finished.stdout,
+        "begin 0\ninstantiate 0\nend 0 0\nlaunch 0\n"
+    );
+    let leaks = finished.leaks();
+    assert!(!leaks.complete());
+    assert!(leaks.incomplete_because().contains("calls-unrecorded"));
+}

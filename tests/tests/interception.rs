@@ -153,6 +153,7 @@ fn the_library_exports_what_is_to_be_hooked_and_nothing_else() {
         "dlsym",
         "dlvsym",
         "dlclose",
+        "prctl",
         "vramtrace_mark",
         "InitializeInjection",
     ];

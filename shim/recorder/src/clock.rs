@@ -5,6 +5,7 @@
 //! measured against the truth, drift is corrected each second, and a counter that jumps (a
 //! virtual machine was moved or restored) is no longer believed.
 
+use crate::counter;
 use std::time::Duration;
 
 /// How long one reading of the truth is extrapolated.
@@ -56,19 +57,26 @@ pub fn unix_ns() -> u64 {
 }
 
 fn clock_ns(id: libc::clockid_t) -> u64 {
+    if counter::is_forbidden() {
+        return nanoseconds(counter::clock_by_call(id));
+    }
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
     // SAFETY: `now` is a valid timespec to write to; these clock ids exist on every Linux.
     unsafe { libc::clock_gettime(id, &mut now) };
+    nanoseconds(now)
+}
+
+fn nanoseconds(now: libc::timespec) -> u64 {
     Duration::new(now.tv_sec.max(0) as u64, now.tv_nsec as u32).as_nanos() as u64
 }
 
 #[cfg(target_arch = "x86_64")]
 fn ticks() -> u64 {
     // SAFETY: rdtsc is unprivileged unless a process disables it for itself (PR_SET_TSC), which
-    // `counter_is_usable` rules out before it is ever called.
+    // `counter_is_usable` rules out before it is ever called; `forget_counter` is for later.
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
@@ -86,11 +94,8 @@ fn counter_is_usable() -> bool {
         __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx & (1 << 8) != 0;
     let source = std::fs::read("/sys/devices/system/clocksource/clocksource0/current_clocksource");
     let trusted = source.is_ok_and(|name| matches!(name.trim_ascii(), b"tsc" | b"kvm-clock"));
-    let mut mode: libc::c_int = 0;
-    const PR_GET_TSC: libc::c_int = 25;
-    // SAFETY: PR_GET_TSC writes one int to the given address.
-    let readable = unsafe { libc::prctl(PR_GET_TSC, &mut mode) } == 0 && mode == 1;
-    invariant && trusted && readable
+    counter::look();
+    invariant && trusted && !counter::is_forbidden()
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -114,6 +119,11 @@ impl Clock {
             last: 0,
             counter,
         }
+    }
+
+    /// From now on the counter is not read any more.
+    pub fn forget_counter(&mut self) {
+        self.counter = Counter::None;
     }
 
     /// Nanoseconds since time 0; at least what it said before.

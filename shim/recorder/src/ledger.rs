@@ -16,6 +16,19 @@ pub struct Ledger {
     clock: Clock,
     seq: u64,
     teardown: bool,
+    ending: Vec<Ending>,
+}
+
+/// A context that the driver may be ending right now: its keys are given out again before what
+/// ended with it is recorded.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    /// Its id.
+    pub context: u16,
+    /// How what it owns ends.
+    pub how: Op,
+    /// Whether an entry of it ends with it.
+    pub ends: fn(&Record) -> bool,
 }
 
 /// By whom an allocation ends.
@@ -39,7 +52,36 @@ impl Ledger {
             clock,
             seq: 0,
             teardown: false,
+            ending: Vec::new(),
         }
+    }
+
+    /// From now on a context may be ending.
+    pub fn begin_ending(&mut self, ending: Ending) {
+        self.ending.push(ending);
+    }
+
+    /// What ended with a context is recorded, if anything did.
+    pub fn finish_ending(&mut self, context: u16) {
+        if let Some(at) = self.ending.iter().position(|e| e.context == context) {
+            self.ending.swap_remove(at);
+        }
+    }
+
+    /// Why the key of a live entry was given out again: it ended with its context, or was freed
+    /// unseen.
+    #[cold]
+    fn why_gone(&self, lane: usize, at: usize) -> Op {
+        let entry = self.trace.tables.live[lane].slot(at);
+        let ended = |entry: &&Ending, of: &Record| entry.context == of.context && (entry.ends)(of);
+        entry
+            .and_then(|of| self.ending.iter().find(|ending| ended(ending, of)))
+            .map_or(Op::FreeUnseen, |ending| ending.how)
+    }
+
+    /// See [`Clock::forget_counter`].
+    pub fn forget_counter(&mut self) {
+        self.clock.forget_counter();
     }
 
     /// Number of the last event.
@@ -66,11 +108,11 @@ impl Ledger {
         entry.time
     }
 
-    /// The address was handed out again, so its last owner freed it unseen.
+    /// The key was handed out again, so what had it is gone.
     #[cold]
     fn end_unseen(&mut self, lane: usize, at: usize, entry: &Record) -> Option<usize> {
         let by = By {
-            how: Op::FreeUnseen,
+            how: self.why_gone(lane, at),
             api: entry.api,
             thread: entry.thread,
             stream: entry.stream,

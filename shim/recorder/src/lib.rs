@@ -9,6 +9,7 @@
 //! forked child into the parent's file.
 
 pub mod clock;
+pub mod counter;
 pub mod file;
 pub mod lane;
 pub mod ledger;
@@ -24,6 +25,8 @@ pub mod settings;
 pub mod stack;
 #[cfg(not(loom))]
 mod turn;
+#[cfg(not(loom))]
+mod waiting;
 
 #[cfg(not(loom))]
 pub use recorder::*;

@@ -1,11 +1,13 @@
 //! The one recorder of a process: from off, through its first use of CUDA, to the end.
 
 use crate::clock::Clock;
+pub use crate::ledger::Ending;
 use crate::ledger::{By, Ledger};
 use crate::settings::{self, Log};
 use crate::stack;
 use crate::turn::{self, LEDGER, Request, guarded, leave, unmatched, with};
-use crate::{file, process, say};
+use crate::waiting::Ticket;
+use crate::{counter, file, process, say};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::live::LiveTable;
@@ -94,6 +96,7 @@ fn wait_for_start() -> bool {
 }
 
 fn try_start(describe: &dyn Fn() -> Vec<Cold>) -> bool {
+    counter::look();
     // SAFETY: getauxval takes a number and cannot fail.
     if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
         return false;
@@ -151,10 +154,16 @@ fn try_start(describe: &dyn Fn() -> Vec<Cold>) -> bool {
     for record in &records {
         ledger.cold(record);
     }
-    match LEDGER.try_lock().or_else(turn::wait_in_line) {
-        Some(mut place) => place.with(|place| *place = Some(ledger)),
-        None => return false,
-    }
+    let Some(mut place) = LEDGER.try_lock().or_else(turn::wait_in_line) else {
+        return false;
+    };
+    place.with(|place| {
+        // Whoever forbids it after this finds the ledger.
+        if counter::is_forbidden() {
+            ledger.forget_counter();
+        }
+        *place = Some(ledger);
+    });
     true
 }
 
@@ -201,28 +210,36 @@ pub fn allocated(allocation: Allocation) -> u64 {
 /// What is needed to take a free back.
 #[derive(Clone, Copy, Debug)]
 pub struct FreeToken {
-    found: Found,
+    fate: Fate,
+    /// What was freed, if its fate says so.
     entry: Record,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
-    Entry,
-    Nothing,
-    /// The free waits in the slow lane.
-    NotYet,
+/// Where the record of a free is.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    /// In the trace.
+    Recorded,
+    /// In the trace: nothing was live.
+    Unmatched,
+    /// In the slow lane.
+    Waits { lane: usize, ticket: Ticket },
+    /// Nowhere: the lane was full.
+    Lost { lane: usize },
+    /// Not known: the recorder failed.
+    Unknown,
 }
 
 impl FreeToken {
     /// The entry that was freed, if it is known.
     #[inline(always)]
     pub fn entry(&self) -> Option<&Record> {
-        (self.found == Found::Entry).then_some(&self.entry)
+        matches!(self.fate, Fate::Recorded).then_some(&self.entry)
     }
 
-    /// The free waits in the slow lane: whether anything was live is not known yet.
+    /// The free is not in the trace yet, or never will be: whether anything was live is not known.
     pub fn waits(&self) -> bool {
-        self.found == Found::NotYet
+        !matches!(self.fate, Fate::Recorded | Fate::Unmatched)
     }
 }
 
@@ -245,25 +262,28 @@ pub fn ending(lane: usize, space: Space, key: u64, how: Op, api: u16, stream: u3
         stream,
     };
     let mut token = FreeToken {
-        found: Found::NotYet,
+        fate: Fate::Unknown,
         entry: Record::default(),
     };
     guarded(|| {
         let found = with(|ledger| ledger.freed(lane, space, key, by, &mut token.entry));
-        token.found = match found {
-            Some(true) => Found::Entry,
-            Some(false) => Found::Nothing,
+        token.fate = match found {
+            Some(true) => Fate::Recorded,
+            Some(false) => Fate::Unmatched,
             None => {
-                leave(
-                    Request::Freed {
-                        lane,
-                        space,
-                        key,
-                        by,
-                    },
+                let ticket = Ticket::new();
+                let request = Request::Freed {
                     lane,
-                );
-                Found::NotYet
+                    space,
+                    key,
+                    by,
+                    ticket,
+                };
+                if leave(request, lane) {
+                    Fate::Waits { lane, ticket }
+                } else {
+                    Fate::Lost { lane }
+                }
             }
         };
     });
@@ -282,6 +302,15 @@ pub fn free_failed(token: &FreeToken, space: Space, key: u64, api: u16, error: u
                 Request::Restore(entry),
                 entry.kind().map_or(0, |kind| kind.lane()),
             );
+        }
+        match token.fate {
+            Fate::Waits { lane, ticket } => {
+                if with(|ledger| turn::free_failed(ledger, lane, ticket)).is_none() {
+                    leave(Request::FreeFailed { lane, ticket }, lane);
+                }
+            }
+            Fate::Lost { lane } => turn::nothing_lost(lane),
+            Fate::Recorded | Fate::Unmatched | Fate::Unknown => {}
         }
         event(&Record {
             op: Op::FreeFailed as u8,
@@ -406,6 +435,38 @@ pub fn find(lane: usize, space: Space, key: u64) -> Option<Record> {
         .flatten()
 }
 
+/// Contexts may be ending from now on, until [`contexts_ended`]: see [`Ending`].
+pub fn contexts_ending(contexts: &[Ending]) {
+    guarded(|| with(|ledger| contexts.iter().for_each(|one| ledger.begin_ending(*one))));
+}
+
+/// What ended with contexts is recorded.
+pub fn contexts_ended(contexts: &[Ending]) {
+    guarded(|| {
+        with(|ledger| {
+            let each = contexts.iter().map(|one| one.context);
+            each.for_each(|context| ledger.finish_ending(context));
+        })
+    });
+}
+
+/// Shows every live entry of a lane to `look`, a few slots at a time so that nobody waits long.
+pub fn each_live(lane: usize, look: &mut dyn FnMut(&Record)) {
+    const SLOTS_AT_ONCE: usize = 1024;
+    guarded(|| {
+        let mut from = 0;
+        let mut look_at_some = |ledger: &mut Ledger| {
+            let slots = ledger.live_slots(lane);
+            let until = (from + SLOTS_AT_ONCE).min(slots.len());
+            let live = |slot: &&Record| vramtrace_format::live::is_live(slot.op);
+            slots[from..until].iter().filter(live).for_each(&mut *look);
+            from = until;
+            from < slots.len()
+        };
+        while with(&mut look_at_some) == Some(true) {}
+    });
+}
+
 /// Ends every live entry that `matches`, a few slots at a time so that nobody waits long.
 pub fn end_all(how: Op, api: u16, matches: &dyn Fn(&Record) -> bool) {
     const SLOTS_AT_ONCE: usize = 256;
@@ -431,6 +492,17 @@ pub fn cold(record: &Cold) {
     guarded(|| with(|ledger| ledger.cold(record)));
 }
 
+/// The calling thread is about to forbid itself the time-stamp counter ([`counter`]): returns once
+/// nothing here reads it any more. If the ledger cannot be had (its holder is stopped inside), the
+/// clock is not changed.
+pub fn forbid_counter() {
+    counter::forbid();
+    // Who is starting looks once more while it has the ledger.
+    if matches!(STATE.load(Ordering::SeqCst), ON | STARTING) && process::is_same() {
+        guarded(|| with(Ledger::forget_counter));
+    }
+}
+
 /// The process is going down: frees from here on keep their entries, marked.
 pub fn begin_teardown() {
     TEARDOWN.store(true, Ordering::Relaxed);
@@ -454,6 +526,12 @@ pub fn finished() {
     });
 }
 
+/// Counts a call whose meaning for memory could not be kept: the live set may not be exact.
+#[cold]
+pub fn unrecorded() {
+    turn::missed();
+}
+
 /// Counts an entry point that was handed out unhooked though it looks like one for memory.
 pub fn bypassed() {
     guarded(|| with(|ledger| ledger.control().bypassed += 1));
@@ -467,3 +545,6 @@ fn name_thread(tid: u32) {
         cold(&Cold::Thread(cold::Name { id: tid, text }));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Locks that a forked child can start over: in the child, the thread that held a lock may not
 //! exist any more.
 
+use crate::counter;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::Duration;
@@ -9,6 +10,19 @@ use std::time::Duration;
 /// microsecond; but on an overloaded machine their holder may be off its core for a while, and a
 /// program waits for its own locks as long as that. Longer than this, it is stuck.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Waits with a deadline, which takes a clock: of the C library's, if that may be read.
+#[cold]
+fn wait_for<T>(lock: &'static Mutex<T>) -> Option<MutexGuard<'static, T>> {
+    if !counter::is_forbidden() {
+        return lock.try_lock_for(PATIENCE);
+    }
+    const STEPS: u32 = 10_000;
+    (0..STEPS).find_map(|_| {
+        counter::sleep_by_call(PATIENCE / STEPS);
+        lock.try_lock()
+    })
+}
 
 /// A lazily made, replaceable `Mutex<T>`.
 pub struct Renewable<T: 'static> {
@@ -53,7 +67,7 @@ impl<T: Default> Renewable<T> {
     #[inline]
     pub fn lock(&self) -> Option<MutexGuard<'static, T>> {
         let lock = self.get();
-        lock.try_lock().or_else(|| lock.try_lock_for(PATIENCE))
+        lock.try_lock().or_else(|| wait_for(lock))
     }
 
     /// The content, if it can be had at once.

@@ -9,6 +9,7 @@ use crate::clock::monotonic_ns;
 use crate::lane::Lane;
 use crate::ledger::{By, Ledger};
 use crate::lock::{Held, Lock, SLEEPY, pause};
+use crate::waiting::{self, Ticket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use vramtrace_format::record::{NO_DEVICE, Op, Record, Space};
@@ -35,8 +36,14 @@ pub(crate) enum Request {
         space: Space,
         key: u64,
         by: By,
+        ticket: Ticket,
     },
     Restore(Record),
+    /// A free that waited before this failed.
+    FreeFailed {
+        lane: usize,
+        ticket: Ticket,
+    },
     Event(Record),
 }
 
@@ -122,31 +129,56 @@ fn drain(ledger: &mut Ledger) {
                 space,
                 key,
                 by,
+                ticket,
             } => {
-                if !ledger.freed(lane, space, key, by, &mut Record::default()) {
+                let mut entry = Record::default();
+                if ledger.freed(lane, space, key, by, &mut entry) {
+                    waiting::ended(ticket, Some(entry));
+                } else {
+                    waiting::ended(ticket, None);
                     unmatched(ledger, space, key, by.api, by.thread);
                 }
             }
             Request::Restore(record) => ledger.restore(&record),
+            Request::FreeFailed { lane, ticket } => free_failed(ledger, lane, ticket),
             Request::Event(record) => ledger.event(record),
         }
     }
 }
 
-/// Leaves a request in the lane; if that is full the lane's live set is not exact any more.
+/// A free that waited failed after all: puts back what it ended.
+pub(crate) fn free_failed(ledger: &mut Ledger, lane: usize, ticket: Ticket) {
+    match waiting::failed(ticket) {
+        Ok(entry) => entry.iter().for_each(|entry| ledger.restore(entry)),
+        Err(()) => ledger.control().events_lost[lane] += 1,
+    }
+}
+
+/// Leaves a request in the lane; if that is full the lane's live set is not exact any more, and the
+/// answer is no.
 #[cold]
-pub(crate) fn leave(request: Request, lane: usize) {
-    if !LANE.push(request) {
+pub(crate) fn leave(request: Request, lane: usize) -> bool {
+    let left = LANE.push(request);
+    if !left {
         LOST[lane].fetch_add(1, Ordering::Relaxed);
         LANE.call();
     }
+    left
+}
+
+/// A request that could not be left was for something that did not happen.
+#[cold]
+pub(crate) fn nothing_lost(lane: usize) {
+    // Where the loss is admitted already, this is the one that is to be taken off there.
+    LOST[lane].fetch_sub(1, Ordering::Relaxed);
+    LANE.call();
 }
 
 /// Writes to the trace what went wrong while it could not be had.
 fn admit(ledger: &mut Ledger) {
     let control = ledger.control();
     for (lost, total) in LOST.iter().zip(&mut control.events_lost) {
-        *total += lost.swap(0, Ordering::Relaxed);
+        *total = total.wrapping_add(lost.swap(0, Ordering::Relaxed));
     }
     control.calls_unrecorded += MISSED.swap(0, Ordering::Relaxed);
     control.panics += PANICS.swap(0, Ordering::Relaxed);
@@ -186,6 +218,7 @@ pub(crate) fn missed() {
 
 /// This is a forked child: nothing that waits is its own.
 pub(crate) fn start_over() {
+    waiting::start_over();
     // SAFETY: a forked child has one thread.
     unsafe { LEDGER.start_over(None) };
     // SAFETY: as above.

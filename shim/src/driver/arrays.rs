@@ -1,9 +1,11 @@
 //! CUDA arrays and mipmapped arrays.
 
 use super::Handle;
-use crate::hook::driver_hooks;
+use crate::hook::{Call, driver_hooks};
+use crate::memory::Real;
 use crate::memory::allocation::free;
 use crate::memory::arrays::{Shape, create};
+use crate::memory::bindings::{Change, array_destroyed, map_tiles};
 use vramtrace_format::record::{Kind, Space};
 
 fn from_v1(descriptor: *const u32) -> Option<Shape> {
@@ -30,6 +32,24 @@ fn from_3d_v2(descriptor: *const u64) -> Option<Shape> {
     unsafe { Shape::from_3d_v2(descriptor) }
 }
 
+fn destroy(call: &Call, space: Space, array: u64, real: impl Real) -> u32 {
+    array_destroyed(call, (space, array), || {
+        free(call, Kind::Array.lane(), space, array, 0, real)
+    })
+}
+
+/// What a list of CUarrayMapInfo asks for.
+fn changes(maps: *const [u32; 24], count: u32) -> Vec<Change> {
+    if maps.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: the program's array of so many elements, of a call that is about to read it itself.
+    let read = |at: u32| unsafe { maps.add(at as usize).read_unaligned() };
+    (0..count)
+        .filter_map(|at| Change::from_words(&read(at)))
+        .collect()
+}
+
 driver_hooks! { HOOKS:
     fn cuArrayCreate(array: *mut usize, descriptor: *const u32)
         = |call, real| create(call, array, Space::Array, 1, || from_v1(descriptor), real);
@@ -40,14 +60,14 @@ driver_hooks! { HOOKS:
     fn cuArray3DCreate_v2(array: *mut usize, descriptor: *const u64)
         = |call, real| create(call, array, Space::Array, 1, || from_3d_v2(descriptor), real);
     fn cuArrayDestroy(array: Handle)
-        = |call, real| free(call, Kind::Array.lane(), Space::Array, array as u64, 0, real);
+        = |call, real| destroy(call, Space::Array, array as u64, real);
     fn cuMipmappedArrayCreate(array: *mut usize, descriptor: *const u64, levels: u32)
         = |call, real| create(call, array, Space::Mipmap, levels, || from_3d_v2(descriptor), real);
     fn cuMipmappedArrayDestroy(array: Handle)
-        = |call, real| free(call, Kind::Array.lane(), Space::Mipmap, array as u64, 0, real);
+        = |call, real| destroy(call, Space::Mipmap, array as u64, real);
     // Ties physical memory that is counted where it was created to tiles of a sparse array.
-    fn cuMemMapArrayAsync(maps: Handle, count: u32, stream: Handle)
-        = |_call, real| real();
-    fn cuMemMapArrayAsync_ptsz(maps: Handle, count: u32, stream: Handle)
-        = |_call, real| real();
+    fn cuMemMapArrayAsync(maps: *const [u32; 24], count: u32, stream: Handle)
+        = |call, real| map_tiles(call, &changes(maps, count), real);
+    fn cuMemMapArrayAsync_ptsz(maps: *const [u32; 24], count: u32, stream: Handle)
+        = |call, real| map_tiles(call, &changes(maps, count), real);
 }

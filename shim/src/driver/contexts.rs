@@ -3,7 +3,7 @@
 use super::Handle;
 use crate::hook::{Call, driver_hooks};
 use crate::memory::allocation::out_of;
-use crate::memory::{Real, SUCCESS, context, errors};
+use crate::memory::{Real, SUCCESS, attach, context, errors, green, limits};
 
 /// A context may have appeared in `made`.
 fn create(call: &Call, made: *const usize, device: i32, primary: bool, real: impl Real) -> u32 {
@@ -36,11 +36,9 @@ driver_hooks! { HOOKS:
     fn cuVDPAUCtxCreate_v2(context: *mut usize, flags: u32, device: i32, vdpau: u32, get_address: Handle)
         = |call, real| create(call, context, device, false, real);
     fn cuCtxAttach(context: *mut usize, flags: u32)
-        = |_call, real| real();
-    // The last detach destroys; an allocation of a context that is still used is closed late then,
-    // never early.
+        = |_call, real| attach::attach(context, real);
     fn cuCtxDetach(context: Handle)
-        = |_call, real| real();
+        = |call, real| attach::detach(call, context as usize, real);
     fn cuCtxDestroy(context: Handle)
         = |call, real| context::destroy(call, context as usize, real);
     fn cuCtxDestroy_v2(context: Handle)
@@ -56,11 +54,11 @@ driver_hooks! { HOOKS:
     fn cuDevicePrimaryCtxReset_v2(device: i32)
         = |call, real| context::reset(call, device, false, real);
     fn cuCtxSetLimit(limit: u32, value: usize)
-        = |_call, real| real();
+        = |call, real| limits::set(call, limit, value as u64, real);
     fn cuGreenCtxCreate(context: *mut usize, resources: Handle, device: i32, flags: u32)
-        = |_call, real| real();
+        = |call, real| green::create(call, context, device, real);
     fn cuGreenCtxDestroy(context: Handle)
-        = |_call, real| real();
+        = |call, real| green::destroy(call, context as usize, real);
     fn cuCtxFromGreenCtx(context: *mut usize, green: Handle)
-        = |_call, real| real();
+        = |_call, real| green::face(context, green as usize, real);
 }

@@ -2,6 +2,7 @@
 
 use super::Handle;
 use crate::hook::driver_hooks;
+use crate::memory::exports::{Export, exported};
 use crate::memory::imports;
 
 /// CUipcMemHandle: 64 bytes, passed by value.
@@ -13,7 +14,7 @@ pub struct IpcHandle {
 
 driver_hooks! { HOOKS:
     fn cuIpcGetMemHandle(handle: Handle, address: u64)
-        = |_call, real| real();
+        = |call, real| exported(call, Export::Ipc(address), real);
     fn cuIpcOpenMemHandle(address: *mut u64, handle: IpcHandle, flags: u32)
         = |call, real| imports::open_ipc(call, address, real);
     fn cuIpcOpenMemHandle_v2(address: *mut u64, handle: IpcHandle, flags: u32)

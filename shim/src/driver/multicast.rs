@@ -1,8 +1,9 @@
 //! Multicast objects and logical endpoints: they bind memory that is counted where it was
-//! created, and hold none themselves.
+//! created, and hold none themselves. But what is bound lives on when it is released.
 
 use super::Handle;
 use crate::hook::driver_hooks;
+use crate::memory::bindings::{Bound, bind, unbind};
 use crate::memory::vmm;
 
 driver_hooks! { HOOKS:
@@ -12,15 +13,15 @@ driver_hooks! { HOOKS:
     fn cuMulticastAddDevice(handle: u64, device: i32)
         = |_call, real| real();
     fn cuMulticastBindMem(handle: u64, offset: usize, memory: u64, memory_offset: usize, bytes: usize, flags: u64)
-        = |_call, real| real();
+        = |call, real| bind(call, handle, None, offset as u64, &Bound::Handle(memory), bytes as u64, real);
     fn cuMulticastBindMem_v2(handle: u64, device: i32, offset: usize, memory: u64, memory_offset: usize, bytes: usize, flags: u64)
-        = |_call, real| real();
+        = |call, real| bind(call, handle, Some(device), offset as u64, &Bound::Handle(memory), bytes as u64, real);
     fn cuMulticastBindAddr(handle: u64, offset: usize, address: u64, bytes: usize, flags: u64)
-        = |_call, real| real();
+        = |call, real| bind(call, handle, None, offset as u64, &Bound::Address(address), bytes as u64, real);
     fn cuMulticastBindAddr_v2(handle: u64, device: i32, offset: usize, address: u64, bytes: usize, flags: u64)
-        = |_call, real| real();
+        = |call, real| bind(call, handle, Some(device), offset as u64, &Bound::Address(address), bytes as u64, real);
     fn cuMulticastUnbind(handle: u64, device: i32, offset: usize, bytes: usize)
-        = |_call, real| real();
+        = |call, real| unbind(call, handle, device, offset as u64, bytes as u64, real);
     fn cuLogicalEndpointCreate(endpoint: u32, properties: Handle)
         = |_call, real| real();
     fn cuLogicalEndpointDestroy(endpoint: u32)

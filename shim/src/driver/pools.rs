@@ -2,23 +2,24 @@
 
 use super::Handle;
 use crate::hook::driver_hooks;
-use crate::memory::allocation::out;
-use crate::memory::{SUCCESS, pools};
+use crate::memory::allocation::{out, out_of};
+use crate::memory::exports::{Export, exported};
+use crate::memory::{SUCCESS, context, pools};
+use vramtrace_format::record::NO_DEVICE;
 
-/// The device of a CUmemPoolProps: its location's id, where that is a device (type 1).
-fn device_of(properties: *const u32) -> Option<u8> {
-    if properties.is_null() {
-        return None;
+/// CU_MEM_ALLOCATION_TYPE_MANAGED (cuda.h 13.0).
+const MANAGED: u32 = 2;
+
+/// The device of a pool with these CUmemPoolProps: allocation type, handle types, and a location,
+/// in 32 bits each. A pool of managed memory need not be anywhere: the current device is charged.
+fn device_of(properties: *const u32) -> u8 {
+    // SAFETY: the program's parameter of a call that succeeded, so it is valid.
+    let kind = unsafe { out(properties) };
+    let location = properties.wrapping_add(2);
+    match (kind.and_then(|_| device_at(location)), kind) {
+        (Some(NO_DEVICE), Some(MANAGED)) => context::current().1,
+        (device, _) => device.unwrap_or(NO_DEVICE),
     }
-    // SAFETY: the program's parameter of a call that succeeded: allocation type, handle types,
-    // location type, location id, in 32 bits each.
-    let (kind, id) = unsafe {
-        (
-            properties.add(2).read_unaligned(),
-            properties.add(3).read_unaligned(),
-        )
-    };
-    (kind == 1).then_some(id as u8)
 }
 
 fn created(result: u32, pool: *const usize, properties: *const u32) -> u32 {
@@ -27,12 +28,24 @@ fn created(result: u32, pool: *const usize, properties: *const u32) -> u32 {
     }
     // SAFETY: the program's out-parameter of a call that succeeded.
     let handle = unsafe { out(pool) };
-    pools::created(
-        result,
-        handle,
-        device_of(properties).unwrap_or(vramtrace_format::record::NO_DEVICE),
-        false,
-    )
+    pools::created(result, handle, device_of(properties), false)
+}
+
+/// The device of a CUmemLocation: its id, where that is a device (type 1); host memory otherwise.
+fn device_at(location: *const u32) -> Option<u8> {
+    if location.is_null() {
+        return None;
+    }
+    // SAFETY: the program's parameter, a type and an id in 32 bits each, of a call that reads it.
+    let (kind, id) = unsafe { (location.read_unaligned(), location.add(1).read_unaligned()) };
+    Some(if kind == 1 { id as u8 } else { NO_DEVICE })
+}
+
+/// The program learned a pool's handle: its device is known from here on.
+fn told_pool(result: u32, pool: *const usize, device: Option<u8>) -> u32 {
+    // SAFETY: the program's own out-parameter of the call that came to this result.
+    pools::met(unsafe { out_of(result, pool) }, device);
+    result
 }
 
 driver_hooks! { HOOKS:
@@ -47,9 +60,9 @@ driver_hooks! { HOOKS:
     fn cuMemPoolGetAttribute(pool: Handle, attribute: u32, value: *mut u64)
         = |_call, real| pools::told(pool as usize, attribute, value, real());
     fn cuMemPoolExportToShareableHandle(handle: Handle, pool: Handle, kind: u32, flags: u64)
-        = |_call, real| real();
+        = |call, real| exported(call, Export::Pool(pool as usize), real);
     fn cuMemPoolExportPointer(data: Handle, address: u64)
-        = |_call, real| real();
+        = |call, real| exported(call, Export::Block(address), real);
     fn cuMemPoolImportFromShareableHandle(pool: *mut usize, handle: Handle, kind: u32, flags: u64)
         = |_call, real| {
             let result = real();
@@ -65,11 +78,11 @@ driver_hooks! { HOOKS:
     fn cuMemSetMemPool(location: Handle, kind: u32, pool: Handle)
         = |_call, real| pools::current_unknown(real());
     fn cuDeviceGetMemPool(pool: *mut usize, device: i32)
-        = |_call, real| real();
+        = |_call, real| told_pool(real(), pool, u8::try_from(device).ok());
     fn cuDeviceGetDefaultMemPool(pool: *mut usize, device: i32)
-        = |_call, real| real();
-    fn cuMemGetMemPool(pool: *mut usize, location: Handle, kind: u32)
-        = |_call, real| real();
-    fn cuMemGetDefaultMemPool(pool: *mut usize, location: Handle, kind: u32)
-        = |_call, real| real();
+        = |_call, real| told_pool(real(), pool, u8::try_from(device).ok());
+    fn cuMemGetMemPool(pool: *mut usize, location: *const u32, kind: u32)
+        = |_call, real| told_pool(real(), pool, device_at(location));
+    fn cuMemGetDefaultMemPool(pool: *mut usize, location: *const u32, kind: u32)
+        = |_call, real| told_pool(real(), pool, device_at(location));
 }

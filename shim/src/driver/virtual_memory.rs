@@ -3,6 +3,7 @@
 use super::Handle;
 use crate::hook::driver_hooks;
 use crate::memory::allocation::free;
+use crate::memory::exports::{Export, exported};
 use crate::memory::{errors, vmm};
 use vramtrace_format::record::{Kind, Space};
 
@@ -28,7 +29,7 @@ driver_hooks! { HOOKS:
             result
         };
     fn cuMemExportToShareableHandle(shared: Handle, handle: u64, kind: u32, flags: u64)
-        = |_call, real| real();
+        = |call, real| exported(call, Export::Physical(handle), real);
     fn cuMemImportFromShareableHandle(handle: *mut u64, shared: Handle, kind: u32)
         = |call, real| vmm::import(call, handle, 0, real);
 }

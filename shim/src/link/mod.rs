@@ -7,6 +7,7 @@
 //! - [`entries`] are the ways into a hook, each with the function that it calls.
 //! - [`driver`] knows libcuda: the real functions, and which of our hooks a resolver's answer
 //!   stands for.
+//! - [`prctl`] is not about linking: the one other function of the C library that we stand before.
 //! - [`runtime`] finds the libcudart that a caller means; a process can hold several. [`callers`]
 //!   tells who calls, and [`sites`] remembers what was found.
 
@@ -16,6 +17,7 @@ pub mod driver;
 pub mod elf;
 pub mod entries;
 mod modules;
+mod prctl;
 pub mod runtime;
 mod sites;
 mod versions;

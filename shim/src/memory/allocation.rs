@@ -166,7 +166,7 @@ pub fn finish_free(call: &Call, token: &recorder::FreeToken, space: Space, key: 
     match result {
         SUCCESS => {
             if let Some(entry) = token.entry() {
-                super::pools::block_freed(entry);
+                super::ending::block_freed(entry);
             } else if !token.waits() {
                 recorder::free_unmatched(space, key, call.api());
             }
@@ -176,6 +176,9 @@ pub fn finish_free(call: &Call, token: &recorder::FreeToken, space: Space, key: 
         error => {
             errors::look_at(error, call.api());
             recorder::free_failed(token, space, key, call.api(), u64::from(error));
+            if let Some(entry) = token.entry() {
+                super::ending::block_back(entry);
+            }
         }
     }
 }

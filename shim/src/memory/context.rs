@@ -1,13 +1,13 @@
 //! Contexts: what allocations belong to, and what happens to them when it goes.
 
-use super::{SUCCESS, own_calls};
+use super::{SUCCESS, attach, bindings, errors, green, imports, own_calls};
 use crate::hook::Call;
 use bytemuck::Zeroable;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::record::{Kind, NO_DEVICE, Op, Record, Space};
-use vramtrace_recorder::{self as recorder, Renewable, per_thread};
+use vramtrace_recorder::{self as recorder, Ending, Renewable, per_thread};
 
 /// One context that was seen.
 #[derive(Clone, Copy)]
@@ -111,16 +111,60 @@ fn look_up(handle: usize, device: Option<u8>, primary: bool) -> (u16, u8) {
         }
         return (known.id, known.device);
     }
+    if let Some(device) = green::device_of_face(handle) {
+        let (id, device) = primary_retained(device);
+        if let Some(mut contexts) = CONTEXTS.lock() {
+            contexts.alive.push(Known {
+                handle,
+                id,
+                device,
+                primary: false,
+            });
+        }
+        return (id, device);
+    }
     // Not seen being made (made before we were told, or by a way that is not hooked).
     let device = device.or_else(own_calls::current_device).unwrap_or(0);
     introduce(handle, device, primary)
 }
 
+/// Id and device of a device's primary context, which exists, whether or not its handle is known.
+pub fn primary_retained(device: u8) -> (u16, u8) {
+    let known = CONTEXTS.lock().and_then(|contexts| {
+        contexts
+            .alive
+            .iter()
+            .find(|known| known.primary && known.device == device)
+            .copied()
+    });
+    match known {
+        Some(known) => (known.id, known.device),
+        None => introduce(NO_HANDLE, device, true),
+    }
+}
+
+/// In the place of the handle of a primary context that is only known to exist.
+const NO_HANDLE: usize = 0;
+
 fn introduce(handle: usize, device: u8, primary: bool) -> (u16, u8) {
     let Some(mut contexts) = CONTEXTS.lock() else {
         return (0, device);
     };
-    if let Some(known) = contexts.alive.iter().find(|known| known.handle == handle) {
+    let same = |known: &&mut Known| {
+        let found = known.handle == handle && handle != NO_HANDLE;
+        let unnamed = known.handle == NO_HANDLE && known.device == device;
+        found || (primary && unnamed)
+    };
+    if let Some(known) = contexts.alive.iter_mut().find(same) {
+        known.handle = handle;
+        let known = *known;
+        drop(contexts);
+        recorder::cold(&Cold::Context(cold::Context {
+            id: known.id,
+            device,
+            handle: handle as u64,
+            primary: known.primary,
+        }));
         return (known.id, known.device);
     }
     contexts.last_id = contexts.last_id.wrapping_add(1).max(1);
@@ -173,10 +217,56 @@ pub fn created(call: &Call, result: u32, handle: Option<usize>, device: i32, pri
         && crate::lifetime::start()
         && let Some(handle) = handle.filter(|handle| *handle != 0)
     {
+        if !primary {
+            handle_reused(call, handle);
+        }
         look_up(handle, u8::try_from(device).ok(), primary);
     }
-    let _ = call;
     result
+}
+
+/// A new context has this handle: one that had it before is gone, by a way that is not hooked.
+fn handle_reused(call: &Call, handle: usize) {
+    green::not_a_face(handle);
+    attach::forget(handle);
+    let stale = known_as(handle);
+    if !stale.is_empty() {
+        forget_handle(handle);
+        end_with(call, &stale, Op::EndByContext, u64::MAX);
+    }
+}
+
+/// Contexts known under a handle: more than one where a destroy failed while others looked.
+fn known_as(handle: usize) -> Vec<Known> {
+    CONTEXTS.lock().map_or_else(Vec::new, |contexts| {
+        let same = |known: &&Known| known.handle == handle;
+        contexts.alive.iter().filter(same).copied().collect()
+    })
+}
+
+/// Says that these contexts may be ending: from within the call on, other threads are given their
+/// memory's addresses and handles.
+fn may_end(contexts: &[Known], how: Op) -> Vec<Ending> {
+    let ending: Vec<Ending> = contexts
+        .iter()
+        .map(|known| Ending {
+            context: known.id,
+            how,
+            ends: ends_with_context,
+        })
+        .collect();
+    recorder::contexts_ending(&ending);
+    ending
+}
+
+/// Ends what goes with these contexts, as far as it was there before event `began`.
+fn end_with(call: &Call, contexts: &[Known], how: Op, began: u64) {
+    let is_one = |context: u16| contexts.iter().any(|known| known.id == context);
+    recorder::end_all(how, call.api(), &|entry| {
+        is_one(entry.context) && entry.seq < began && ends_with_context(entry)
+    });
+    imports::contexts_gone(is_one);
+    bindings::contexts_gone(call, is_one);
 }
 
 /// Whether the driver ends an allocation of this kind together with its context. Physical memory
@@ -189,8 +279,9 @@ fn ends_with_context(entry: &Record) -> bool {
             Kind::Vmm | Kind::Async | Kind::Graph | Kind::Pool | Kind::Mapping | Kind::Reservation
         ) | None
     );
-    // Physical memory on the host, or imported, belongs to no context either.
-    !device_wide && entry.space != Space::Vmm as u8
+    // Nor do physical memory on the host, or imported, and blocks of a pool of host memory.
+    let of_host_pool = entry.kind() == Some(Kind::Pinned) && entry.space == Space::Device as u8;
+    !device_wide && !of_host_pool && entry.space != Space::Vmm as u8
 }
 
 /// A context is being destroyed through `real`.
@@ -198,29 +289,25 @@ pub fn destroy(call: &Call, handle: usize, real: impl super::Real) -> u32 {
     if !recorder::is_on() {
         return real();
     }
-    let known = CONTEXTS.lock().and_then(|contexts| {
-        contexts
-            .alive
-            .iter()
-            .find(|known| known.handle == handle)
-            .copied()
-    });
-    let Some(known) = known else { return real() };
+    if green::device_of_face(handle).is_some() {
+        return real();
+    }
+    let contexts = known_as(handle);
+    let Some(&known) = contexts.first() else {
+        return real();
+    };
     let began = recorder::event(&marker(Op::ContextEnding, known, call.api(), 0));
     // Before the call: the moment it returns, another thread may be given the same handle.
-    forget(|context| context.handle == handle);
+    forget_handle(handle);
+    let ending = may_end(&contexts, Op::EndByContext);
     let result = real();
-    if result != SUCCESS
-        && let Some(mut contexts) = CONTEXTS.lock()
-    {
-        contexts.alive.retain(|context| context.handle != handle);
-        contexts.alive.push(known);
-    }
     if result == SUCCESS {
-        recorder::end_all(Op::EndByContext, call.api(), &|entry| {
-            entry.context == known.id && entry.seq < began && ends_with_context(entry)
-        });
+        attach::forget(handle);
+        end_with(call, &contexts, Op::EndByContext, began);
+    } else if let Some(mut alive) = CONTEXTS.lock() {
+        alive.alive.extend(contexts);
     }
+    recorder::contexts_ended(&ending);
     recorder::event(&marker(Op::ContextGone, known, call.api(), result));
     result
 }
@@ -232,14 +319,11 @@ pub fn reset(call: &Call, device: i32, only_if_last: bool, real: impl super::Rea
         return real();
     }
     let ordinal = u8::try_from(device).unwrap_or(NO_DEVICE);
-    let primary = CONTEXTS.lock().and_then(|contexts| {
-        contexts
-            .alive
-            .iter()
-            .find(|known| known.primary && known.device == ordinal)
-            .copied()
+    let primaries = CONTEXTS.lock().map_or_else(Vec::new, |contexts| {
+        let is_one = |known: &&Known| known.primary && known.device == ordinal;
+        contexts.alive.iter().filter(is_one).copied().collect()
     });
-    let known = primary.unwrap_or(Known {
+    let known = primaries.first().copied().unwrap_or(Known {
         handle: 0,
         id: 0,
         device: ordinal,
@@ -249,18 +333,24 @@ pub fn reset(call: &Call, device: i32, only_if_last: bool, real: impl super::Rea
     forget_handles();
     // A release that is not the last leaves no trace; when it was the last is known afterwards.
     let began = recorder::event(&marker(Op::ContextEnding, known, call.api(), 0));
+    let ending = may_end(&primaries, Op::EndByReset);
+    let before = number_of(known);
     let result = real();
+    // Another thread may have retained it anew since the last release.
+    let is_new = || before.is_some_and(|before| number_of(known).is_some_and(|now| now != before));
     let gone = result == SUCCESS
-        && (!only_if_last || own_calls::primary_context_is_active(device) == Some(false));
+        && (!only_if_last
+            || own_calls::primary_context_is_active(device) == Some(false)
+            || is_new());
     if gone {
-        forget(|context| context.primary && context.device == ordinal);
-        recorder::end_all(Op::EndByReset, call.api(), &|entry| {
-            known.id != 0
-                && entry.context == known.id
-                && entry.seq < began
-                && ends_with_context(entry)
-        });
+        // It stays known, and keeps its id: the driver keeps its handle, and another thread may
+        // have retained it anew already.
+        primaries
+            .iter()
+            .for_each(|known| errors::context_is_new(known.id));
+        end_with(call, &primaries, Op::EndByReset, began);
     }
+    recorder::contexts_ended(&ending);
     recorder::event(&marker(
         Op::ContextGone,
         known,
@@ -272,6 +362,12 @@ pub fn reset(call: &Call, device: i32, only_if_last: bool, real: impl super::Rea
         },
     ));
     result
+}
+
+fn number_of(known: Known) -> Option<u64> {
+    (known.handle != NO_HANDLE)
+        .then(|| own_calls::number_of_context(known.handle))
+        .flatten()
 }
 
 /// `aux` of [`Op::ContextGone`] where the context did not go after all: the release was not the
@@ -290,9 +386,10 @@ fn marker(op: Op, known: Known, api: u16, result: u32) -> Record {
     }
 }
 
-fn forget(gone: impl Fn(&Known) -> bool) {
+/// What was known under a handle is not there any more.
+pub fn forget_handle(handle: usize) {
     if let Some(mut contexts) = CONTEXTS.lock() {
-        contexts.alive.retain(|known| !gone(known));
+        contexts.alive.retain(|known| known.handle != handle);
     }
     forget_handles();
 }

@@ -1,11 +1,11 @@
 //! Errors of the driver that mean something for memory.
 
 use super::context;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeSet;
 use vramtrace_format::Record;
 use vramtrace_format::cold::{Cold, Note};
 use vramtrace_format::record::Op;
-use vramtrace_recorder as recorder;
+use vramtrace_recorder::{self as recorder, Renewable};
 
 /// CUDA_ERROR_OUT_OF_MEMORY (cuda.h).
 pub const OUT_OF_MEMORY: u32 = 2;
@@ -21,8 +21,8 @@ pub const fn is_sticky(error: u32) -> bool {
     )
 }
 
-/// Contexts already known to be corrupted, by the low 64 ids.
-static CORRUPTED: AtomicU64 = AtomicU64::new(0);
+/// Contexts already known to be corrupted, by id.
+static CORRUPTED: Renewable<BTreeSet<u16>> = Renewable::new();
 
 /// Looks at the result of any hooked call; the first sticky error of a context becomes an event.
 #[inline]
@@ -38,8 +38,10 @@ fn corrupted(error: u32, api: u16) {
         return;
     }
     let (context, device) = context::current();
-    let bit = 1u64 << (context % 64);
-    if CORRUPTED.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+    let first = CORRUPTED
+        .lock()
+        .is_some_and(|mut corrupted| corrupted.insert(context));
+    if first {
         recorder::event(&Record {
             op: Op::ContextCorrupted as u8,
             context,
@@ -56,4 +58,16 @@ fn corrupted(error: u32, api: u16) {
             ),
         }));
     }
+}
+
+/// A primary context was reset: what goes wrong in it from now on is news again.
+pub fn context_is_new(context: u16) {
+    if let Some(mut corrupted) = CORRUPTED.lock() {
+        corrupted.remove(&context);
+    }
+}
+
+/// A new trace begins.
+pub fn start_over() {
+    CORRUPTED.renew();
 }

@@ -97,6 +97,9 @@ pub fn update(executable: usize, graph: usize, real: impl Real) -> u32 {
 
 fn learn(executable: usize, graph: usize, flags: u64) {
     let effect = effect_of(graph, flags);
+    for (.., device) in effect.iter().flat_map(|effect| &effect.leaves) {
+        context::device_used(*device);
+    }
     let Some(mut known) = EXECUTABLES.lock() else {
         return;
     };
@@ -108,11 +111,12 @@ fn learn(executable: usize, graph: usize, flags: u64) {
         Some(_) => {
             known.remove(&executable);
         }
-        // A capture is open: the driver must not be asked now.
+        // A capture is open and the graph frees memory or has a child: the driver must not be asked
+        // for that now, and what its launches do will not be seen.
         None => {
             known.remove(&executable);
             drop(known);
-            recorder::bypassed();
+            recorder::unrecorded();
         }
     }
 }

@@ -5,11 +5,17 @@
 
 pub mod allocation;
 pub mod arrays;
+pub mod attach;
+pub mod bindings;
 pub mod capture;
 pub mod context;
+pub mod ending;
 pub mod errors;
+pub mod exports;
 pub mod graphs;
+pub mod green;
 pub mod imports;
+pub mod limits;
 pub mod own_calls;
 pub mod pools;
 pub mod streams;

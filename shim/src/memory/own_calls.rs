@@ -102,6 +102,7 @@ own! {
     Always cuCtxGetDevice(device: *mut i32);
     /// 20 ns.
     Always cuStreamGetCtx(stream: usize, context: *mut usize);
+    Always cuCtxGetId(context: usize, id: *mut u64);
     /// Made for asking during captures.
     Always cuStreamIsCapturing(stream: usize, status: *mut u32);
     /// 5.3 µs; at context creation and out of memory only.
@@ -121,6 +122,7 @@ own! {
     OutsideCaptures cuGraphMemFreeNodeGetParams(node: usize, address: *mut u64);
     OutsideCaptures cuGraphChildGraphNodeGetGraph(node: usize, graph: *mut usize);
     Always cuMemGetAddressRange_v2(base: *mut u64, size: *mut usize, address: u64);
+    OutsideCaptures cuCtxFromGreenCtx(context: *mut usize, green: usize);
     OutsideCaptures cuArrayGetMemoryRequirements(requirements: *mut [u64; 4], array: usize, device: i32);
 }
 
@@ -136,6 +138,15 @@ pub fn current_context() -> Option<usize> {
     (context != 0).then_some(context)
 }
 
+/// A number that no other context of the process has or had: a primary context keeps its handle
+/// when it is reset, but not this. `None` where the driver is older than CUDA 12, or the context
+/// does not exist now.
+pub fn number_of_context(context: usize) -> Option<u64> {
+    let mut id = 0;
+    ok(cuCtxGetId(context, &mut id))?;
+    Some(id)
+}
+
 /// The device of the calling thread's context.
 pub fn current_device() -> Option<u8> {
     let mut device = 0;
@@ -147,6 +158,13 @@ pub fn current_device() -> Option<u8> {
 pub fn context_of_stream(stream: usize) -> Option<usize> {
     let mut context = 0;
     ok(cuStreamGetCtx(stream, &mut context))?;
+    (context != 0).then_some(context)
+}
+
+/// The context handle that stands for a green context.
+pub fn face_of_green(green: usize) -> Option<usize> {
+    let mut context = 0;
+    ok(cuCtxFromGreenCtx(&mut context, green))?;
     (context != 0).then_some(context)
 }
 
@@ -367,6 +385,7 @@ mod tests {
         ("cuCtxGetCurrent", "ctx_get_current"),
         ("cuCtxGetDevice", "ctx_get_device"),
         ("cuStreamGetCtx", "stream_get_ctx"),
+        ("cuCtxGetId", "ctx_get_id"),
         ("cuStreamIsCapturing", "stream_is_capturing"),
         ("cuMemGetInfo_v2", "mem_get_info"),
         ("cuDeviceTotalMem_v2", "device_total_mem"),

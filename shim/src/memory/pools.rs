@@ -5,14 +5,14 @@
 //! capture.
 
 use super::allocation::{self, New};
-use super::{Real, SUCCESS, capture, context, own_calls, streams};
+use super::{Real, SUCCESS, capture, context, ending, own_calls, streams};
 use crate::hook::Call;
 use crate::lifetime;
 use bytemuck::Zeroable;
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use vramtrace_format::record::{Allocation, Kind, Record, Space};
+use std::sync::atomic::{AtomicU64, Ordering};
+use vramtrace_format::record::{Allocation, Kind, NO_DEVICE, Record, Space};
 use vramtrace_recorder::{self as recorder, Renewable, per_thread};
 
 /// At most so often does a thread sample a pool's reserve, nanoseconds.
@@ -25,10 +25,16 @@ const FIRST_ID: u64 = 0x2000;
 #[derive(Clone, Copy)]
 struct Pool {
     id: u64,
+    /// Its device; [`NO_DEVICE`] for a pool of host memory.
     device: u8,
     imported: bool,
-    /// Destroyed while blocks were live: bytes of those.
-    ending: Option<u64>,
+}
+
+impl Pool {
+    /// Whether its reserve is memory of a device, and ours.
+    fn has_reserve(self) -> bool {
+        !self.imported && self.device != NO_DEVICE
+    }
 }
 
 #[derive(Default)]
@@ -36,14 +42,10 @@ struct Pools {
     by_handle: HashMap<usize, Pool>,
     /// The pool that cuMemAllocAsync uses, by device.
     current: HashMap<u8, usize>,
-    /// Pools destroyed with live blocks, by id.
-    ending: HashMap<u64, Pool>,
     last_id: u64,
 }
 
 static POOLS: Renewable<Pools> = Renewable::new();
-/// How many pools were destroyed with live blocks.
-static ENDING: AtomicUsize = AtomicUsize::new(0);
 /// Increases when a device gets another current pool.
 static EPOCH: AtomicU64 = AtomicU64::new(0);
 
@@ -101,7 +103,12 @@ pub fn allocate(
         stream: stream.number,
         api: call.api(),
         space: Space::Device,
-        kind: Kind::Async,
+        // Blocks of a pool of host memory are page-locked host memory.
+        kind: if pool_device == NO_DEVICE {
+            Kind::Pinned
+        } else {
+            Kind::Async
+        },
         device: pool_device,
     });
     let last = last();
@@ -159,22 +166,55 @@ fn find(device: u8, pool: Option<usize>) -> (u64, u8) {
 }
 
 fn look_up(device: u8, pool: Option<usize>) -> (u64, u8, usize) {
-    let handle = pool.or_else(|| {
-        let known = POOLS
-            .lock()
-            .and_then(|pools| pools.current.get(&device).copied());
-        known.or_else(|| {
-            let asked = own_calls::pool_of_device(device)?;
-            POOLS.lock()?.current.insert(device, asked);
-            Some(asked)
-        })
-    });
-    match handle {
+    match pool.or_else(|| current_pool(device)) {
         Some(handle) => {
-            let pool = introduce(handle, device, false);
+            let known = POOLS
+                .lock()
+                .and_then(|pools| pools.by_handle.get(&handle).copied());
+            let pool = known.unwrap_or_else(|| {
+                let device = pool.map_or(device, |_| device_of_unknown(handle, device));
+                introduce(handle, device, false)
+            });
             (pool.id, pool.device, handle)
         }
         None => (0, device, 0),
+    }
+}
+
+/// The pool that cuMemAllocAsync uses on a device.
+fn current_pool(device: u8) -> Option<usize> {
+    let known = POOLS
+        .lock()
+        .and_then(|pools| pools.current.get(&device).copied());
+    known.or_else(|| {
+        let before = EPOCH.load(Ordering::Acquire);
+        let asked = own_calls::pool_of_device(device)?;
+        let mut pools = POOLS.lock()?;
+        // Not what may have been changed since it was asked for.
+        if EPOCH.load(Ordering::Acquire) == before {
+            pools.current.insert(device, asked);
+        }
+        Some(asked)
+    })
+}
+
+/// The device of a pool that came to the program by a way that is not hooked: the one that has it
+/// for its current pool, or else the one that uses it.
+fn device_of_unknown(handle: usize, user: u8) -> u8 {
+    const MOST_DEVICES: u8 = 64;
+    (0..MOST_DEVICES)
+        .map_while(|device| Some((device, own_calls::pool_of_device(device)?)))
+        .find(|(_, pool)| *pool == handle)
+        .map_or(user, |(device, _)| device)
+}
+
+/// The program was told which pool a device has.
+pub fn met(handle: Option<usize>, device: Option<u8>) {
+    if let (Some(handle), Some(device)) = (handle, device)
+        && handle != 0
+        && recorder::is_on()
+    {
+        introduce(handle, device, false);
     }
 }
 
@@ -183,7 +223,6 @@ fn introduce(handle: usize, device: u8, imported: bool) -> Pool {
         id: 0,
         device,
         imported,
-        ending: None,
     };
     let Some(mut pools) = POOLS.lock() else {
         return unknown;
@@ -195,6 +234,10 @@ fn introduce(handle: usize, device: u8, imported: bool) -> Pool {
     });
     if pool.id == next {
         pools.last_id += 1;
+        drop(pools);
+        if pool.has_reserve() {
+            context::device_used(pool.device);
+        }
     }
     pool
 }
@@ -209,7 +252,7 @@ pub fn created(result: u32, handle: Option<usize>, device: u8, imported: bool) -
             pools.by_handle.remove(&handle);
         }
         introduce(handle, device, imported);
-        EPOCH.fetch_add(1, Ordering::Relaxed);
+        EPOCH.fetch_add(1, Ordering::AcqRel);
     }
     result
 }
@@ -220,63 +263,29 @@ pub fn destroy(handle: usize, real: impl Real) -> u32 {
     if !recorder::is_on() {
         return real();
     }
-    let used = own_calls::pool_usage(handle).map(|(_, used)| used);
     // Before the call: the moment it returns, another thread may be given the same handle; and
     // nobody may ask the driver about a pool that is gone.
     let gone = POOLS.lock().and_then(|mut pools| {
         pools.current.retain(|_, current| *current != handle);
         pools.by_handle.remove(&handle)
     });
-    EPOCH.fetch_add(1, Ordering::Relaxed);
+    EPOCH.fetch_add(1, Ordering::AcqRel);
     capture::let_own_calls_finish();
-    let result = real();
-    let Some(pool) = gone else { return result };
-    if result != SUCCESS {
-        if let Some(mut pools) = POOLS.lock() {
-            pools.by_handle.insert(handle, pool);
-        }
-        return result;
+    let Some(pool) = gone else { return real() };
+    let ends = pool.has_reserve();
+    if ends {
+        ending::begins(pool.id, pool.device);
     }
-    set_reserve(&pool, used.unwrap_or(0));
-    if let Some(used) = used.filter(|used| *used > 0)
+    let result = real();
+    if result != SUCCESS
         && let Some(mut pools) = POOLS.lock()
     {
-        pools.ending.insert(
-            pool.id,
-            Pool {
-                ending: Some(used),
-                ..pool
-            },
-        );
-        ENDING.fetch_add(1, Ordering::Relaxed);
+        pools.by_handle.insert(handle, pool);
+    }
+    if ends {
+        ending::decided(pool.id, result == SUCCESS);
     }
     result
-}
-
-/// An entry was freed: the last block of a destroyed pool takes the pool with it.
-#[inline]
-pub fn block_freed(entry: &Record) {
-    if ENDING.load(Ordering::Relaxed) != 0 && entry.kind() == Some(Kind::Async) {
-        ending_block_freed(entry);
-    }
-}
-
-#[cold]
-fn ending_block_freed(entry: &Record) {
-    let left = POOLS.lock().and_then(|mut pools| {
-        let pool = pools.ending.get_mut(&entry.aux)?;
-        let left = pool.ending.unwrap_or(0).saturating_sub(entry.size);
-        pool.ending = Some(left);
-        let pool = *pool;
-        if left == 0 {
-            pools.ending.remove(&entry.aux);
-            ENDING.fetch_sub(1, Ordering::Relaxed);
-        }
-        Some((pool, left))
-    });
-    if let Some((pool, left)) = left {
-        set_reserve(&pool, left);
-    }
 }
 
 /// A device was given another pool for cuMemAllocAsync.
@@ -285,9 +294,14 @@ pub fn set_current(result: u32, device: u8, handle: usize) -> u32 {
         if let Some(mut pools) = POOLS.lock() {
             pools.current.insert(device, handle);
         }
-        EPOCH.fetch_add(1, Ordering::Relaxed);
+        EPOCH.fetch_add(1, Ordering::AcqRel);
     }
     result
+}
+
+/// The id of a pool that is known.
+pub fn id_of(handle: usize) -> Option<u64> {
+    Some(POOLS.lock()?.by_handle.get(&handle)?.id)
 }
 
 /// Trims a pool through `real`, and sees what it holds now.
@@ -328,7 +342,7 @@ pub fn import_pointer(call: &Call, address: *const u64, pool: usize, real: impl 
         && lifetime::start()
     {
         let (context, device) = context::current();
-        let (id, pool_device, _) = look_up(device, Some(pool));
+        let (id, ..) = look_up(device, Some(pool));
         let new = New {
             kind: Kind::Import,
             space: Space::Device,
@@ -336,7 +350,7 @@ pub fn import_pointer(call: &Call, address: *const u64, pool: usize, real: impl 
             size: own_calls::size_of_allocation(address).unwrap_or(0),
             aux: id,
         };
-        allocation::record(call, &new, context, pool_device);
+        allocation::record(call, &new, context, device);
     }
     result
 }
@@ -371,7 +385,6 @@ fn sample(handle: usize, id: u64, device: u8) {
                 id,
                 device,
                 imported: false,
-                ending: None,
             },
             reserved,
         );
@@ -379,7 +392,7 @@ fn sample(handle: usize, id: u64, device: u8) {
 }
 
 fn set_reserve(pool: &Pool, bytes: u64) {
-    if !pool.imported {
+    if pool.has_reserve() {
         reserve_is(pool.id, pool.device, bytes);
     }
 }
@@ -399,9 +412,9 @@ pub fn reserve_is(id: u64, device: u8, bytes: u64) {
 /// A new trace begins.
 pub fn start_over() {
     POOLS.renew();
+    ending::start_over();
     last().sample_at.set(0);
-    ENDING.store(0, Ordering::Relaxed);
-    EPOCH.fetch_add(1, Ordering::Relaxed);
+    EPOCH.fetch_add(1, Ordering::AcqRel);
 }
 
 /// Some device may have been given another pool.
@@ -410,7 +423,7 @@ pub fn current_unknown(result: u32) -> u32 {
         if let Some(mut pools) = POOLS.lock() {
             pools.current.clear();
         }
-        EPOCH.fetch_add(1, Ordering::Relaxed);
+        EPOCH.fetch_add(1, Ordering::AcqRel);
     }
     result
 }

@@ -5,22 +5,37 @@
 //! refers to it any more; releasing the handle while mapped is the normal way of use. Handles
 //! are driver heap pointers and come back for other allocations, so an allocation is known by an
 //! id of ours.
+//!
+//! Two rules keep the counts right whatever other threads do meanwhile, with nothing to put back
+//! from memory when a call fails. A reference is *taken* before the call that makes it and dropped
+//! again if that fails: nobody can end the memory in between. A reference is *dropped* after the
+//! call that ended it: ids are never used twice, so there is no hurry. Only a mapping's address
+//! comes back at once, so its entry goes before the call.
 
 use super::allocation::{self, New};
-use super::{Real, SUCCESS, context, errors};
+use super::{Real, SUCCESS, bindings, context, errors};
 use crate::hook::Call;
 use crate::lifetime;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::DerefMut;
 use vramtrace_format::record::{Kind, NO_DEVICE, Space};
 use vramtrace_recorder::{self as recorder, FreeToken, Renewable};
 
 /// One physical allocation (or somebody else's, imported; or a multicast object).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Physical {
     /// References by handles.
     handles: u64,
-    /// References by mappings.
-    mappings: u64,
+    /// References by mappings and bindings, and by calls that are about to make a reference.
+    uses: u64,
+}
+
+/// What a handle's number stands for now.
+#[derive(Clone, Copy, Debug)]
+struct Named {
+    id: u64,
+    /// How many of the allocation's references are held under this number.
+    count: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -32,14 +47,22 @@ struct Mapping {
 #[derive(Default)]
 struct Vmm {
     physical: HashMap<u64, Physical>,
-    /// Which allocation a handle refers to now.
-    handles: HashMap<u64, u64>,
+    handles: HashMap<u64, Named>,
     /// Mappings by address.
     mappings: BTreeMap<u64, Mapping>,
     last_id: u64,
 }
 
 static VMM: Renewable<Vmm> = Renewable::new();
+
+/// The table; where it cannot be had, the counts are not right any more.
+fn table() -> Option<impl DerefMut<Target = Vmm>> {
+    let table = VMM.lock();
+    if table.is_none() {
+        recorder::unrecorded();
+    }
+    table
+}
 
 /// CU_MEM_LOCATION_TYPE_DEVICE (cuda.h); other types are host memory.
 const LOCATION_DEVICE: u32 = 1;
@@ -82,7 +105,9 @@ pub fn create(
             context::device_used(device);
         }
         let (context, _) = context::current();
-        let id = adopt(handle);
+        let Some(id) = adopt(handle) else {
+            return result;
+        };
         // Host-located physical memory is page-locked host memory.
         let kind = if device == NO_DEVICE {
             Kind::Pinned
@@ -108,7 +133,9 @@ pub fn import(call: &Call, handle: *const u64, bytes: u64, real: impl Real) -> u
         // SAFETY: the program's out-parameter of a call that succeeded.
         if let Some(handle) = unsafe { allocation::out(handle) } {
             let (context, device) = context::current();
-            let id = adopt(handle);
+            let Some(id) = adopt(handle) else {
+                return result;
+            };
             let new = New {
                 kind: Kind::Import,
                 space: Space::Vmm,
@@ -125,47 +152,126 @@ pub fn import(call: &Call, handle: *const u64, bytes: u64, real: impl Real) -> u
 }
 
 /// A new allocation behind a handle; its id.
-fn adopt(handle: u64) -> u64 {
-    let Some(mut vmm) = VMM.lock() else { return 0 };
+fn adopt(handle: u64) -> Option<u64> {
+    let mut vmm = table()?;
     vmm.last_id += 1;
     let id = vmm.last_id;
-    vmm.physical.insert(
-        id,
-        Physical {
-            handles: 1,
-            mappings: 0,
-        },
-    );
-    vmm.handles.insert(handle, id);
-    id
-}
-
-/// What dropping a reference came to.
-enum Dropped {
-    /// Somebody still refers to it.
-    Remains,
-    /// That was the last one.
-    Last(u64),
+    let first = Physical {
+        handles: 1,
+        uses: 0,
+    };
+    vmm.physical.insert(id, first);
+    vmm.handles.insert(handle, Named { id, count: 1 });
+    Some(id)
 }
 
 impl Vmm {
-    fn drop_reference(&mut self, id: u64, mapping: bool) -> Dropped {
-        let Some(physical) = self.physical.get_mut(&id) else {
-            return Dropped::Remains;
-        };
-        let count = if mapping {
-            &mut physical.mappings
-        } else {
-            &mut physical.handles
-        };
-        *count = count.saturating_sub(1);
-        if physical.handles == 0 && physical.mappings == 0 {
-            self.physical.remove(&id);
-            Dropped::Last(id)
-        } else {
-            Dropped::Remains
+    /// One more use of what a handle stands for.
+    fn use_handle(&mut self, handle: u64) -> Option<u64> {
+        let id = self.handles.get(&handle)?.id;
+        self.physical.get_mut(&id)?.uses += 1;
+        Some(id)
+    }
+
+    /// One more use of what is mapped at an address.
+    fn use_address(&mut self, address: u64) -> Option<u64> {
+        let (start, mapping) = self.mappings.range(..=address).next_back()?;
+        let id = (address - start < mapping.size).then_some(mapping.id)?;
+        self.physical.get_mut(&id)?.uses += 1;
+        Some(id)
+    }
+
+    /// One use less; true if that was the last reference.
+    fn drop_use(&mut self, id: u64) -> bool {
+        self.drop_reference(id, |physical| &mut physical.uses)
+    }
+
+    /// One more reference by a handle.
+    fn name(&mut self, handle: u64, id: u64) {
+        if let Some(physical) = self.physical.get_mut(&id) {
+            physical.handles += 1;
+            let named = self.handles.entry(handle).or_insert(Named { id, count: 0 });
+            if named.id != id {
+                *named = Named { id, count: 0 };
+            }
+            named.count += 1;
         }
     }
+
+    /// One reference by a handle less; true if that was the last reference of any kind. The
+    /// handle's number may stand for another allocation by now: it is given out again at once.
+    fn drop_handle(&mut self, handle: u64, id: u64) -> bool {
+        if let Some(named) = self.handles.get_mut(&handle).filter(|named| named.id == id) {
+            named.count -= 1;
+            if named.count == 0 {
+                self.handles.remove(&handle);
+            }
+        }
+        self.drop_reference(id, |physical| &mut physical.handles)
+    }
+
+    fn drop_reference(&mut self, id: u64, which: impl Fn(&mut Physical) -> &mut u64) -> bool {
+        let Some(physical) = self.physical.get_mut(&id) else {
+            return false;
+        };
+        let count = which(physical);
+        *count = count.saturating_sub(1);
+        let last = physical.handles == 0 && physical.uses == 0;
+        if last {
+            self.physical.remove(&id);
+        }
+        last
+    }
+}
+
+/// Whether the reference that a call was to end is gone: a driver that is shutting down has taken
+/// everything with it.
+fn is_gone(result: u32) -> bool {
+    matches!(result, SUCCESS | errors::DEINITIALIZED)
+}
+
+/// The id of what a handle stands for.
+pub fn id_of(handle: u64) -> Option<u64> {
+    Some(table()?.handles.get(&handle)?.id)
+}
+
+/// One more use of what a handle stands for; its id.
+pub fn use_handle(handle: u64) -> Option<u64> {
+    table()?.use_handle(handle)
+}
+
+/// One more use of everything that is mapped in a range; the ids.
+pub fn use_range(address: u64, size: u64) -> Vec<u64> {
+    let Some(mut vmm) = table() else {
+        return Vec::new();
+    };
+    let mut ids = Vec::from_iter(vmm.use_address(address));
+    let further: Vec<u64> = vmm
+        .mappings
+        .range(address.saturating_add(1)..address.saturating_add(size))
+        .map(|(start, _)| *start)
+        .collect();
+    ids.extend(further.iter().filter_map(|start| vmm.use_address(*start)));
+    ids
+}
+
+/// Drops uses, and records the end of what nothing refers to any more.
+pub fn drop_uses(call: &Call, ids: impl IntoIterator<Item = u64>) {
+    let Some(mut vmm) = table() else {
+        return;
+    };
+    let ended: Vec<u64> = ids.into_iter().filter(|id| vmm.drop_use(*id)).collect();
+    drop(vmm);
+    for id in ended {
+        end(call, id);
+    }
+}
+
+/// Nothing refers to the memory any more.
+fn end(call: &Call, id: u64) {
+    let token = recorder::freeing(Kind::Vmm.lane(), Space::Vmm, id, call.api(), 0);
+    allocation::finish_free(call, &token, Space::Vmm, id, SUCCESS);
+    bindings::ended(call, id);
 }
 
 /// A handle reference is released.
@@ -174,95 +280,64 @@ pub fn release(call: &Call, handle: u64, real: impl Real) -> u32 {
         return real();
     }
     lifetime::watch_teardown();
-    let mut undo = None;
-    let mut ended = None;
-    if let Some(mut vmm) = VMM.lock()
-        && let Some(id) = vmm.handles.get(&handle).copied()
-    {
-        undo = vmm.physical.get(&id).map(|physical| (id, *physical));
-        if let Dropped::Last(id) = vmm.drop_reference(id, false) {
-            vmm.handles.remove(&handle);
-            ended = Some(id);
-        } else if vmm
-            .physical
-            .get(&id)
-            .is_some_and(|physical| physical.handles == 0)
-        {
-            vmm.handles.remove(&handle);
-        }
-    }
-    let token = ended.map(|id| {
-        (
-            id,
-            recorder::freeing(Kind::Vmm.lane(), Space::Vmm, id, call.api(), 0),
-        )
-    });
+    let id = table().and_then(|vmm| vmm.handles.get(&handle).map(|named| named.id));
     let result = real();
-    if result != SUCCESS
-        && let Some((id, physical)) = undo
-        && let Some(mut vmm) = VMM.lock()
+    errors::look_at(result, call.api());
+    if is_gone(result)
+        && let Some(id) = id
+        && table().is_some_and(|mut vmm| vmm.drop_handle(handle, id))
     {
-        vmm.physical.insert(id, physical);
-        vmm.handles.insert(handle, id);
-    }
-    if let Some((id, token)) = token {
-        allocation::finish_free(call, &token, Space::Vmm, id, result);
-    } else {
-        errors::look_at(result, call.api());
+        end(call, id);
     }
     result
 }
 
 /// One more handle reference, to what is mapped at an address.
 pub fn retain(call: &Call, handle: *const u64, address: u64, real: impl Real) -> u32 {
+    if !recorder::is_on() {
+        return real();
+    }
+    let id = table().and_then(|mut vmm| vmm.use_address(address));
     let result = real();
     errors::look_at(result, call.api());
     // SAFETY: the program's own out-parameter of the call that came to this result.
     let made = unsafe { allocation::out_of(result, handle) };
+    let Some(id) = id else { return result };
     if let Some(handle) = made
-        && recorder::is_on()
-        && let Some(mut vmm) = VMM.lock()
+        && let Some(mut vmm) = table()
     {
-        let covering = vmm
-            .mappings
-            .range(..=address)
-            .next_back()
-            .map(|(start, mapping)| (*start, *mapping));
-        if let Some((start, mapping)) = covering
-            && address < start + mapping.size
-        {
-            if let Some(physical) = vmm.physical.get_mut(&mapping.id) {
-                physical.handles += 1;
-            }
-            vmm.handles.insert(handle, mapping.id);
-        }
+        vmm.name(handle, id);
     }
+    drop_uses(call, [id]);
     result
 }
 
 /// Physical memory is mapped at an address.
 pub fn map(call: &Call, address: u64, size: u64, handle: u64, real: impl Real) -> u32 {
+    let id = table().and_then(|mut vmm| vmm.use_handle(handle));
     let result = real();
     errors::look_at(result, call.api());
-    if result == SUCCESS && lifetime::start() {
-        let id = VMM.lock().and_then(|mut vmm| {
-            let id = vmm.handles.get(&handle).copied()?;
-            vmm.physical.get_mut(&id)?.mappings += 1;
-            vmm.mappings.insert(address, Mapping { size, id });
-            Some(id)
-        });
-        let (context, device) = context::current();
-        let owner = id.and_then(|id| recorder::find(Kind::Vmm.lane(), Space::Vmm, id));
-        let device = owner.map_or(device, |owner| owner.device);
-        let new = New {
-            kind: Kind::Mapping,
-            space: Space::Mapping,
-            key: address,
-            size,
-            aux: id.unwrap_or(0),
-        };
-        allocation::record(call, &new, context, device);
+    if result != SUCCESS || !lifetime::start() {
+        drop_uses(call, id);
+        return result;
     }
+    let before = id.and_then(|id| {
+        let mapping = Mapping { size, id };
+        table()?.mappings.insert(address, mapping)
+    });
+    let (context, device) = context::current();
+    let owner = id.and_then(|id| recorder::find(Kind::Vmm.lane(), Space::Vmm, id));
+    let device = owner.map_or(device, |owner| owner.device);
+    let new = New {
+        kind: Kind::Mapping,
+        space: Space::Mapping,
+        key: address,
+        size,
+        aux: id.unwrap_or(0),
+    };
+    allocation::record(call, &new, context, device);
+    // What was mapped here was unmapped by a way that is not hooked.
+    drop_uses(call, before.map(|mapping| mapping.id));
     result
 }
 
@@ -272,58 +347,47 @@ pub fn unmap(call: &Call, address: u64, size: u64, real: impl Real) -> u32 {
         return real();
     }
     lifetime::watch_teardown();
-    let mut gone: Vec<(u64, Mapping)> = Vec::new();
-    let mut before: Vec<(u64, Option<Physical>)> = Vec::new();
-    let mut ended = Vec::new();
-    if let Some(mut vmm) = VMM.lock() {
-        let end = address.saturating_add(size);
-        gone = vmm
-            .mappings
-            .range(address..end)
-            .filter(|(start, mapping)| start.saturating_add(mapping.size) <= end)
-            .map(|(start, mapping)| (*start, *mapping))
-            .collect();
-        for (start, mapping) in &gone {
-            before.push((mapping.id, vmm.physical.get(&mapping.id).copied()));
-            vmm.mappings.remove(start);
-            if let Dropped::Last(id) = vmm.drop_reference(mapping.id, true) {
-                ended.push(id);
-            }
-        }
-    }
-    let api = call.api();
+    let gone = take_mappings(address, address.saturating_add(size));
     let lane = Kind::Vmm.lane();
-    let mappings: Vec<(u64, FreeToken)> = gone
+    let free = |start: u64| recorder::freeing(lane, Space::Mapping, start, call.api(), 0);
+    // In teardown nobody is given an address anew, and a mark cannot be taken back.
+    let teardown = recorder::is_teardown();
+    let tokens: Vec<(u64, FreeToken)> = gone
         .iter()
-        .map(|(start, _)| {
-            (
-                *start,
-                recorder::freeing(lane, Space::Mapping, *start, api, 0),
-            )
-        })
-        .collect();
-    let memory: Vec<(u64, FreeToken)> = ended
-        .iter()
-        .map(|id| (*id, recorder::freeing(lane, Space::Vmm, *id, api, 0)))
+        .filter(|_| !teardown)
+        .map(|(start, _)| (*start, free(*start)))
         .collect();
     let result = real();
-    if result != SUCCESS
-        && let Some(mut vmm) = VMM.lock()
-    {
-        for ((start, mapping), (id, physical)) in gone.iter().zip(&before).rev() {
-            vmm.mappings.insert(*start, *mapping);
-            if let Some(physical) = physical {
-                vmm.physical.insert(*id, *physical);
-            }
+    if is_gone(result) {
+        if teardown {
+            gone.iter().for_each(|(start, _)| {
+                free(*start);
+            });
         }
+        drop_uses(call, gone.iter().map(|(_, mapping)| mapping.id));
+    } else if let Some(mut vmm) = table() {
+        vmm.mappings.extend(gone);
     }
-    for (start, token) in mappings {
+    for (start, token) in tokens {
         allocation::finish_free(call, &token, Space::Mapping, start, result);
     }
-    for (id, token) in memory {
-        allocation::finish_free(call, &token, Space::Vmm, id, result);
-    }
+    errors::look_at(result, call.api());
     result
+}
+
+/// The mappings that lie in a range, taken out of the table.
+fn take_mappings(start: u64, end: u64) -> Vec<(u64, Mapping)> {
+    let Some(mut vmm) = table() else {
+        return Vec::new();
+    };
+    let inside: Vec<u64> = vmm
+        .mappings
+        .range(start..end)
+        .filter(|(start, mapping)| start.saturating_add(mapping.size) <= end)
+        .map(|(start, _)| *start)
+        .collect();
+    let take = |start: u64| Some((start, vmm.mappings.remove(&start)?));
+    inside.into_iter().filter_map(take).collect()
 }
 
 /// A range of addresses is reserved; it holds no memory.

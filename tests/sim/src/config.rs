@@ -32,6 +32,8 @@ pub struct Failure {
     pub when: When,
     /// The code to answer.
     pub code: u32,
+    /// The failing call answers only after another thread's call of this function did.
+    pub until: Option<String>,
 }
 
 /// Which calls of a rule fail.
@@ -107,7 +109,7 @@ fn parse_bytes(text: &str) -> Option<u64> {
 }
 
 /// Rules separated by commas; each `name[:option]…` with the options `N`, `every=N`, `from=N`,
-/// `code=C`. Without an option the first call fails; without a code it is out of memory.
+/// `code=C`, `until=NAME`. Without an option the first call fails; without a code it is out of memory.
 fn parse_failures(text: &str) -> Option<Vec<Failure>> {
     text.split(',')
         .filter(|rule| !rule.trim().is_empty())
@@ -118,7 +120,7 @@ fn parse_failures(text: &str) -> Option<Vec<Failure>> {
 fn parse_failure(rule: &str) -> Option<Failure> {
     let mut parts = rule.trim().split(':');
     let name = parts.next()?.to_owned();
-    let (mut when, mut code) = (None, 2);
+    let (mut when, mut code, mut until) = (None, 2, None);
     for option in parts {
         let number = |t: &str| t.parse::<u64>().ok().filter(|&n| n > 0);
         match option.split_once('=') {
@@ -126,6 +128,7 @@ fn parse_failure(rule: &str) -> Option<Failure> {
             Some(("every", n)) => when = Some(When::Every(number(n)?)),
             Some(("from", n)) => when = Some(When::From(number(n)?)),
             Some(("code", c)) => code = c.parse().ok()?,
+            Some(("until", name)) => until = Some(name.to_owned()),
             Some(_) => return None,
         }
     }
@@ -139,5 +142,6 @@ fn parse_failure(rule: &str) -> Option<Failure> {
         name,
         when: when.unwrap_or(default),
         code,
+        until,
     })
 }

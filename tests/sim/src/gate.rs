@@ -14,7 +14,9 @@ use crate::model::State;
 use crate::thread;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst,
+};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What must hold for a call to be allowed; a set of the bits below.
@@ -77,6 +79,19 @@ pub fn symbols() -> &'static [Symbol] {
 
 /// The calls so far that matched each rule of `VRAMTRACE_SIM_FAIL` (the first 64 rules).
 static INJECTED: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
+
+/// The calls that each rule waits for (`until`) and that have been answered.
+static AWAITED: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
+
+/// Calls that wait now, about to answer.
+static WAITING: AtomicU32 = AtomicU32::new(0);
+
+/// For test programs: how many calls wait for another thread's before they answer (`until` in
+/// `VRAMTRACE_SIM_FAIL`). No driver has this function.
+#[unsafe(no_mangle)]
+pub extern "C" fn vramtrace_sim_waiting() -> u32 {
+    WAITING.load(SeqCst)
+}
 
 /// Whether a call needs more than the fast path: bit 0 unknown yet, bit 1 yes.
 static SLOW: AtomicU8 = AtomicU8::new(1);
@@ -173,7 +188,41 @@ pub fn enter(symbol: &'static Symbol, body: impl FnOnce(&mut Call) -> R) -> u32 
         Err(UNKNOWN)
     });
     let code = result.err().map_or(0, |Error(code)| code);
-    if slow != 0 { log(symbol, code) } else { code }
+    if slow == 0 {
+        return code;
+    }
+    hold(symbol);
+    log(symbol, code)
+}
+
+/// Calls that a rule holds (code 0): what they do is done, and they answer late.
+#[cold]
+fn hold(symbol: &Symbol) {
+    let rules = config::get().failures.iter();
+    for ((rule, count), awaited) in rules.zip(&INJECTED).zip(&AWAITED) {
+        if rule.code == 0 && rule.matches(symbol.name) && hits(rule, count) {
+            wait_until_answered(awaited, awaited.load(SeqCst));
+        }
+    }
+}
+
+/// Counts a call that a rule is about; whether the rule hits it.
+fn hits(rule: &config::Failure, count: &AtomicU64) -> bool {
+    let n = count.fetch_add(1, Relaxed) + 1;
+    match rule.when {
+        When::Nth(k) => n == k,
+        When::Every(k) => n.is_multiple_of(k),
+        When::From(k) => n >= k,
+    }
+}
+
+/// Waits for one more answer than there were.
+fn wait_until_answered(awaited: &AtomicU64, answered: u64) {
+    WAITING.fetch_add(1, SeqCst);
+    while awaited.load(SeqCst) == answered {
+        std::thread::yield_now();
+    }
+    WAITING.fetch_sub(1, SeqCst);
 }
 
 #[inline]
@@ -229,17 +278,15 @@ fn slow_path(symbol: &'static Symbol) -> R {
             std::hint::spin_loop();
         }
     }
-    for (rule, count) in config.failures.iter().zip(&INJECTED) {
-        if !rule.matches(symbol.name) {
+    for ((rule, count), awaited) in config.failures.iter().zip(&INJECTED).zip(&AWAITED) {
+        if rule.code == 0 || !rule.matches(symbol.name) {
             continue;
         }
-        let n = count.fetch_add(1, Relaxed) + 1;
-        let hit = match rule.when {
-            When::Nth(k) => n == k,
-            When::Every(k) => n.is_multiple_of(k),
-            When::From(k) => n >= k,
-        };
-        if hit {
+        let answered = awaited.load(SeqCst);
+        if hits(rule, count) {
+            if rule.until.is_some() {
+                wait_until_answered(awaited, answered);
+            }
             return Err(Error(rule.code));
         }
     }
@@ -247,7 +294,13 @@ fn slow_path(symbol: &'static Symbol) -> R {
 }
 
 fn log(symbol: &Symbol, code: u32) -> u32 {
-    if config::get().log {
+    let config = config::get();
+    for (rule, awaited) in config.failures.iter().zip(&AWAITED) {
+        if rule.until.as_deref() == Some(symbol.name) {
+            awaited.fetch_add(1, SeqCst);
+        }
+    }
+    if config.log {
         eprintln!("libcuda (simulated): {} = {code}", symbol.name);
     }
     code

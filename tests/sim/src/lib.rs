@@ -36,8 +36,10 @@
 //! `VRAMTRACE_SIM_FAIL` is a list of rules separated by commas, each a function's exported name (or a
 //! prefix and `*`) and options separated by colons: `cuMemAlloc_v2:3` fails the third call,
 //! `name:every=10` every tenth, `name:from=5` the fifth and all later ones, and `code=700` says with
-//! what (2, out of memory, if not given; with only a code, all calls fail). A call that fails this
-//! way has no effect.
+//! what (2, out of memory, if not given; with only a code, all calls fail). With `until=NAME` the
+//! failing call answers only when another thread's call of NAME has been answered;
+//! `vramtrace_sim_waiting()` tells how many calls wait so. A call that fails this way has no effect.
+//! With `code=0` and `until` the call does not fail: it does what it does, and answers late.
 //!
 //! A kernel whose name is `trap`, or begins with `trap_`, or ends with `_trap`, makes its device
 //! fail: from then on every call in a context of it answers 719.

@@ -65,7 +65,9 @@ pub fn map_tile(c: &mut Call, info: &MapInfo) -> R {
     if desc.flags & (SPARSE | DEFERRED_MAPPING) == 0 {
         return Err(INVALID_VALUE);
     }
-    // Unmapping names no memory: which tile it was is not simulated, the last one goes.
+    // The simulated driver takes parts as they were mapped, not pieces of them.
+    let tile = (info.subresource_type, info.subresource);
+    let old = mapped.iter().position(|(other, _)| *other == tile);
     let released = match info.operation {
         1 => {
             let physical = c
@@ -75,10 +77,11 @@ pub fn map_tile(c: &mut Call, info: &MapInfo) -> R {
                 .filter(|p| p.refs > 0)
                 .ok_or(INVALID_VALUE)?;
             physical.maps += 1;
-            mapped.push(info.handle);
-            None
+            let released = old.map(|at| mapped.swap_remove(at));
+            mapped.push((tile, info.handle));
+            released
         }
-        2 => mapped.pop(),
+        2 => Some(mapped.swap_remove(old.ok_or(INVALID_VALUE)?)),
         _ => return Err(INVALID_VALUE),
     };
     if info.resource_type == 0 {
@@ -88,7 +91,7 @@ pub fn map_tile(c: &mut Call, info: &MapInfo) -> R {
     } else if let Some(m) = c.mipmaps.get_mut(info.resource) {
         m.mapped = mapped;
     }
-    if let Some(physical) = released {
+    if let Some((_, physical)) = released {
         c.unmap_physical(physical);
     }
     Ok(())

@@ -249,15 +249,18 @@ driver! {
         if flags != 0 {
             return Err(INVALID_VALUE);
         }
-        out.set(c.ctx)
+        out.check()?;
+        let ctx = c.ctx;
+        c.context(ctx)?.usage += 1;
+        out.set(ctx)
     }
 
-    /// Deprecated usage count: detaching; the creator's count is the last one.
+    /// Deprecated usage count: detaching; the last one destroys.
     [CONTEXT] fn cuCtxDetach(ctx: u64) |c| {
         if ctx != c.ctx {
             return Err(INVALID_CONTEXT);
         }
-        c.destroy_context(ctx)
+        c.detach_context(ctx)
     }
 
     /// Everything of the context so far, as an event.

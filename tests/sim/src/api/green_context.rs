@@ -89,25 +89,19 @@ driver! {
         out.set(handle)
     }
 
-    /// Its context face shares the device's primary context's memory in the real driver; here it is
-    /// a context of its own. CU_GREEN_CTX_DEFAULT_STREAM is required.
+    /// Retains the device's primary context, whose memory its context face shares.
+    /// CU_GREEN_CTX_DEFAULT_STREAM is required.
     [INIT | UNSAFE] fn cuGreenCtxCreate(out: Out<u64>, desc: u64, dev: i32, flags: u32) |c| {
         out.check()?;
         if desc == 0 || flags != 1 {
             return Err(INVALID_VALUE);
         }
-        let ctx = c.create_context(dev, 0, 3020)?;
-        let id = c.fresh_id();
-        let handle = c.green.insert(Green { ctx, id });
-        c.context(ctx)?.green = handle;
+        let handle = c.create_green(dev)?;
         out.set(handle)
     }
 
-    /// Ends the context face too.
-    [INIT | UNSAFE] fn cuGreenCtxDestroy(handle: u64) |c| {
-        let green = c.green.remove(handle).ok_or(INVALID_CONTEXT)?;
-        c.destroy_context(green.ctx)
-    }
+    /// Ends the context face, and releases the primary context.
+    [INIT | UNSAFE] fn cuGreenCtxDestroy(handle: u64) |c| { c.destroy_green(handle) }
 
     /// The context face.
     [INIT] fn cuCtxFromGreenCtx(out: Out<u64>, handle: u64) |c| {

@@ -34,7 +34,7 @@ fn register(c: &mut Call, p: u64, bytes: u64, flags: u32) -> R {
     if overlaps {
         return Err(HOST_MEMORY_ALREADY_REGISTERED);
     }
-    let ctx = c.ctx;
+    let ctx = c.owner(c.ctx);
     let device = c.device_of(ctx)?;
     c.host.insert(Alloc {
         base: p,

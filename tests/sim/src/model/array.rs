@@ -7,14 +7,17 @@ use crate::abi::array::{DEFERRED_MAPPING, Descriptor3D, LAYERED, SPARSE};
 use crate::abi::error::{INVALID_HANDLE, INVALID_VALUE, OUT_OF_MEMORY, R};
 use std::sync::Arc;
 
+/// A part of an array: a subresource's type, and the words of CUarrayMapInfo that say which.
+pub type Tile = (u32, [u64; 4]);
+
 /// One array.
 pub struct Array {
     pub ctx: u64,
     pub device: u32,
     pub desc: Descriptor3D,
     storage: Storage,
-    /// Physical allocations mapped into a sparse or deferred array.
-    pub mapped: Vec<u64>,
+    /// Physical allocations mapped into a sparse or deferred array, by part.
+    pub mapped: Vec<(Tile, u64)>,
 }
 
 /// One mipmapped array.
@@ -25,8 +28,8 @@ pub struct Mipmap {
     /// Handles of the levels asked for so far, by level.
     arrays: Vec<Option<u64>>,
     storage: Storage,
-    /// Physical allocations mapped into it when it is sparse or deferred.
-    pub mapped: Vec<u64>,
+    /// Physical allocations mapped into it when it is sparse or deferred, by part.
+    pub mapped: Vec<(Tile, u64)>,
 }
 
 /// Where the bytes are.
@@ -141,7 +144,7 @@ impl State {
         let device = self.device_of(ctx)?;
         let storage = self.array_storage(device, desc.flags, bytes(&desc))?;
         let array = Array {
-            ctx,
+            ctx: self.owner(ctx),
             device,
             desc,
             storage,
@@ -165,7 +168,7 @@ impl State {
         let Some(array) = self.arrays.remove(handle) else {
             return;
         };
-        for physical in array.mapped {
+        for (_, physical) in array.mapped {
             self.unmap_physical(physical);
         }
         self.end_storage(array.device, array.storage);
@@ -221,6 +224,7 @@ impl State {
     ) -> u64 {
         let arrays = vec![None; levels as usize];
         let mapped = Vec::new();
+        let ctx = self.owner(ctx);
         self.mipmaps.insert(Mipmap {
             ctx,
             device,
@@ -271,7 +275,7 @@ impl State {
         for array in mipmap.arrays.into_iter().flatten() {
             self.arrays.remove(array);
         }
-        for physical in mipmap.mapped {
+        for (_, physical) in mipmap.mapped {
             self.unmap_physical(physical);
         }
         self.end_storage(mipmap.device, mipmap.storage);

@@ -15,6 +15,8 @@ pub struct Context {
     pub api_version: u32,
     pub id: u64,
     pub primary: bool,
+    /// Uses by cuCtxCreate and cuCtxAttach.
+    pub usage: u32,
     /// False once it is destroyed, and for a primary context between a reset and the next retain.
     pub active: bool,
     /// CUlimit values.
@@ -48,6 +50,10 @@ impl State {
         let device = self.device(ordinal)?;
         device.healthy()?;
         device.charge(config::get().context_bytes)?;
+        Ok(self.insert_context(ordinal, flags, version))
+    }
+
+    fn insert_context(&mut self, ordinal: i32, flags: u32, version: u32) -> u64 {
         let id = self.fresh_id();
         let ctx = self.contexts.insert(Context {
             device: ordinal as u32,
@@ -55,6 +61,7 @@ impl State {
             api_version: version,
             id,
             primary: false,
+            usage: 1,
             active: true,
             limits: LIMITS,
             cache_config: 0,
@@ -66,7 +73,46 @@ impl State {
             graph_bytes: 0,
         });
         self.open_legacy_stream(ctx);
-        Ok(ctx)
+        ctx
+    }
+
+    /// cuGreenCtxCreate: retains the primary context, and makes the context face.
+    pub fn create_green(&mut self, ordinal: i32) -> R<u64> {
+        self.retain_primary(ordinal)?;
+        let ctx = self.insert_context(ordinal, 0, 3020);
+        let id = self.fresh_id();
+        let handle = self.green.insert(Green { ctx, id });
+        self.context(ctx)?.green = handle;
+        Ok(handle)
+    }
+
+    /// cuGreenCtxDestroy: the face ends, and one reference to the primary context.
+    pub fn destroy_green(&mut self, handle: u64) -> R {
+        let green = self.green.remove(handle).ok_or(INVALID_CONTEXT)?;
+        let ordinal = self.device_of(green.ctx)?;
+        self.end_context(green.ctx);
+        if thread::current() == green.ctx {
+            thread::pop();
+        }
+        self.release_primary(ordinal as i32)
+    }
+
+    /// The context that memory belongs to which is allocated in this one: a green context has none
+    /// of its own.
+    pub fn owner(&self, ctx: u64) -> u64 {
+        let face = self.contexts.get(ctx).filter(|c| c.green != 0);
+        face.and_then(|c| self.devices.get(c.device as usize))
+            .map_or(ctx, |device| device.primary.ctx)
+    }
+
+    /// cuCtxDetach: the last use ends the context.
+    pub fn detach_context(&mut self, ctx: u64) -> R {
+        let c = self.context(ctx)?;
+        if c.usage > 1 {
+            c.usage -= 1;
+            return Ok(());
+        }
+        self.destroy_context(ctx)
     }
 
     fn open_legacy_stream(&mut self, ctx: u64) {
@@ -150,7 +196,7 @@ impl State {
             return Err(INVALID_VALUE);
         }
         let c = self.contexts.get(ctx).ok_or(INVALID_CONTEXT)?;
-        if c.primary {
+        if c.primary || c.green != 0 {
             return Err(INVALID_CONTEXT);
         }
         if !c.active {
@@ -195,7 +241,12 @@ impl State {
         c.active = false;
         c.per_thread = map();
         c.peers = Vec::new();
-        let bytes = config::get().context_bytes + std::mem::take(&mut c.graph_bytes);
+        let own = if c.green == 0 {
+            config::get().context_bytes
+        } else {
+            0
+        };
+        let bytes = own + std::mem::take(&mut c.graph_bytes);
         let device = c.device;
         if let Ok(device) = self.device(device as i32) {
             device.discharge(bytes);

@@ -47,6 +47,7 @@ impl State {
     pub fn alloc_host(&mut self, ctx: u64, bytes: u64, flags: u32) -> R<u64> {
         let ordinal = self.device_of(ctx)?;
         let (base, taken) = alloc_host_pages(self.host_arena.as_mut(), bytes)?;
+        let ctx = self.owner(ctx);
         self.host.insert(Alloc {
             base,
             size: bytes,
@@ -116,7 +117,7 @@ impl State {
             taken,
             kind,
             device,
-            ctx,
+            ctx: self.owner(ctx),
             id: 0,
             data,
             dirty: false,
