@@ -1,4 +1,5 @@
-//! Finds exported functions of the C library without asking `dlsym`, which is ours.
+//! Finds what loaded objects export without asking `dlsym`, which is ours, and takes a lock that a
+//! thread inside dlopen holds while it runs constructors.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::size_of;
@@ -29,6 +30,8 @@ const _: () = assert!(size_of::<Sym>() == 24);
 
 struct Search<'a> {
     name: &'a CStr,
+    /// Only the C library and libdl.
+    in_libc: bool,
     found: *mut c_void,
 }
 
@@ -36,17 +39,29 @@ struct Search<'a> {
 /// Allocates nothing and takes only the loader's lock, so it may run before anything else of
 /// ours has.
 pub fn libc_function(name: &CStr) -> Option<*mut c_void> {
+    let found = first(name, true);
+    (!found.is_null()).then_some(found)
+}
+
+/// What the first loaded object that exports `name` has there; null if none does. The program
+/// comes first: data that it has copied from a library is found where everybody uses it.
+pub fn exported(name: &CStr) -> *mut c_void {
+    first(name, false)
+}
+
+fn first(name: &CStr, in_libc: bool) -> *mut c_void {
     let mut search = Search {
         name,
+        in_libc,
         found: std::ptr::null_mut(),
     };
     // SAFETY: the callback only touches `search`, which outlives the call.
     unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut search).cast()) };
-    (!search.found.is_null()).then_some(search.found)
+    search.found
 }
 
 unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _: usize, search: *mut c_void) -> c_int {
-    // SAFETY: both come from `libc_function` and the loader, valid during the callback.
+    // SAFETY: both come from `first` and the loader, valid during the callback.
     let (info, search) = unsafe { (&*info, &mut *search.cast::<Search>()) };
     if info.dlpi_name.is_null() {
         return 0;
@@ -54,7 +69,8 @@ unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _: usize, search: *mut
     // SAFETY: the loader's NUL-terminated name.
     let path = unsafe { CStr::from_ptr(info.dlpi_name) }.to_bytes();
     let file = path.rsplit(|&b| b == b'/').next().unwrap_or(path);
-    if !file.starts_with(b"libc.so")
+    if search.in_libc
+        && !file.starts_with(b"libc.so")
         && !file.starts_with(b"libdl.so")
         && !file.starts_with(b"libc-2.")
         && !file.starts_with(b"libdl-2.")
@@ -142,5 +158,7 @@ mod tests {
         assert_eq!(libc_function(c"getpid"), Some(libc::getpid as *mut c_void));
         assert!(libc_function(c"dlvsym").is_some());
         assert!(libc_function(c"no_such_function_anywhere").is_none());
+        assert_eq!(exported(c"getpid"), libc::getpid as *mut c_void);
+        assert!(exported(c"no_such_function_anywhere").is_null());
     }
 }
