@@ -3,6 +3,7 @@
 use super::{code, open, print};
 use crate::analysis::leaks::{Answer, By, Options, Point};
 use crate::cli::{FilterOptions, Traces, exit, point};
+use crate::model::Unhidden;
 use crate::report::frames::Frames;
 use crate::report::leaks::{Shown, json, text};
 use crate::report::style::Style;
@@ -43,6 +44,9 @@ pub struct Args {
     /// Show frames inside the CUDA driver and runtime, and those that call main, too
     #[arg(long)]
     all_frames: bool,
+    /// Show the Python interpreter's own frames, between those of Python functions, too
+    #[arg(long)]
+    native: bool,
     /// Exit with 1 if anything leaked
     #[arg(long)]
     fail: bool,
@@ -102,15 +106,18 @@ fn run(args: &Args) -> Result<i32, i32> {
         point: args.point.or(args.to),
         by: args.by.into(),
         filter: args.filter.filter(),
-        all_frames: args.all_frames,
+        unhidden: Unhidden {
+            cuda: args.all_frames,
+            native: args.native,
+        },
     };
     let top = match args.top {
         Some(0) => None,
         None if args.json => None,
         top => Some(top.unwrap_or(TOP)),
     };
-    let answer = Answer::of(&opened.processes, &options, top);
     let mut frames = Frames::default();
+    let answer = Answer::of(&opened.processes, &options, top, &mut frames);
     let shown = Shown::new(&answer, &opened.processes, &mut frames);
     let report = if args.json {
         json(&shown)

@@ -9,7 +9,7 @@ use crate::launch::pattern::{self, Pattern};
 use crate::launch::session::{self, Finished, Request};
 use crate::launch::transfer::Existing;
 use crate::launch::{Failure, size};
-use crate::model::Process;
+use crate::model::{NoNames, Process};
 use crate::report::words;
 use crate::trace::Trace;
 use std::ffi::OsString;
@@ -323,7 +323,7 @@ impl Finding {
                 };
             }
         };
-        let answer = Answer::of(&[process], &Options::default(), None);
+        let answer = Answer::of(&[process], &Options::default(), None, &mut NoNames);
         let spaces = [
             (answer.gpu, "GPU memory"),
             (answer.host, "page-locked host memory"),

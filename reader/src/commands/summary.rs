@@ -40,8 +40,8 @@ fn run(args: &Args) -> Result<i32, i32> {
         None if args.json => TOP_JSON,
         None => TOP,
     };
-    let summary = summary(&opened.processes, &args.filter.filter(), top);
     let mut frames = Frames::default();
+    let summary = summary(&opened.processes, &args.filter.filter(), top, &mut frames);
     let shown = Shown::new(&summary, &opened.processes, &mut frames);
     print(&if args.json {
         json(&shown)

@@ -3,7 +3,7 @@
 use super::{Aside, Group, Leaks, Options, Point, leaks};
 use crate::analysis::Sum;
 use crate::analysis::view::{DeviceView, Devices, ProcessView};
-use crate::model::{CudaUse, Process, VisibleStack};
+use crate::model::{CudaUse, Loops, Process, VisibleStack};
 use std::cmp::Reverse;
 
 /// A group, and where it belongs.
@@ -62,7 +62,12 @@ pub struct Answer {
 
 impl Answer {
     /// Finds the leaks of all processes; keeps the `top` largest groups.
-    pub fn of(processes: &[Process], options: &Options, top: Option<usize>) -> Answer {
+    pub fn of(
+        processes: &[Process],
+        options: &Options,
+        top: Option<usize>,
+        loops: &mut dyn Loops,
+    ) -> Answer {
         let mut devices = Devices::default();
         let mut answer = Answer {
             complete: true,
@@ -80,14 +85,14 @@ impl Answer {
             aside: Aside::default(),
             unknown_kinds: 0,
             notes: Vec::new(),
-            all_frames: options.all_frames,
+            all_frames: options.unhidden.cuda,
             groups: Vec::new(),
             omitted_groups: 0,
             omitted: Sum::default(),
         };
         for (id, process) in processes.iter().enumerate() {
             devices.add_all(process, id);
-            answer.add(process, id, leaks(process, options), &mut devices);
+            answer.add(process, id, leaks(process, options, loops), &mut devices);
         }
         let order = |placed: &Placed| (Reverse(placed.group.bytes), Reverse(placed.group.count));
         // Stable: groups of one size stay in the order of their processes.
@@ -123,7 +128,7 @@ impl Answer {
         self.aside.merge(found.aside);
         self.unknown_kinds += found.unknown_kinds;
         self.notes
-            .extend(process.notes.iter().map(|note| note.text.clone()));
+            .extend(process.remarks().map(|note| note.text.clone()));
         for group in found.groups {
             let device = group.device.map(|index| devices.id_of(process, id, index));
             self.groups.push(Placed {

@@ -15,7 +15,7 @@ pub use group::{By, Group, Names};
 pub use suspicion::Suspicion;
 
 use super::{Filter, Sum};
-use crate::model::Process;
+use crate::model::{Loops, Process, Unhidden};
 use vramtrace_format::record::Kind;
 
 /// The moment that a report is about.
@@ -74,8 +74,8 @@ pub struct Options {
     pub by: By,
     /// What to leave out.
     pub filter: Filter,
-    /// Keep frames inside the driver and runtime.
-    pub all_frames: bool,
+    /// Frames that are shown though they usually are not.
+    pub unhidden: Unhidden,
 }
 
 /// One or more allocations that have everything in common that reports show.
@@ -140,7 +140,7 @@ pub struct Leaks {
 }
 
 /// Finds the leaks of one process.
-pub fn leaks(process: &Process, options: &Options) -> Leaks {
+pub fn leaks(process: &Process, options: &Options, loops: &mut dyn Loops) -> Leaks {
     // A program that frees in its exit handlers has not leaked; a Python interpreter that goes
     // down frees everything, leaked or not.
     let interpreted = process.has_interpreter() && process.teardown_seq().is_some();
@@ -176,6 +176,6 @@ pub fn leaks(process: &Process, options: &Options) -> Leaks {
     found.cached = rest.cached;
     found.aside = rest.aside;
     found.unknown_kinds = rest.unknown_kinds;
-    found.groups = grouping.finish();
+    found.groups = grouping.finish(loops);
     found
 }

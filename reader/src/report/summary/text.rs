@@ -49,6 +49,9 @@ fn of_process(out: &mut String, summary: &Summary, process: &ProcessSummary, sty
     facts.push(counted(process.events, "event"));
     facts.push(counted(process.stacks, "call stack"));
     let _ = writeln!(out, "    {}", style.dim(&facts.join(" · ")));
+    if let Some(python) = &process.python {
+        let _ = writeln!(out, "    {}", style.dim(&foreign(&python.line())));
+    }
     if let Some(remark) = process.cuda_use.remark() {
         let _ = writeln!(out, "    {} it {remark}", style.warn("note:"));
     }
@@ -74,7 +77,10 @@ fn of_process(out: &mut String, summary: &Summary, process: &ProcessSummary, sty
     warn(process.damage.clone());
     warn(losses::reasons(&process.losses));
     warn(losses::lines(&process.losses));
-    warn(process.notes.iter().map(|(_, text)| text.clone()).collect());
+    // Notes about Python are said with the other facts.
+    let said =
+        |(code, text): &(String, String)| (!code.starts_with("python")).then(|| text.clone());
+    warn(process.notes.iter().filter_map(said).collect());
 }
 
 fn table(out: &mut String, summary: &Summary, process: &ProcessSummary) {
