@@ -2,7 +2,7 @@
 
 use super::interpreter::Interpreter;
 use super::layout::Instruction;
-use super::memory::Memory;
+use super::memory::{Memory, at_offset};
 use super::walk::{Broken, RawFrame};
 
 /// Longest file name kept, bytes.
@@ -35,7 +35,7 @@ pub fn describe<M: Memory>(
 ) -> Result<Described, Broken> {
     let layout = &interpreter.layout;
     let codes = &layout.codes;
-    let at = |offset: u16| frame.code + u64::from(offset);
+    let at = |offset: u16| at_offset(frame.code, offset);
     let pointer = |offset: u16| {
         memory
             .word(at(offset))
@@ -86,17 +86,17 @@ fn start<M: Memory>(memory: &M, interpreter: &Interpreter, frame: &RawFrame) -> 
     match codes.copies {
         // The list begins with its size.
         Some(copies) if frame.copy != 0 => {
-            let list = memory.word(frame.code + u64::from(copies))?;
+            let list = memory.word(at_offset(frame.code, copies))?;
             let size = memory.word(list)?;
             (u64::from(frame.copy) < size)
-                .then(|| memory.word(list + 8 + 8 * u64::from(frame.copy)))?
+                .then(|| memory.word(list.wrapping_add(8 + 8 * u64::from(frame.copy))))?
         }
-        _ => Some(frame.code + u64::from(codes.start)),
+        _ => Some(at_offset(frame.code, codes.start)),
     }
 }
 
 fn is_a<M: Memory>(memory: &M, interpreter: &Interpreter, object: u64, kind: u64) -> bool {
-    memory.word(object + u64::from(interpreter.layout.kind)) == Some(kind)
+    memory.word(at_offset(object, interpreter.layout.kind)) == Some(kind)
 }
 
 fn bytes<M: Memory>(memory: &M, interpreter: &Interpreter, object: u64) -> Result<Vec<u8>, Broken> {
@@ -105,12 +105,12 @@ fn bytes<M: Memory>(memory: &M, interpreter: &Interpreter, object: u64) -> Resul
         return Err(Broken("a line table that is not a bytes object"));
     }
     let size = memory
-        .word(object + u64::from(layout.size))
+        .word(at_offset(object, layout.size))
         .filter(|&size| size <= MAX_TABLE)
         .ok_or(Broken("a line table without end"))?;
     let mut bytes = vec![0; size as usize];
     memory
-        .read(object + u64::from(layout.bytes), &mut bytes)
+        .read(at_offset(object, layout.bytes), &mut bytes)
         .then_some(bytes)
         .ok_or(Broken("a line table that cannot be read"))
 }
@@ -130,11 +130,11 @@ fn text<M: Memory>(
         return Err(Broken("a name that is not a string"));
     }
     let length = memory
-        .word(object + u64::from(strings.length))
+        .word(at_offset(object, strings.length))
         .filter(|&length| length <= MAX_LENGTH)
         .ok_or(Broken("a name without end"))?;
     let state = memory
-        .half(object + u64::from(strings.state))
+        .half(at_offset(object, strings.state))
         .ok_or(Broken("a name without form"))?
         >> strings.state_shift;
     let width = (state >> 2) & 7;
@@ -149,7 +149,7 @@ fn text<M: Memory>(
     // No character is shorter than a byte in the end.
     let kept = (length as usize).min(most);
     let mut bytes = vec![0; kept * width as usize];
-    if !memory.read(object + u64::from(data), &mut bytes) {
+    if !memory.read(at_offset(object, data), &mut bytes) {
         return Err(Broken("a name that cannot be read"));
     }
     let mut text = String::with_capacity(kept);

@@ -32,6 +32,12 @@ pub trait Memory {
     }
 }
 
+/// Where something lies in an object; what an object's address is nobody vouches for.
+#[inline(always)]
+pub fn at_offset(object: u64, offset: u16) -> u64 {
+    object.wrapping_add(u64::from(offset))
+}
+
 /// Through the kernel: what is not mapped is an error, not a crash.
 pub struct Checked {
     /// For where process_vm_readv is not allowed.

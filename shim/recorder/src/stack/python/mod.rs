@@ -19,6 +19,8 @@ mod memory;
 mod names;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 pub use interpreter::Find;

@@ -3,7 +3,7 @@
 
 use super::interpreter::Interpreter;
 use super::layout::{Entry, Identity, Innermost, Instruction, Layout};
-use super::memory::Memory;
+use super::memory::{Memory, at_offset};
 use vramtrace_format::stacks::MAX_FRAMES;
 
 /// 2⁶⁴ over the golden ratio.
@@ -83,11 +83,11 @@ pub fn walk<M: Memory>(
             if frame & 7 != 0 {
                 break 'walk Err(Broken("a frame that is not aligned"));
             }
-            let Some(previous) = memory.word(frame + u64::from(layout.previous)) else {
+            let Some(previous) = memory.word(at_offset(frame, layout.previous)) else {
                 break 'walk Err(Broken("a frame that cannot be read"));
             };
             if let Entry::Shim(owner) = layout.entry {
-                let Some(owner) = memory.byte(frame + u64::from(owner)) else {
+                let Some(owner) = memory.byte(at_offset(frame, owner)) else {
                     break 'walk Err(Broken("a frame without owner"));
                 };
                 if owner >= SHIM {
@@ -124,13 +124,13 @@ pub fn walk<M: Memory>(
 
 fn innermost<M: Memory>(memory: &M, layout: &Layout, thread: u64) -> Option<u64> {
     match layout.innermost {
-        Innermost::At(at) => memory.word(thread + u64::from(at)),
+        Innermost::At(at) => memory.word(at_offset(thread, at)),
         Innermost::Through(at, next) => {
-            let native = memory.word(thread + u64::from(at))?;
+            let native = memory.word(at_offset(thread, at))?;
             if native == 0 || native & 7 != 0 {
                 return None;
             }
-            memory.word(native + u64::from(next))
+            memory.word(at_offset(native, next))
         }
     }
 }
@@ -140,31 +140,31 @@ fn innermost<M: Memory>(memory: &M, layout: &Layout, thread: u64) -> Option<u64>
 fn one<M: Memory>(memory: &M, interpreter: &Interpreter, frame: u64) -> Option<(RawFrame, u64)> {
     let layout = &interpreter.layout;
     // Newer versions keep marks in the lowest bits of references.
-    let code = memory.word(frame + u64::from(layout.code))? & !3;
+    let code = memory.word(at_offset(frame, layout.code))? & !3;
     if code == 0
         || code & 7 != 0
-        || memory.word(code + u64::from(layout.kind))? != interpreter.code_type
+        || memory.word(at_offset(code, layout.kind))? != interpreter.code_type
     {
         return None;
     }
     let instruction = match layout.instruction {
         Instruction::Index { at, unit } => {
-            let index = memory.half(frame + u64::from(at))? as i32;
+            let index = memory.half(at_offset(frame, at))? as i32;
             (i64::from(index) * i64::from(unit)) as u64
         }
-        Instruction::Pointer(at) => memory.word(frame + u64::from(at))?,
+        Instruction::Pointer(at) => memory.word(at_offset(frame, at))?,
     };
     let entry = match layout.entry {
         Entry::Every => true,
-        Entry::Flag(at) => memory.byte(frame + u64::from(at))? != 0,
+        Entry::Flag(at) => memory.byte(at_offset(frame, at))? != 0,
         Entry::Shim(_) => false,
     };
     let copy = match layout.codes.copies {
-        Some(_) => memory.half(frame + u64::from(layout.copy))?,
+        Some(_) => memory.half(at_offset(frame, layout.copy))?,
         None => 0,
     };
     let identity = match layout.codes.identity {
-        Identity::Version(at) => u64::from(memory.half(code + u64::from(at))?),
+        Identity::Version(at) => u64::from(memory.half(at_offset(code, at))?),
         Identity::Content => content(memory, layout, code)?,
     };
     let raw = RawFrame {
@@ -187,7 +187,7 @@ fn content<M: Memory>(memory: &M, layout: &Layout, code: u64) -> Option<u64> {
     let codes = &layout.codes;
     let pointer = |at: u16| {
         memory
-            .word(code + u64::from(at))
+            .word(at_offset(code, at))
             .filter(|pointer| *pointer != 0 && pointer & 7 == 0)
     };
     let (name, file, table) = (
@@ -196,12 +196,12 @@ fn content<M: Memory>(memory: &M, layout: &Layout, code: u64) -> Option<u64> {
         pointer(codes.table)?,
     );
     // Names are interned, so their hashes are always there; those of files need not be.
-    let name_hash = memory.word(name + u64::from(layout.strings.hash))?;
-    let file_length = memory.word(file + u64::from(layout.strings.length))?;
-    let file_tail = tail(memory, file + u64::from(layout.strings.ascii), file_length)?;
-    let table_size = memory.word(table + u64::from(layout.size))?;
-    let table_tail = tail(memory, table + u64::from(layout.bytes), table_size)?;
-    let first_line = memory.half(code + u64::from(codes.first_line))?;
+    let name_hash = memory.word(at_offset(name, layout.strings.hash))?;
+    let file_length = memory.word(at_offset(file, layout.strings.length))?;
+    let file_tail = tail(memory, at_offset(file, layout.strings.ascii), file_length)?;
+    let table_size = memory.word(at_offset(table, layout.size))?;
+    let table_tail = tail(memory, at_offset(table, layout.bytes), table_size)?;
+    let first_line = memory.half(at_offset(code, codes.first_line))?;
     let mixed = [
         name_hash,
         file_tail,
