@@ -1,5 +1,5 @@
-//! Finds what loaded objects export without asking `dlsym`, which is ours, and takes a lock that a
-//! thread inside dlopen holds while it runs constructors.
+//! Finds what loaded objects export without asking `dlsym`: that is ours, and the real one waits for
+//! a lock that a thread inside dlopen holds while it runs constructors.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::size_of;

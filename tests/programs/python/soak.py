@@ -12,7 +12,9 @@ import threading
 
 import driver
 
-AT_ONCE = 50
+captures = int(sys.argv[1])
+# Taking the interpreter's lock from threads that hardly let it go is what takes time here.
+AT_ONCE = max(50, captures // 600)
 libraries = [ctypes.CDLL(os.environ["NATIVE"]), ctypes.PyDLL(os.environ["NATIVE"])]
 counts = collections.Counter()
 sizes = {}
@@ -74,7 +76,6 @@ def makes():
 
 
 driver.start()
-captures = int(sys.argv[1])
 workers = [(n, threading.Thread(target=lambda n=n: work(n, captures // AT_ONCE // 6))) for n in range(4)]
 others = [threading.Thread(target=target) for target in (looks, makes)]
 for thread in [thread for _, thread in workers] + others:

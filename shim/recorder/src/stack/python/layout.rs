@@ -89,9 +89,46 @@ pub struct Code {
     pub identity: Identity,
 }
 
+/// Which table; a walk is compiled for each of them (see [`Shape`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Version {
+    V8,
+    V10,
+    V11,
+    V12,
+    V13,
+    V14,
+    V13T,
+    V14T,
+}
+
+/// A layout that is known when the library is compiled: its offsets are parts of instructions.
+pub trait Shape {
+    /// The layout.
+    const LAYOUT: Layout;
+}
+
+macro_rules! shapes {
+    ($($(#[$meta:meta])* $name:ident = $layout:expr;)*) => {
+        $(
+            $(#[$meta])*
+            pub struct $name;
+            impl Shape for $name {
+                const LAYOUT: Layout = Layout {
+                    version: Version::$name,
+                    ..$layout
+                };
+            }
+        )*
+    };
+}
+
 /// Everything that is needed to read the stack of one version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
+    /// Which one this is.
+    pub version: Version,
     /// From the thread state to its innermost frame.
     pub innermost: Innermost,
     /// Code object of a frame.
@@ -138,142 +175,152 @@ const STRINGS: Strings = Strings {
     ..OLD_STRINGS
 };
 
-const V8: Layout = Layout {
-    innermost: Innermost::At(24),
-    code: 32,
-    previous: 24,
-    instruction: Instruction::Index { at: 104, unit: 1 },
-    entry: Entry::Every,
-    copy: 0,
-    kind: 8,
-    size: 16,
-    bytes: 32,
-    codes: Code {
-        file: 104,
-        name: 112,
-        qualified: 0,
-        table: 120,
-        first_line: 40,
-        start: 0,
-        copies: None,
-        identity: Identity::Content,
-    },
-    strings: OLD_STRINGS,
-    table: Table::Lnotab,
-};
+shapes! {
+    /// 3.8 and 3.9.
+    V8 = Layout {
+        version: Version::V8,
+        innermost: Innermost::At(24),
+        code: 32,
+        previous: 24,
+        instruction: Instruction::Index { at: 104, unit: 1 },
+        entry: Entry::Every,
+        copy: 0,
+        kind: 8,
+        size: 16,
+        bytes: 32,
+        codes: Code {
+            file: 104,
+            name: 112,
+            qualified: 0,
+            table: 120,
+            first_line: 40,
+            start: 0,
+            copies: None,
+            identity: Identity::Content,
+        },
+        strings: OLD_STRINGS,
+        table: Table::Lnotab,
+    };
 
-const V10: Layout = Layout {
-    instruction: Instruction::Index { at: 96, unit: 2 },
-    table: Table::Ranges,
-    ..V8
-};
+    /// 3.10.
+    V10 = Layout {
+        instruction: Instruction::Index { at: 96, unit: 2 },
+        table: Table::Ranges,
+        ..V8::LAYOUT
+    };
 
-const V11: Layout = Layout {
-    innermost: Innermost::Through(56, 8),
-    code: 32,
-    previous: 48,
-    instruction: Instruction::Pointer(56),
-    entry: Entry::Flag(68),
-    codes: Code {
-        file: 112,
-        name: 120,
-        qualified: 128,
-        table: 136,
-        first_line: 72,
-        start: 184,
-        copies: None,
-        identity: Identity::Content,
-    },
-    table: Table::Locations,
-    ..V8
-};
+    /// 3.11.
+    V11 = Layout {
+        innermost: Innermost::Through(56, 8),
+        code: 32,
+        previous: 48,
+        instruction: Instruction::Pointer(56),
+        entry: Entry::Flag(68),
+        codes: Code {
+            file: 112,
+            name: 120,
+            qualified: 128,
+            table: 136,
+            first_line: 72,
+            start: 184,
+            copies: None,
+            identity: Identity::Content,
+        },
+        table: Table::Locations,
+        ..V8::LAYOUT
+    };
 
-const V12: Layout = Layout {
-    innermost: Innermost::Through(56, 0),
-    code: 0,
-    previous: 8,
-    entry: Entry::Shim(70),
-    codes: Code {
-        first_line: 68,
-        start: 192,
-        identity: Identity::Version(92),
-        ..V11.codes
-    },
-    strings: STRINGS,
-    ..V11
-};
+    /// 3.12.
+    V12 = Layout {
+        innermost: Innermost::Through(56, 0),
+        code: 0,
+        previous: 8,
+        entry: Entry::Shim(70),
+        codes: Code {
+            first_line: 68,
+            start: 192,
+            identity: Identity::Version(92),
+            ..V11::LAYOUT.codes
+        },
+        strings: STRINGS,
+        ..V11::LAYOUT
+    };
 
-const V13: Layout = Layout {
-    innermost: Innermost::At(72),
-    codes: Code {
-        start: 200,
-        ..V12.codes
-    },
-    ..V12
-};
+    /// 3.13.
+    V13 = Layout {
+        innermost: Innermost::At(72),
+        codes: Code {
+            start: 200,
+            ..V12::LAYOUT.codes
+        },
+        ..V12::LAYOUT
+    };
 
-const V14: Layout = Layout {
-    entry: Entry::Shim(74),
-    codes: Code {
-        start: 208,
-        ..V13.codes
-    },
-    ..V13
-};
+    /// 3.14 and 3.15.
+    V14 = Layout {
+        entry: Entry::Shim(74),
+        codes: Code {
+            start: 208,
+            ..V13::LAYOUT.codes
+        },
+        ..V13::LAYOUT
+    };
 
-/// Free-threaded builds have 16 bytes more in front of every object.
-const V13T: Layout = Layout {
-    kind: 24,
-    size: 32,
-    bytes: 48,
-    codes: Code {
-        file: 128,
-        name: 136,
-        qualified: 144,
-        table: 152,
-        first_line: 84,
-        start: 216,
-        copies: None,
-        identity: Identity::Version(108),
-    },
-    strings: Strings {
-        length: 32,
-        hash: 40,
-        state: 48,
-        state_shift: 0,
-        ascii: 56,
-        compact: 72,
-    },
-    ..V13
-};
+    /// 3.13, free-threaded: those builds have 16 bytes more in front of every object.
+    V13T = Layout {
+        kind: 24,
+        size: 32,
+        bytes: 48,
+        codes: Code {
+            file: 128,
+            name: 136,
+            qualified: 144,
+            table: 152,
+            first_line: 84,
+            start: 216,
+            copies: None,
+            identity: Identity::Version(108),
+        },
+        strings: Strings {
+            length: 32,
+            hash: 40,
+            state: 48,
+            state_shift: 0,
+            ascii: 56,
+            compact: 72,
+        },
+        ..V13::LAYOUT
+    };
 
-const V14T: Layout = Layout {
-    entry: Entry::Shim(78),
-    copy: 72,
-    codes: Code {
-        start: 232,
-        copies: Some(224),
-        ..V13T.codes
-    },
-    strings: Strings {
-        state_shift: 6,
-        ..V13T.strings
-    },
-    ..V13T
-};
+    /// 3.14 and 3.15, free-threaded.
+    V14T = Layout {
+        entry: Entry::Shim(78),
+        copy: 72,
+        codes: Code {
+            start: 232,
+            copies: Some(224),
+            ..V13T::LAYOUT.codes
+        },
+        strings: Strings {
+            state_shift: 6,
+            ..V13T::LAYOUT.strings
+        },
+        ..V13T::LAYOUT
+    };
+}
 
 impl Layout {
     /// The table of Python 3.`minor`; `None` if there is none.
     pub const fn of(minor: u8, free_threaded: bool) -> Option<Layout> {
         Some(match (minor, free_threaded) {
-            (8 | 9, false) => V8,
-            (10, false) => V10,
-            (11, false) => V11,
-            (12, false) => V12,
-            (13, false) => V13,
-            (14 | 15, false) => V14,
-            (13, true) => V13T,
-            (14 | 15, true) => V14T,
+            (8 | 9, false) => V8::LAYOUT,
+            (10, false) => V10::LAYOUT,
+            (11, false) => V11::LAYOUT,
+            (12, false) => V12::LAYOUT,
+            (13, false) => V13::LAYOUT,
+            (14 | 15, false) => V14::LAYOUT,
+            (13, true) => V13T::LAYOUT,
+            (14 | 15, true) => V14T::LAYOUT,
             _ => return None,
         })
     }

@@ -2,7 +2,7 @@
 //! first, and one number that tells this stack from others.
 
 use super::interpreter::Interpreter;
-use super::layout::{Entry, Identity, Innermost, Instruction, Layout};
+use super::layout::{self, Entry, Identity, Innermost, Instruction, Layout, Shape, Version};
 use super::memory::{Memory, at_offset};
 use vramtrace_format::stacks::MAX_FRAMES;
 
@@ -62,14 +62,34 @@ pub struct Broken(pub &'static str);
 
 /// Takes the frames of the thread whose state is at `thread`. What was found before the chain
 /// stopped making sense is kept.
-#[inline(always)]
+#[inline]
 pub fn walk<M: Memory>(
     memory: &M,
     interpreter: &Interpreter,
     thread: u64,
     into: &mut Frames,
 ) -> Result<(), Broken> {
-    let layout = &interpreter.layout;
+    let kind = interpreter.code_type;
+    match interpreter.layout.version {
+        Version::V8 => walk_as::<M, layout::V8>(memory, kind, thread, into),
+        Version::V10 => walk_as::<M, layout::V10>(memory, kind, thread, into),
+        Version::V11 => walk_as::<M, layout::V11>(memory, kind, thread, into),
+        Version::V12 => walk_as::<M, layout::V12>(memory, kind, thread, into),
+        Version::V13 => walk_as::<M, layout::V13>(memory, kind, thread, into),
+        Version::V14 => walk_as::<M, layout::V14>(memory, kind, thread, into),
+        Version::V13T => walk_as::<M, layout::V13T>(memory, kind, thread, into),
+        Version::V14T => walk_as::<M, layout::V14T>(memory, kind, thread, into),
+    }
+}
+
+#[inline(never)]
+fn walk_as<M: Memory, S: Shape>(
+    memory: &M,
+    code_type: u64,
+    thread: u64,
+    into: &mut Frames,
+) -> Result<(), Broken> {
+    let layout = &S::LAYOUT;
     into.len = 0;
     into.truncated = false;
     into.hash = SPREAD;
@@ -99,7 +119,7 @@ pub fn walk<M: Memory>(
                     continue;
                 }
             }
-            let Some((raw, identity)) = one(memory, interpreter, frame) else {
+            let Some((raw, identity)) = one::<M, S>(memory, code_type, frame) else {
                 break 'walk Err(Broken("a frame without code object"));
             };
             if into.len == MAX_FRAMES {
@@ -137,14 +157,11 @@ fn innermost<M: Memory>(memory: &M, layout: &Layout, thread: u64) -> Option<u64>
 
 /// A frame, and what tells it from others.
 #[inline(always)]
-fn one<M: Memory>(memory: &M, interpreter: &Interpreter, frame: u64) -> Option<(RawFrame, u64)> {
-    let layout = &interpreter.layout;
+fn one<M: Memory, S: Shape>(memory: &M, code_type: u64, frame: u64) -> Option<(RawFrame, u64)> {
+    let layout = &S::LAYOUT;
     // Newer versions keep marks in the lowest bits of references.
     let code = memory.word(at_offset(frame, layout.code))? & !3;
-    if code == 0
-        || code & 7 != 0
-        || memory.word(at_offset(code, layout.kind))? != interpreter.code_type
-    {
+    if code == 0 || code & 7 != 0 || memory.word(at_offset(code, layout.kind))? != code_type {
         return None;
     }
     let instruction = match layout.instruction {
@@ -165,7 +182,7 @@ fn one<M: Memory>(memory: &M, interpreter: &Interpreter, frame: u64) -> Option<(
     };
     let identity = match layout.codes.identity {
         Identity::Version(at) => u64::from(memory.half(at_offset(code, at))?),
-        Identity::Content => content(memory, layout, code)?,
+        Identity::Content => content::<M, S>(memory, code)?,
     };
     let raw = RawFrame {
         code,
@@ -183,7 +200,8 @@ fn one<M: Memory>(memory: &M, interpreter: &Interpreter, frame: u64) -> Option<(
 /// program that compiles functions one after the other gets the same addresses again. The names'
 /// hashes or tails, the first line, and the line table's size and tail.
 #[inline(always)]
-fn content<M: Memory>(memory: &M, layout: &Layout, code: u64) -> Option<u64> {
+fn content<M: Memory, S: Shape>(memory: &M, code: u64) -> Option<u64> {
+    let layout = &S::LAYOUT;
     let codes = &layout.codes;
     let pointer = |at: u16| {
         memory
@@ -202,18 +220,13 @@ fn content<M: Memory>(memory: &M, layout: &Layout, code: u64) -> Option<u64> {
     let table_size = memory.word(at_offset(table, layout.size))?;
     let table_tail = tail(memory, at_offset(table, layout.bytes), table_size)?;
     let first_line = memory.half(at_offset(code, codes.first_line))?;
-    let mixed = [
-        name_hash,
-        file_tail,
-        table_tail,
-        file ^ (file_length << 48),
-        table ^ (table_size << 48),
-    ]
-    .into_iter()
-    .zip([1u32, 12, 25, 38, 51])
-    .fold(u64::from(first_line), |mixed, (part, turn)| {
-        mixed ^ part.wrapping_mul(SPREAD).rotate_left(turn)
-    });
+    // Turned by different amounts, so that equal changes of two parts do not cancel each other.
+    let mixed = name_hash
+        ^ file_tail.rotate_left(19)
+        ^ table_tail.rotate_left(37)
+        ^ (file ^ file_length << 48).rotate_left(8)
+        ^ (table ^ table_size << 48).rotate_left(27)
+        ^ u64::from(first_line) << 40;
     Some(mixed)
 }
 
