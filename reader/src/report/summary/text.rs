@@ -4,7 +4,7 @@ use super::Shown;
 use crate::analysis::leaks::Point;
 use crate::analysis::summary::{AccountView, ProcessSummary, Summary};
 use crate::report::frames::up_to_main;
-use crate::report::leaks::{frame, process_line};
+use crate::report::leaks::{lines, process_line};
 use crate::report::losses;
 use crate::report::style::Style;
 use crate::report::words::{bytes, count, counted, duration, foreign, shell, utc};
@@ -170,12 +170,12 @@ fn top(out: &mut String, shown: &Shown<'_>, style: Style) {
             top.kind.name(),
             place(shown.summary, top.device)
         );
-        let frames = &frames[..up_to_main(frames)];
-        for (index, shown) in frames.iter().take(FRAMES).enumerate() {
-            let _ = writeln!(out, "    #{index:<2} {}", frame(shown));
+        let frames = lines(&frames[..up_to_main(frames)]);
+        for line in frames.iter().take(FRAMES) {
+            let _ = writeln!(out, "    {line}");
         }
         if frames.len() > FRAMES {
-            let more = counted((frames.len() - FRAMES) as u64, "more frame");
+            let more = counted((frames.len() - FRAMES) as u64, "more line");
             let _ = writeln!(out, "    {}", style.dim(&format!("… {more}")));
         }
         if let Some(missing) = top.stack.missing {
