@@ -56,7 +56,8 @@ pub struct Args {
     /// Bytes of old traces to keep in the default directory
     #[arg(long, value_name = "SIZE", env = "VRAMTRACE_KEEP", value_parser = size::parse)]
     keep: Option<u64>,
-    /// Which call stacks to record
+    /// Which call stacks to record: auto is both for calls to the driver, Python (else native) for
+    /// stream-ordered memory; python is native in threads without Python
     #[arg(long, value_name = "WHICH", env = "VRAMTRACE_STACKS", value_parser = ["auto", "python", "native", "both", "off"])]
     stacks: Option<String>,
     /// Stacks of all allocations, of none, or of one in about every SIZE bytes
