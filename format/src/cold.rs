@@ -128,6 +128,42 @@ pub struct Note {
     pub text: String,
 }
 
+/// A function, method or module body written in Python.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct PythonCode {
+    /// Id in stack frames.
+    pub id: u32,
+    /// File it was compiled from, as the code object says.
+    pub file: String,
+    /// Its qualified name; before Python 3.11, which has none in code objects, its name.
+    pub function: String,
+    /// Line where it begins; 0 unknown.
+    pub first_line: u32,
+}
+
+/// A Python interpreter in the process, and whether its stacks are recorded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Interpreter {
+    /// Its version (`3.12.1`), with ` free-threaded` where it is that.
+    pub version: String,
+    /// Address of a function of the module that it is in.
+    pub address: u64,
+    /// One of the numbers in [`stacks_of`].
+    pub stacks: u8,
+    /// Why its stacks are not recorded, where they are not.
+    pub reason: String,
+}
+
+/// What [`Interpreter::stacks`] says.
+pub mod stacks_of {
+    /// No thread with Python frames has allocated so far.
+    pub const NOT_SEEN: u8 = 0;
+    /// They are recorded.
+    pub const RECORDED: u8 = 1;
+    /// They cannot be read.
+    pub const UNREADABLE: u8 = 2;
+}
+
 /// Defines [`Cold`], its numbers in the file, and the coding of each.
 macro_rules! cold {
     ($($(#[$meta:meta])* $variant:ident($ty:ty) = $number:literal,)*) => {
@@ -178,6 +214,10 @@ cold! {
     Note(Note) = 10,
     /// Version of the CUDA driver, as cuDriverGetVersion counts (13000 is 13.0); `text` empty.
     Driver(Name) = 11,
+    /// A function written in Python.
+    PythonCode(PythonCode) = 20,
+    /// The Python interpreter.
+    Interpreter(Interpreter) = 21,
 }
 
 /// Bytes of a frame's head.
@@ -306,7 +346,7 @@ mod tests {
         }
 
         #[test]
-        fn plausible_frames_with_foreign_payloads_never_panic(number in 0u32..16, payload in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn plausible_frames_with_foreign_payloads_never_panic(number in 0u32..24, payload in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut bytes = Vec::new();
             bytes.extend((payload.len() as u32).to_le_bytes());
             bytes.extend(number.to_le_bytes());

@@ -16,8 +16,10 @@ pub const STACK_SKIPPED: u32 = u32::MAX - 2;
 /// First of the ids that stand for no stack, [`NO_STACK`] apart.
 pub const FIRST_RESERVED: u32 = u32::MAX - 15;
 
-/// Frames kept of one stack; the outermost ones go first.
+/// Frames kept of one stack in each language; the outermost ones go first.
 pub const MAX_FRAMES: usize = 256;
+/// Frames of a stored stack: native ones, then Python ones.
+pub const MAX_STORED: usize = 2 * MAX_FRAMES;
 /// Flag in a header: the stack was longer than what is kept, or the walk ended early.
 pub const TRUNCATED: u16 = 1;
 
@@ -34,12 +36,15 @@ pub enum Frame {
     },
     /// A return address in no known module (generated code).
     Raw(u64),
-    /// A Python frame: code location id (cold record `PythonCode`), and its line.
+    /// A Python frame. In a stack they come after the native ones, innermost first too.
     Python {
-        /// Id of the code object's record.
+        /// Id of its function (cold record `PythonCode`); 0 unknown.
         code: u32,
         /// Line in its file, below 2²⁴; 0 unknown.
         line: u32,
+        /// The outermost of those that one native call of the interpreter's loop ran: where native
+        /// and Python frames are put into one order.
+        entry: bool,
     },
 }
 
@@ -47,6 +52,7 @@ const TAG_SHIFT: u32 = 60;
 const MODULE_SHIFT: u32 = 40;
 const OFFSET_MASK: u64 = (1 << MODULE_SHIFT) - 1;
 const LINE_BITS: u32 = 24;
+const ENTRY: u64 = 1 << 56;
 
 impl Frame {
     /// As stored.
@@ -58,8 +64,9 @@ impl Frame {
                     | (offset & OFFSET_MASK)
             }
             Frame::Raw(address) => (2 << TAG_SHIFT) | (address & !(0xf << TAG_SHIFT)),
-            Frame::Python { code, line } => {
+            Frame::Python { code, line, entry } => {
                 (3 << TAG_SHIFT)
+                    | if entry { ENTRY } else { 0 }
                     | (u64::from(code) << LINE_BITS)
                     | u64::from(line.min((1 << LINE_BITS) - 1))
             }
@@ -77,6 +84,7 @@ impl Frame {
             3 => Some(Frame::Python {
                 code: (word >> LINE_BITS) as u32,
                 line: (word & ((1 << LINE_BITS) - 1)) as u32,
+                entry: word & ENTRY != 0,
             }),
             _ => None,
         }
@@ -124,7 +132,7 @@ impl<'a> StackTable<'a> {
     /// A crash in here leaves at most words after `used` and an index entry; both are harmless:
     /// readers look at neither.
     pub fn intern(&mut self, frames: &[u64], flags: u16, used: &mut u64) -> Interned {
-        let frames = &frames[..frames.len().min(MAX_FRAMES)];
+        let frames = &frames[..frames.len().min(MAX_STORED)];
         let hash = hash(frames, flags);
         let head = header(frames.len(), flags, hash);
         let slots = self.index.len();
@@ -216,8 +224,8 @@ mod tests {
         }
 
         #[test]
-        fn frames_round_trip(module in 0u32..1 << 20, offset in 0u64..1 << 40, code: u32, line in 0u32..1 << 24) {
-            for frame in [Frame::Native { module, offset }, Frame::Raw(offset), Frame::Python { code, line }] {
+        fn frames_round_trip(module in 0u32..1 << 20, offset in 0u64..1 << 40, code: u32, line in 0u32..1 << 24, entry: bool) {
+            for frame in [Frame::Native { module, offset }, Frame::Raw(offset), Frame::Python { code, line, entry }] {
                 prop_assert_eq!(Frame::decode(frame.encode()), Some(frame));
             }
         }

@@ -68,7 +68,7 @@ fn use_all(path: &Path) {
             point,
             ..Options::default()
         };
-        let answer = Answer::of(&processes, &options, Some(10));
+        let answer = Answer::of(&processes, &options, Some(10), &mut frames);
         let shown = report::leaks::Shown::new(&answer, &processes, &mut frames);
         report::leaks::text(&shown, Style::PLAIN);
         report::leaks::json(&shown);
@@ -83,11 +83,18 @@ fn use_all(path: &Path) {
             to: Past::of(&processes[0], found).ok(),
         };
         let asked = Asked::default();
-        let answer = Answer::within(&processes, &Options::default(), &[window], &asked, None);
+        let answer = Answer::within(
+            &processes,
+            &Options::default(),
+            &[window],
+            &asked,
+            None,
+            &mut frames,
+        );
         let shown = report::leaks::Shown::new(&answer, &processes, &mut frames);
         report::leaks::text(&shown, Style::PLAIN);
     }
-    let summary = summary(&processes, &Filter::default(), 10);
+    let summary = summary(&processes, &Filter::default(), 10, &mut frames);
     let shown = report::summary::Shown::new(&summary, &processes, &mut frames);
     report::summary::text(&shown, Style::PLAIN);
     report::summary::json(&shown);

@@ -10,7 +10,7 @@ use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::record::{Kind, Op, Record};
 use vramtrace_reader::analysis::leaks::{By, EntryEnd, Leaks, Options, Point, leaks};
 use vramtrace_reader::analysis::{Filter, Sum};
-use vramtrace_reader::model::Process;
+use vramtrace_reader::model::{NoNames, Process, Unhidden};
 use vramtrace_reader::trace::Trace;
 
 fn process(file: &mut TraceFile) -> Process {
@@ -19,7 +19,7 @@ fn process(file: &mut TraceFile) -> Process {
 }
 
 fn found(file: &mut TraceFile, options: &Options) -> Leaks {
-    leaks(&process(file), options)
+    leaks(&process(file), options, &mut NoNames)
 }
 
 fn sum(bytes: u64, count: u64) -> Sum {
@@ -355,7 +355,10 @@ fn stacks_that_look_the_same_are_one_group() {
     assert_eq!(leaks.groups.len(), 1);
     assert_eq!(leaks.groups[0].stack.frames, [native(1, 0x500)]);
     let all = Options {
-        all_frames: true,
+        unhidden: Unhidden {
+            cuda: true,
+            native: false,
+        },
         ..Options::default()
     };
     assert_eq!(found(&mut file, &all).groups.len(), 3);

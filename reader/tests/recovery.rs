@@ -9,7 +9,7 @@ use vramtrace_format::journal::CellKind;
 use vramtrace_format::record::{Kind, Op, Record};
 use vramtrace_reader::analysis::check::{Verdict, check};
 use vramtrace_reader::analysis::leaks::{Options, leaks};
-use vramtrace_reader::model::{Process, State};
+use vramtrace_reader::model::{NoNames, Process, State};
 use vramtrace_reader::trace::{Problem, Trace};
 
 fn open(file: &mut TraceFile) -> Trace {
@@ -132,7 +132,7 @@ fn leaks_are_exact_after_the_ring_wrapped_a_thousand_times() {
     assert_eq!(events.damaged(), 0);
     let process = Process::read(trace);
     assert!(process.losses.live_inexact.is_empty());
-    let found = leaks(&process, &Options::default());
+    let found = leaks(&process, &Options::default(), &mut NoNames);
     assert_eq!((found.gpu.count, found.gpu.bytes), (kept, kept * 512));
     assert_eq!(process.state, State::Exited);
     assert_eq!(check(&process, 0).verdict, Verdict::HistoryLost);
@@ -167,7 +167,10 @@ fn cut_off_files_answer_with_what_is_there() {
         .offset as usize;
     std::fs::write(&path, &whole[..ring + 640]).unwrap();
     let process = Process::read(Trace::open(&path).unwrap());
-    assert_eq!(leaks(&process, &Options::default()).gpu.bytes, 512);
+    assert_eq!(
+        leaks(&process, &Options::default(), &mut NoNames).gpu.bytes,
+        512
+    );
     assert!(process.losses.live_inexact.is_empty());
     let checked = check(&process, 0);
     assert_eq!(checked.verdict, Verdict::Damaged);

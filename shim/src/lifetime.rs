@@ -1,12 +1,11 @@
 //! From loading to the end: the trace starts at the first use of GPU memory, and knows when the
 //! process goes down.
 
-use crate::link::dlsym::plain_dlsym;
 use crate::memory::{context, own_calls, streams, vmm};
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
-use vramtrace_format::cold::{Cold, Name, Note};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use vramtrace_format::cold::{Cold, Name};
 use vramtrace_recorder as recorder;
 
 /// Starts recording, if it has not started: called after a context creation or an allocation
@@ -22,7 +21,7 @@ fn start_slowly() -> bool {
         quiet_panics();
         forget_what_the_parent_knew();
         register_exit();
-        find_interpreter();
+        recorder::stack::python::look_with(crate::link::elf::exported);
         describe()
     })
 }
@@ -34,13 +33,6 @@ fn describe() -> Vec<Cold> {
         records.push(Cold::Driver(Name {
             id: version,
             text: String::new(),
-        }));
-    }
-    if !FINALIZING.load(Ordering::Relaxed).is_null() {
-        let text = "a Python interpreter runs in this process".into();
-        records.push(Cold::Note(Note {
-            code: "python".into(),
-            text,
         }));
     }
     records
@@ -114,29 +106,10 @@ extern "C" fn exit_ends() {
 #[unsafe(link_section = ".fini_array")]
 static AT_THE_END: extern "C" fn() = exit_ends;
 
-/// `Py_IsFinalizing` (3.13) or `_Py_IsFinalizing` (3.7 to 3.12): a read of one word, safe without
-/// the GIL.
-static FINALIZING: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
-
-fn find_interpreter() {
-    let found = [c"Py_IsFinalizing", c"_Py_IsFinalizing"]
-        .iter()
-        .map(|name| plain_dlsym(libc::RTLD_DEFAULT, name))
-        .find(|found| !found.is_null());
-    FINALIZING.store(found.unwrap_or(null_mut()), Ordering::Relaxed);
-}
-
 /// When a Python interpreter goes down its module globals die and frees rain: those are teardown.
 #[inline]
 pub fn watch_teardown() {
-    let finalizing = FINALIZING.load(Ordering::Relaxed);
-    if finalizing.is_null() {
-        return;
-    }
-    // SAFETY: the interpreter's function of this name takes nothing and returns an int.
-    let finalizing: extern "C" fn() -> c_int = unsafe { std::mem::transmute(finalizing) };
-    if finalizing() != 0 {
-        FINALIZING.store(null_mut(), Ordering::Relaxed);
+    if !recorder::is_teardown() && recorder::stack::python::is_finalizing() {
         recorder::begin_teardown();
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Sum;
 use super::view::ProcessView;
-use crate::model::{CudaUse, Losses, Process};
+use crate::model::{CudaUse, Losses, Process, PythonStacks};
 use std::collections::BTreeMap;
 use vramtrace_format::account;
 use vramtrace_format::live::is_live;
@@ -68,6 +68,8 @@ pub struct Check {
     pub damage: Vec<String>,
     /// What in it contradicts something else in it.
     pub contradictions: Vec<String>,
+    /// Its Python, if there is one.
+    pub python: Option<PythonStacks>,
     /// What the recorder wants to be said: code and text.
     pub notes: Vec<(String, String)>,
     /// Sections that can fill up.
@@ -115,6 +117,7 @@ pub fn check(process: &Process, id: usize) -> Check {
         losses,
         damage,
         contradictions,
+        python: process.python_stacks(),
         notes: process
             .notes
             .iter()

@@ -2,7 +2,7 @@
 
 use super::view::{DeviceView, Devices, ProcessView};
 use super::{Filter, Sum};
-use crate::model::{CudaUse, Losses, Process, VisibleStack};
+use crate::model::{CudaUse, Loops, Losses, Process, PythonStacks, Unhidden, VisibleStack};
 use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -98,6 +98,8 @@ pub struct ProcessSummary {
     pub corrupted: Vec<(Option<usize>, u64)>,
     /// What is not in the trace.
     pub losses: Losses,
+    /// Its Python, if there is one.
+    pub python: Option<PythonStacks>,
     /// What the recorder wants to be said.
     pub notes: Vec<(String, String)>,
     /// What is wrong with the file.
@@ -116,14 +118,19 @@ pub struct Summary {
 }
 
 /// Sums up all processes; keeps the `top` largest stacks.
-pub fn summary(processes: &[Process], filter: &Filter, top: usize) -> Summary {
+pub fn summary(
+    processes: &[Process],
+    filter: &Filter,
+    top: usize,
+    loops: &mut dyn Loops,
+) -> Summary {
     let mut devices = Devices::default();
     let mut stacks = Vec::new();
     let mut summaries = Vec::new();
     for (id, process) in processes.iter().enumerate() {
         devices.add_all(process, id);
         summaries.push(of_process(process, id, filter, &mut devices));
-        stacks.extend(top_stacks(process, id, filter, &mut devices));
+        stacks.extend(top_stacks(process, id, filter, &mut devices, loops));
     }
     stacks.sort_by_key(|stack| (Reverse(stack.at_peak), Reverse(stack.live)));
     stacks.truncate(top);
@@ -173,6 +180,7 @@ fn of_process(
         kinds: kinds(process, id, filter, devices),
         corrupted,
         losses: process.losses.clone(),
+        python: process.python_stacks(),
         notes: process
             .notes
             .iter()
@@ -273,13 +281,14 @@ fn top_stacks(
     id: usize,
     filter: &Filter,
     devices: &mut Devices,
+    loops: &mut dyn Loops,
 ) -> Vec<TopStack> {
     let mut merged: FxHashMap<(VisibleStack, u16, u8, Kind), Sums> = FxHashMap::default();
     let mut visible: FxHashMap<u32, VisibleStack> = FxHashMap::default();
     rows(process, filter, |stack, api, device, kind, sums| {
         let stack = visible
             .entry(stack)
-            .or_insert_with(|| process.visible(stack, false));
+            .or_insert_with(|| process.visible(stack, Unhidden::default(), loops));
         let key = (stack.clone(), api, device, kind);
         merged.entry(key).or_default().merge(sums);
     });

@@ -5,7 +5,7 @@ use crate::analysis::Filter;
 use crate::analysis::leaks::{Answer, Asked, By, Options, Point, Window};
 use crate::analysis::moment::{Moment, Past};
 use crate::cli::{FilterOptions, MOMENTS, Traces, by, exit};
-use crate::model::Process;
+use crate::model::{Process, Unhidden};
 use crate::report::frames::Frames;
 use crate::report::leaks::{Shown, json, text};
 use crate::report::style::Style;
@@ -44,6 +44,9 @@ pub struct Args {
     /// Show frames inside the CUDA driver and runtime, and those that call main, too
     #[arg(long)]
     all_frames: bool,
+    /// Show the Python interpreter's own frames, between those of Python functions, too
+    #[arg(long)]
+    native: bool,
     /// Exit with 1 if anything leaked
     #[arg(long)]
     fail: bool,
@@ -68,7 +71,10 @@ fn run(args: &Args) -> Result<i32, i32> {
         },
         by: args.by,
         filter: args.filter.filter(),
-        all_frames: args.all_frames,
+        unhidden: Unhidden {
+            cuda: args.all_frames,
+            native: args.native,
+        },
     };
     let top = match args.top {
         Some(0) => None,
@@ -83,8 +89,15 @@ fn run(args: &Args) -> Result<i32, i32> {
         from: args.from.as_ref().map(Moment::to_string),
         to: args.to.as_ref().map(Moment::to_string),
     };
-    let answer = Answer::within(&opened.processes, &options, &windows, &asked, top);
     let mut frames = Frames::default();
+    let answer = Answer::within(
+        &opened.processes,
+        &options,
+        &windows,
+        &asked,
+        top,
+        &mut frames,
+    );
     let shown = Shown::new(&answer, &opened.processes, &mut frames);
     let report = if args.json {
         json(&shown)

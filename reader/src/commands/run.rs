@@ -9,7 +9,7 @@ use crate::launch::pattern::{self, Pattern};
 use crate::launch::session::{self, Finished, Request};
 use crate::launch::transfer::Existing;
 use crate::launch::{Failure, size};
-use crate::model::Process;
+use crate::model::{NoNames, Process};
 use crate::report::words;
 use crate::trace::Trace;
 use std::ffi::OsString;
@@ -59,7 +59,8 @@ pub struct Args {
     /// Bytes of old traces to keep in the default directory; that is for programs without `run`
     #[arg(long, value_name = "SIZE", env = "VRAMTRACE_KEEP", value_parser = size::parse, hide = true)]
     keep: Option<u64>,
-    /// Which call stacks to record
+    /// Which call stacks to record: auto is both for calls to the driver, Python (else native) for
+    /// stream-ordered memory; python is native in threads without Python
     #[arg(long, value_name = "WHICH", env = "VRAMTRACE_STACKS", value_parser = ["auto", "python", "native", "both", "off"])]
     stacks: Option<String>,
     /// Stacks of all allocations, of none, or of one in about every SIZE bytes
@@ -347,7 +348,7 @@ impl Finding {
                 };
             }
         };
-        let answer = Answer::of(&[process], &Options::default(), None);
+        let answer = Answer::of(&[process], &Options::default(), None, &mut NoNames);
         let spaces = [
             (answer.gpu, "GPU memory"),
             (answer.host, "page-locked host memory"),

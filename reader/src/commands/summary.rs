@@ -42,8 +42,8 @@ fn run(args: &Args) -> Result<i32, i32> {
     };
     let filter = args.filter.filter();
     refuse_unknown_devices(&opened, &filter)?;
-    let summary = summary(&opened.processes, &filter, top);
     let mut frames = Frames::default();
+    let summary = summary(&opened.processes, &filter, top, &mut frames);
     let shown = Shown::new(&summary, &opened.processes, &mut frames);
     print(&if args.json {
         json(&shown)

@@ -5,11 +5,15 @@
 
 mod identity;
 mod losses;
+mod merge;
+mod python;
 mod stacks;
 
 pub use identity::State;
 pub use losses::{Losses, Reason};
-pub use stacks::{Role, VisibleStack};
+pub use merge::{Loops, NoNames};
+pub use python::PythonStacks;
+pub use stacks::{Role, Unhidden, VisibleStack};
 
 use crate::trace::{Events, Trace};
 use rustc_hash::FxHashMap;
@@ -80,6 +84,8 @@ pub struct Process {
     pub streams: FxHashMap<u32, cold::Stream>,
     /// Programs and libraries by id.
     pub modules: FxHashMap<u32, cold::Module>,
+    /// The Python interpreter, if there is one.
+    pub interpreter: Option<cold::Interpreter>,
     /// What the recorder wants reports to say.
     pub notes: Vec<cold::Note>,
     /// What is not in the trace.
@@ -87,6 +93,7 @@ pub struct Process {
     apis: FxHashMap<u32, String>,
     threads: FxHashMap<u32, String>,
     marks: FxHashMap<u32, String>,
+    python: FxHashMap<u32, cold::PythonCode>,
     roles: FxHashMap<u32, Role>,
     same_module: FxHashMap<u32, u32>,
     duration_ns: u64,
@@ -105,11 +112,13 @@ impl Process {
             corrupted: BTreeMap::new(),
             streams: FxHashMap::default(),
             modules: FxHashMap::default(),
+            interpreter: None,
             notes: Vec::new(),
             losses: Losses::default(),
             apis: FxHashMap::default(),
             threads: FxHashMap::default(),
             marks: FxHashMap::default(),
+            python: FxHashMap::default(),
             roles: FxHashMap::default(),
             same_module: FxHashMap::default(),
             duration_ns: 0,
@@ -153,6 +162,8 @@ impl Process {
             Cold::Mark(name) => drop(self.marks.insert(name.id, name.text)),
             Cold::Note(note) => self.notes.push(note),
             Cold::Driver(name) => self.driver = Some(name.id),
+            Cold::PythonCode(code) => drop(self.python.insert(code.id, code)),
+            Cold::Interpreter(interpreter) => self.interpreter = Some(interpreter),
             // Later kinds of facts; what they are about is shown by its number.
             #[allow(unreachable_patterns)]
             _ => {}
@@ -272,11 +283,6 @@ impl Process {
         }
     }
 
-    /// Whether a Python interpreter runs in the process.
-    pub fn has_interpreter(&self) -> bool {
-        self.notes.iter().any(|note| note.code == "python")
-    }
-
     /// Event that began teardown.
     pub fn teardown_seq(&self) -> Option<u64> {
         let seq = self.trace.copy.control.teardown_seq;
@@ -322,11 +328,6 @@ impl Process {
     /// Name of a thread.
     pub fn thread(&self, id: u32) -> Option<&str> {
         self.threads.get(&id).map(String::as_str)
-    }
-
-    /// How a Python frame is called.
-    pub fn python_name(&self, code: u32, line: u32) -> String {
-        format!("python code {code} line {line}")
     }
 
     /// Text of a range or mark.

@@ -1,6 +1,8 @@
-//! Which frames of a stack belong to the program, and which are the road from its call to us.
+//! Which frames of a stack belong to the program, and which are the road from its call to us, or
+//! the inside of an interpreter.
 
 use super::Process;
+use super::merge::{Loops, Part, merge};
 use rustc_hash::FxHashMap;
 use vramtrace_format::stacks::{
     self, Frame, NO_STACK, OTHER_STACKS, STACK_SKIPPED, STACK_TABLE_FULL, TRUNCATED,
@@ -15,9 +17,20 @@ pub enum Role {
     Cuda,
     /// PyTorch's caching allocator: what it takes from the driver are its segments.
     TorchAllocator,
+    /// The Python interpreter: hidden where Python frames say what it did.
+    Python,
     /// Anything else.
     #[default]
     Program,
+}
+
+/// Which of the frames that are usually hidden are wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unhidden {
+    /// Those inside the CUDA driver and runtime.
+    pub cuda: bool,
+    /// The interpreter's, between Python frames.
+    pub native: bool,
 }
 
 /// A stack without the frames that nobody asked for.
@@ -44,10 +57,20 @@ impl Role {
             Role::Cuda
         } else if name.starts_with("libc10_cuda") {
             Role::TorchAllocator
+        } else if name.starts_with("libpython") || is_python(name) {
+            Role::Python
         } else {
             Role::Program
         }
     }
+}
+
+/// `python`, `python3`, `python3.12`, `python3.13t`: the interpreter as a program.
+fn is_python(name: &str) -> bool {
+    name.strip_prefix("python").is_some_and(|version| {
+        let version = version.trim_end_matches(['t', 'd']);
+        version.chars().all(|c| c.is_ascii_digit() || c == '.')
+    })
 }
 
 impl Process {
@@ -70,8 +93,8 @@ impl Process {
         self.roles.get(&module).copied().unwrap_or_default()
     }
 
-    /// The frames of a stack that reports show. `all` keeps those inside the driver and runtime.
-    pub fn visible(&self, stack: u32, all: bool) -> VisibleStack {
+    /// The frames of a stack that reports show, native and Python ones in one order.
+    pub fn visible(&self, stack: u32, unhidden: Unhidden, loops: &mut dyn Loops) -> VisibleStack {
         let missing = match stack {
             NO_STACK => Some("no stack was taken"),
             OTHER_STACKS => Some("sum of stacks that found no row of their own"),
@@ -94,22 +117,54 @@ impl Process {
         let hidden = |frame: &&Frame| match frame {
             Frame::Native { module, .. } => match self.role(*module) {
                 Role::Ours => true,
-                Role::Cuda => !all,
+                Role::Cuda => !unhidden.cuda,
                 _ => false,
             },
             _ => false,
         };
         let skip = decoded.iter().take_while(hidden).count();
-        let frames = decoded[skip..]
-            .iter()
-            .map(|frame| self.canonical(*frame))
-            .collect::<Vec<_>>();
+        let frames = self.in_one_order(&decoded[skip..], unhidden.native, loops);
+        let frames: Vec<Frame> = frames.into_iter().map(|f| self.canonical(f)).collect();
         VisibleStack {
             missing: frames
                 .is_empty()
                 .then_some("no frame of the program was found"),
             frames,
             truncated: found.flags & TRUNCATED != 0,
+        }
+    }
+
+    fn in_one_order(&self, stored: &[Frame], native: bool, loops: &mut dyn Loops) -> Vec<Frame> {
+        let is_native = |frame: &Frame| !matches!(frame, Frame::Python { .. });
+        let (natives, python) = stored.split_at(stored.iter().take_while(|f| is_native(f)).count());
+        if natives.is_empty() || python.is_empty() {
+            return stored.to_vec();
+        }
+        let natives: Vec<(Frame, Part)> = natives
+            .iter()
+            .map(|frame| (*frame, self.part(frame, loops)))
+            .collect();
+        merge(&natives, python, native)
+    }
+
+    /// What a native frame is to the interpreter. One that is part of a program that embeds it is
+    /// known by its loop only: everything else there may be the program's.
+    fn part(&self, frame: &Frame, loops: &mut dyn Loops) -> Part {
+        let Frame::Native { module, offset } = *frame else {
+            return Part::Outside;
+        };
+        let python = self.role(module) == Role::Python;
+        let Some(module) = self.modules.get(&module) else {
+            return Part::Outside;
+        };
+        let address = self.interpreter.as_ref().map(|found| found.address);
+        let embeds = address.is_some_and(|at| (module.start..module.end).contains(&at));
+        if (python || embeds) && loops.is_loop(module, offset) {
+            Part::Loop
+        } else if python {
+            Part::Inside
+        } else {
+            Part::Outside
         }
     }
 
@@ -137,6 +192,27 @@ impl Process {
                 offset,
             },
             other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_are_known_by_their_file_names() {
+        for (path, role) in [
+            ("/opt/lib/libvramtrace.so", Role::Ours),
+            ("/usr/lib/libcuda.so.1", Role::Cuda),
+            ("/x/torch/lib/libc10_cuda.so", Role::TorchAllocator),
+            ("/usr/lib/libpython3.11.so.1.0", Role::Python),
+            ("/opt/conda/bin/python3.13t", Role::Python),
+            ("/usr/bin/python", Role::Python),
+            ("/usr/bin/pythonic", Role::Program),
+            ("/home/me/app", Role::Program),
+        ] {
+            assert_eq!(Role::of(path), role, "{path}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Checks: text and `vramtrace.check/1`.
 
-use super::json::{ProcessJson, document};
+use super::json::{ProcessJson, PythonJson, document};
 use super::losses::{self, LossesJson};
 use super::style::Style;
 use super::words::{bytes, count, foreign, shell};
@@ -33,6 +33,7 @@ struct TraceJson {
     broken_records: u64,
     unknown_sections: Vec<u32>,
     losses: LossesJson,
+    python: Option<PythonJson>,
     notes: Vec<NoteJson>,
     fill: Vec<FillJson>,
 }
@@ -77,6 +78,7 @@ fn trace(check: &Check) -> TraceJson {
         broken_records: check.broken_records,
         unknown_sections: check.unknown_sections.clone(),
         losses: (&check.losses).into(),
+        python: check.python.as_ref().map(PythonJson::from),
         notes: check
             .notes
             .iter()
@@ -182,8 +184,14 @@ fn one(out: &mut String, check: &Check, style: Style) {
     if let Some(remark) = check.cuda_use.remark() {
         say(&[format!("the process {remark}")]);
     }
-    for (_, text) in &check.notes {
-        say(std::slice::from_ref(text));
+    if let Some(python) = &check.python {
+        say(&[python.line()]);
+    }
+    for (code, text) in &check.notes {
+        // Said by the line above.
+        if !code.starts_with("python") {
+            say(std::slice::from_ref(text));
+        }
     }
     if !check.unknown_sections.is_empty() {
         say(&[format!(

@@ -1,8 +1,9 @@
 //! Stacks as people read them: functions and source lines instead of addresses.
 
-use crate::model::{Process, VisibleStack};
+use crate::model::{Loops, Process, VisibleStack};
 use crate::symbols::{SymbolOptions, Symbolizer};
 use rustc_hash::FxHashMap;
+use vramtrace_format::cold::Module;
 use vramtrace_format::stacks::Frame;
 
 /// One frame of a report.
@@ -80,12 +81,7 @@ impl Frames {
                     offset: Some(address),
                     ..ShownFrame::default()
                 }),
-                Frame::Python { code, line } => shown.push(ShownFrame {
-                    language: "python",
-                    function: Some(process.python_name(code, line)),
-                    line: (line != 0).then_some(line),
-                    ..ShownFrame::default()
-                }),
+                Frame::Python { code, line, .. } => shown.push(python(process, code, line)),
             }
         }
         let inner = shown
@@ -125,10 +121,40 @@ impl Frames {
     }
 }
 
+impl Loops for Frames {
+    /// CPython's loop is one function, whichever way it is built; where it was built as many small
+    /// ones that jump to each other (from 3.14), by their common prefix.
+    fn is_loop(&mut self, module: &Module, offset: u64) -> bool {
+        let frames = self.symbolizer.resolve(module, offset);
+        frames.iter().any(|frame| {
+            let function = frame.function.as_deref().unwrap_or_default();
+            function.starts_with("_PyEval_EvalFrameDefault") || function.starts_with("_TAIL_CALL_")
+        })
+    }
+}
+
+fn python(process: &Process, code: u32, line: u32) -> ShownFrame {
+    let known = process.python_code(code);
+    ShownFrame {
+        language: "python",
+        function: Some(known.map_or_else(
+            || format!("Python function {code}"),
+            |known| known.function.clone(),
+        )),
+        file: known.map(|known| known.file.clone()),
+        line: (line != 0).then_some(line),
+        ..ShownFrame::default()
+    }
+}
+
 /// How many frames, from the innermost, are the program's own: what calls `main`, or a thread's
 /// function, says nothing about the program.
 pub fn up_to_main(stack: &[ShownFrame]) -> usize {
-    let name = |frame: &ShownFrame| frame.function.clone().unwrap_or_default();
+    let name = |frame: &ShownFrame| match frame.language {
+        // A function `main` of a script is not the one that starts the program.
+        "python" => String::new(),
+        _ => frame.function.clone().unwrap_or_default(),
+    };
     let is = |frame: &ShownFrame, names: &[&str]| {
         let function = name(frame);
         names.contains(&function.split('(').next().unwrap_or(&function))
@@ -141,7 +167,16 @@ pub fn up_to_main(stack: &[ShownFrame]) -> usize {
     } else if let Some(main) = stack.iter().rposition(|frame| is(frame, &["main"])) {
         main + 1
     } else {
-        let starts = ["start_thread", "clone", "clone3", "__clone", "__clone3"];
+        // Of a program whose main is the interpreter's, hidden, what calls that is left.
+        let starts = [
+            "start_thread",
+            "clone",
+            "clone3",
+            "__clone",
+            "__clone3",
+            "__libc_start_call_main",
+            "__libc_start_main",
+        ];
         let start = stack.iter().position(|frame| is(frame, &starts));
         start.unwrap_or(stack.len())
     };
@@ -152,6 +187,9 @@ fn is_static_runtime(frame: &ShownFrame, api: Option<&str>) -> bool {
     let Some(function) = frame.function.as_deref() else {
         return false;
     };
+    if frame.language == "python" {
+        return false;
+    }
     let bare = function.split(['(', '<']).next().unwrap_or(function);
     ["cudart::", "__cudart", "libcudart_static_"]
         .iter()
@@ -178,6 +216,7 @@ mod tests {
             (&["f", "worker", "start_thread", "clone3"], 2),
             (&["f", "g"], 2),
             (&["start_thread"], 1),
+            (&["f", "__libc_start_call_main", "_start"], 1),
             (
                 &[
                     "f",
@@ -192,6 +231,16 @@ mod tests {
         ] {
             assert_eq!(up_to_main(&stack(functions)), own, "{functions:?}");
         }
+    }
+
+    #[test]
+    fn a_script_may_call_its_functions_as_it_likes() {
+        let mut frames = stack(&["cudaMalloc", "main", "<module>"]);
+        for frame in &mut frames {
+            frame.language = "python";
+        }
+        assert_eq!(up_to_main(&frames), 3);
+        assert!(!is_static_runtime(&frames[0], Some("cudaMalloc")));
     }
 
     #[test]

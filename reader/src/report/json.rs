@@ -2,6 +2,7 @@
 
 use crate::analysis::Sum;
 use crate::analysis::view::{DeviceView, ProcessView};
+use crate::model::PythonStacks;
 use serde::Serialize;
 
 /// `{"bytes","count"}`.
@@ -86,6 +87,24 @@ impl From<&(u32, Option<String>)> for NamedJson {
         NamedJson {
             id: named.0,
             name: named.1.clone(),
+        }
+    }
+}
+
+/// A process's Python: `{"version","stacks_recorded","why_not"}`.
+#[derive(Clone, Debug, Serialize)]
+pub struct PythonJson {
+    version: String,
+    stacks_recorded: bool,
+    why_not: Option<String>,
+}
+
+impl From<&PythonStacks> for PythonJson {
+    fn from(python: &PythonStacks) -> PythonJson {
+        PythonJson {
+            version: python.version.clone(),
+            stacks_recorded: python.recorded,
+            why_not: (!python.recorded).then(|| python.why.clone()),
         }
     }
 }

@@ -229,7 +229,8 @@ fn stacks() {
     deep(DEPTH, &mut || {
         for _ in 0..ROUNDS {
             let ours = time(WALKS, || {
-                let mut capture = recorder::stack::capture().expect("there is stack enough");
+                let mut capture = recorder::stack::capture(recorder::stack::Wanted::Native)
+                    .expect("there is stack enough");
                 if black_box(capture.known()).is_none() {
                     capture.remember(7);
                 }

@@ -4,7 +4,7 @@ use crate::clock::Clock;
 pub use crate::ledger::Ending;
 use crate::ledger::{By, Ledger};
 use crate::settings::{self, Log};
-use crate::stack;
+use crate::stack::{self, Wanted};
 use crate::turn::{self, LEDGER, Request, guarded, leave, unmatched, with};
 use crate::waiting::Ticket;
 use crate::{counter, file, process, say};
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::live::LiveTable;
 use vramtrace_format::record::{Allocation, Op, Record, Space};
-use vramtrace_format::stacks::NO_STACK;
+use vramtrace_format::stacks::{NO_STACK, STACK_SKIPPED};
 
 /// Where the recorder is in its life. What every event asks is [`process::is_recording`].
 const OFF: u8 = 0;
@@ -22,8 +22,6 @@ const ON: u8 = 2;
 const NEVER: u8 = 3;
 
 static STATE: AtomicU8 = AtomicU8::new(OFF);
-/// Whether native stacks are taken; decided once, at the start.
-static NATIVE_STACKS: AtomicBool = AtomicBool::new(false);
 /// The process is going down.
 static TEARDOWN: AtomicBool = AtomicBool::new(false);
 
@@ -142,8 +140,9 @@ fn try_start(describe: &dyn Fn() -> Vec<Cold>) -> bool {
             text: remark.clone(),
         }));
     }
+    stack::choose(settings.stacks, settings.log);
     records.extend(describe());
-    NATIVE_STACKS.store(settings.stacks.native(), Ordering::Relaxed);
+    records.extend(stack::python::take_unreported());
     let clock = Clock::new(crate::clock::monotonic_ns());
     let mut ledger = Ledger::new(file.into_sections(), clock);
     for (lane, (base, slots)) in LIVE.iter().enumerate() {
@@ -172,6 +171,7 @@ fn after_fork() {
     process::start_over();
     turn::start_over();
     stack::modules::start_over();
+    stack::python::start_over();
     TEARDOWN.store(false, Ordering::Relaxed);
     STATE.store(OFF, Ordering::Release);
 }
@@ -187,16 +187,15 @@ pub fn allocated(allocation: Allocation) -> u64 {
     prefetch(lane, allocation.space, allocation.key);
     let mut entry = allocation.record();
     guarded(|| {
-        let recorded = if NATIVE_STACKS.load(Ordering::Relaxed) {
-            with_stack(|ledger, stack| {
-                entry.set_stack_and_thread(stack, thread);
-                ledger.allocated(&mut entry)
-            })
-        } else {
-            with(|ledger| {
+        let recorded = match Wanted::of(Some(allocation.kind)) {
+            Wanted::Nothing => with(|ledger| {
                 entry.set_stack_and_thread(NO_STACK, thread);
                 ledger.allocated(&mut entry)
-            })
+            }),
+            wanted => with_stack(wanted, |ledger, stack| {
+                entry.set_stack_and_thread(stack, thread);
+                ledger.allocated(&mut entry)
+            }),
         };
         recorded.unwrap_or_else(|| {
             entry.set_stack_and_thread(NO_STACK, thread);
@@ -384,35 +383,51 @@ pub fn event_with_stack(record: &Record) {
             thread: process::thread_id(),
             ..*record
         };
-        with_stack(|ledger, stack| ledger.event(Record { stack, ..event }));
+        with_stack(Wanted::of(None), |ledger, stack| {
+            ledger.event(Record { stack, ..event })
+        });
     });
 }
 
 /// Takes the stack of the calling thread, and runs `act` on the ledger with its id.
 #[inline]
-fn with_stack<R>(act: impl FnOnce(&mut Ledger, u32) -> R) -> Option<R> {
-    let Some(mut capture) = stack::capture() else {
+fn with_stack<R>(wanted: Wanted, act: impl FnOnce(&mut Ledger, u32) -> R) -> Option<R> {
+    let Some(mut capture) = stack::capture(wanted) else {
         return with(|ledger| act(ledger, NO_STACK));
     };
-    if stack::modules::has_unreported() {
-        report_modules();
+    if stack::modules::has_unreported() || stack::python::has_unreported() {
+        report();
     }
     if let Some(id) = capture.known() {
         return with(|ledger| act(ledger, id));
     }
-    let stored = capture.stored();
+    let Some(mut stored) = capture.stored() else {
+        return with(|ledger| {
+            ledger.control().stacks_skipped += 1;
+            act(ledger, STACK_SKIPPED)
+        });
+    };
+    let names = stored.new_names();
     let (result, id) = with(|ledger| {
+        for name in &names {
+            ledger.cold(name);
+        }
         let id = ledger.intern(stored.frames(), stored.flags);
         (act(ledger, id), id)
     })?;
+    stored.commit();
     capture.remember(id);
     Some(result)
 }
 
+/// Writes what is new about modules and the interpreter.
 #[cold]
-fn report_modules() {
+fn report() {
     for module in stack::modules::take_unreported() {
         cold(&Cold::Module(module));
+    }
+    for record in stack::python::take_unreported() {
+        cold(&record);
     }
 }
 

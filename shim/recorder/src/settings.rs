@@ -22,13 +22,6 @@ pub enum Stacks {
     Off,
 }
 
-impl Stacks {
-    /// Whether native stacks are taken at all.
-    pub fn native(self) -> bool {
-        matches!(self, Stacks::Auto | Stacks::Native | Stacks::Both)
-    }
-}
-
 /// How much the recorder says on standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Log {

@@ -1,4 +1,5 @@
-//! Finds exported functions of the C library without asking `dlsym`, which is ours.
+//! Finds what loaded objects export without asking `dlsym`: that is ours, and the real one waits for
+//! a lock that a thread inside dlopen holds while it runs constructors.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::size_of;
@@ -96,6 +97,46 @@ fn is_libc(path: &CStr) -> bool {
     [&b"libc.so"[..], b"libdl.so", b"libc-2.", b"libdl-2."]
         .iter()
         .any(|start| file.starts_with(start))
+}
+
+struct Search<'a> {
+    name: &'a CStr,
+    found: *mut c_void,
+}
+
+/// What the first loaded object that exports `name` has there; null if none does. The program
+/// comes first: data that it has copied from a library is found where everybody uses it.
+pub fn exported(name: &CStr) -> *mut c_void {
+    let mut search = Search {
+        name,
+        found: std::ptr::null_mut(),
+    };
+    // SAFETY: the callback only touches `search`, which outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut search).cast()) };
+    search.found
+}
+
+unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _: usize, search: *mut c_void) -> c_int {
+    // SAFETY: both come from `exported` and the loader, valid during the callback.
+    let (info, search) = unsafe { (&*info, &mut *search.cast::<Search>()) };
+    // SAFETY: the loader vouches for the program headers of a loaded object.
+    let headers =
+        unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+    let Some(dynamic) = headers
+        .iter()
+        .find(|header| header.p_type == libc::PT_DYNAMIC)
+    else {
+        return 0;
+    };
+    // SAFETY: the dynamic section of a loaded object, at its loaded address.
+    search.found = unsafe {
+        find(
+            info.dlpi_addr,
+            info.dlpi_addr + dynamic.p_vaddr,
+            search.name,
+        )
+    };
+    c_int::from(!search.found.is_null())
 }
 
 /// The address of `name` among the exports of one object; null if it exports no such thing.
@@ -337,5 +378,7 @@ mod tests {
         assert_eq!(libc_function(c"getpid"), Some(libc::getpid as *mut c_void));
         assert!(libc_function(c"dlvsym").is_some());
         assert!(libc_function(c"no_such_function_anywhere").is_none());
+        assert_eq!(exported(c"getpid"), libc::getpid as *mut c_void);
+        assert!(exported(c"no_such_function_anywhere").is_null());
     }
 }

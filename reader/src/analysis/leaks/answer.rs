@@ -3,7 +3,7 @@
 use super::{Aside, Group, Leaks, Options, Point, Window, leaks_in};
 use crate::analysis::view::{DeviceView, Devices, ProcessView};
 use crate::analysis::{Filter, Sum};
-use crate::model::{CudaUse, Process, VisibleStack};
+use crate::model::{CudaUse, Loops, Process, VisibleStack};
 use std::cmp::Reverse;
 
 /// A group, and where it belongs.
@@ -75,8 +75,13 @@ pub struct Asked {
 
 impl Answer {
     /// Finds the leaks of all processes; keeps the `top` largest groups.
-    pub fn of(processes: &[Process], options: &Options, top: Option<usize>) -> Answer {
-        Answer::within(processes, options, &[], &Asked::default(), top)
+    pub fn of(
+        processes: &[Process],
+        options: &Options,
+        top: Option<usize>,
+        loops: &mut dyn Loops,
+    ) -> Answer {
+        Answer::within(processes, options, &[], &Asked::default(), top, loops)
     }
 
     /// As [`Answer::of`], each process in its window: `windows` has one for each, or none at all.
@@ -86,6 +91,7 @@ impl Answer {
         windows: &[Window],
         asked: &Asked,
         top: Option<usize>,
+        loops: &mut dyn Loops,
     ) -> Answer {
         let mut devices = Devices::default();
         let mut answer = Answer {
@@ -104,7 +110,7 @@ impl Answer {
             aside: Aside::default(),
             unknown_kinds: 0,
             notes: Vec::new(),
-            all_frames: options.all_frames,
+            all_frames: options.unhidden.cuda,
             filter: options.filter.clone(),
             asked: asked.clone(),
             groups: Vec::new(),
@@ -115,7 +121,7 @@ impl Answer {
             devices.add_all(process, id);
             let whole = Window::default();
             let window = windows.get(id).unwrap_or(&whole);
-            let found = leaks_in(process, options, window);
+            let found = leaks_in(process, options, window, loops);
             if let Some(undated) = window
                 .to
                 .as_ref()
@@ -170,7 +176,7 @@ impl Answer {
         self.aside.merge(found.aside);
         self.unknown_kinds += found.unknown_kinds;
         self.notes
-            .extend(process.notes.iter().map(|note| note.text.clone()));
+            .extend(process.remarks().map(|note| note.text.clone()));
         for group in found.groups {
             let device = group.device.map(|index| devices.id_of(process, id, index));
             self.groups.push(Placed {

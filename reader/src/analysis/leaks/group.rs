@@ -1,7 +1,7 @@
 //! Making groups: by stack, or by another word that entries have.
 
 use super::{EntryEnd, Item, Options, Suspicion};
-use crate::model::{Process, VisibleStack};
+use crate::model::{Loops, Process, VisibleStack};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -202,13 +202,14 @@ impl<'p> Grouping<'p> {
     }
 
     /// All groups, largest first, in an order that does not depend on anything but the trace.
-    pub fn finish(self) -> Vec<Group> {
+    pub fn finish(self, loops: &mut dyn Loops) -> Vec<Group> {
         let mut stacks: FxHashMap<u32, VisibleStack> = FxHashMap::default();
         let mut merged: FxHashMap<Key, (Vec<Raw>, Gathered)> = FxHashMap::default();
         for (raw, gathered) in self.raw {
-            let stack = stacks
-                .entry(raw.stack)
-                .or_insert_with(|| self.process.visible(raw.stack, self.options.all_frames));
+            let stack = stacks.entry(raw.stack).or_insert_with(|| {
+                self.process
+                    .visible(raw.stack, self.options.unhidden, loops)
+            });
             let key = key(self.process, self.options.by, &raw, stack);
             let (members, sums) = merged
                 .entry(key)
@@ -285,7 +286,7 @@ fn name_or(name: Option<&str>, what: &str, id: u32, none: &str) -> String {
 
 fn python_frame(process: &Process, stack: &VisibleStack) -> String {
     let python = stack.frames.iter().find_map(|frame| match frame {
-        Frame::Python { code, line } => Some(process.python_name(*code, *line)),
+        Frame::Python { code, line, .. } => Some(process.python_name(*code, *line)),
         _ => None,
     });
     python.unwrap_or_else(|| "no Python frame".to_owned())
@@ -300,6 +301,13 @@ fn library(process: &Process, stack: &VisibleStack) -> String {
         Some(module) => {
             let path = module.path.as_str();
             path.rsplit('/').next().unwrap_or(path).to_owned()
+        }
+        None if stack
+            .frames
+            .iter()
+            .any(|f| matches!(f, Frame::Python { .. })) =>
+        {
+            "no native frames".to_owned()
         }
         None => "unknown library".to_owned(),
     }

@@ -16,7 +16,7 @@ pub use suspicion::Suspicion;
 
 use super::moment::{Found, Past};
 use super::{Filter, Sum};
-use crate::model::Process;
+use crate::model::{Loops, Process, Unhidden};
 use vramtrace_format::record::Kind;
 
 /// The moment that a report is about.
@@ -78,8 +78,8 @@ pub struct Options {
     pub by: By,
     /// What to leave out.
     pub filter: Filter,
-    /// Keep frames inside the driver and runtime.
-    pub all_frames: bool,
+    /// Frames that are shown though they usually are not.
+    pub unhidden: Unhidden,
 }
 
 /// Which part of a process's life an answer is about; by default all of it.
@@ -156,12 +156,17 @@ pub struct Leaks {
 }
 
 /// Finds the leaks of one process.
-pub fn leaks(process: &Process, options: &Options) -> Leaks {
-    leaks_in(process, options, &Window::default())
+pub fn leaks(process: &Process, options: &Options, loops: &mut dyn Loops) -> Leaks {
+    leaks_in(process, options, &Window::default(), loops)
 }
 
 /// Finds what was allocated, and not freed, in a part of a process's life.
-pub fn leaks_in(process: &Process, options: &Options, window: &Window) -> Leaks {
+pub fn leaks_in(
+    process: &Process,
+    options: &Options,
+    window: &Window,
+    loops: &mut dyn Loops,
+) -> Leaks {
     // A program that frees in its exit handlers has not leaked; a Python interpreter that goes
     // down frees everything, leaked or not.
     let interpreted = process.has_interpreter() && process.teardown_seq().is_some();
@@ -203,6 +208,6 @@ pub fn leaks_in(process: &Process, options: &Options, window: &Window) -> Leaks 
     found.aside = rest.aside;
     found.unknown_kinds = rest.unknown_kinds;
     found.timeless = rest.timeless;
-    found.groups = grouping.finish();
+    found.groups = grouping.finish(loops);
     found
 }

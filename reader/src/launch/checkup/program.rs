@@ -6,8 +6,8 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Versions whose stacks the recorder can read.
-const PYTHON: std::ops::RangeInclusive<(u32, u32)> = (3, 8)..=(3, 14);
+/// Versions whose stacks the recorder can read (its table of layouts says the same).
+const PYTHON: std::ops::RangeInclusive<(u32, u32)> = (3, 8)..=(3, 15);
 
 pub(super) fn examine(program: &OsStr) -> Vec<Finding> {
     let Some(path) = find_program(program) else {
@@ -78,21 +78,26 @@ fn python(binary: &Path) -> Option<Finding> {
     if !name.starts_with("python") {
         return None;
     }
-    let Some((major, minor)) = version_in(name).or_else(|| version_from(&resolved)) else {
+    let Some(version) = version_in(name).or_else(|| version_from(&resolved)) else {
         return Some(Finding::warn(
             "python",
             format!("the Python version of {name} is unknown"),
             "native stacks are recorded in any case",
         ));
     };
+    Some(judge(version))
+}
+
+fn judge(version: Version) -> Finding {
+    let Version {
+        major,
+        minor,
+        free_threaded,
+    } = version;
     let (first, last) = (PYTHON.start(), PYTHON.end());
-    Some(if PYTHON.contains(&(major, minor)) {
-        Finding::ok(
-            "python",
-            format!("Python {major}.{minor}: its stacks are recorded"),
-        )
-    } else {
-        Finding::warn(
+    let known = PYTHON.contains(&(major, minor)) && (!free_threaded || minor >= 13);
+    if !known {
+        return Finding::warn(
             "python",
             format!(
                 "Python {major}.{minor}: only native stacks are recorded (Python stacks: {}.{} to \
@@ -100,25 +105,51 @@ fn python(binary: &Path) -> Option<Finding> {
                 first.0, first.1, last.0, last.1
             ),
             "memory is counted all the same",
-        )
+        );
+    }
+    if free_threaded {
+        return Finding::warn(
+            "python",
+            format!(
+                "Python {major}.{minor}, free-threaded: its stacks are recorded only if they pass a \
+                 check when the program runs"
+            ),
+            "vramtrace check says of a trace whether they did; native stacks are recorded otherwise",
+        );
+    }
+    Finding::ok(
+        "python",
+        format!("Python {major}.{minor}: its stacks are recorded"),
+    )
+}
+
+/// What `doctor` needs to know of an interpreter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Version {
+    major: u32,
+    minor: u32,
+    free_threaded: bool,
+}
+
+/// `python3.11` says it, `python3.13t` that it is free-threaded.
+fn version_in(name: &str) -> Option<Version> {
+    let (major, minor) = name.strip_prefix("python")?.split_once('.')?;
+    let digits = minor.bytes().take_while(u8::is_ascii_digit).count();
+    Some(Version {
+        major: major.parse().ok()?,
+        minor: minor[..digits].parse().ok()?,
+        free_threaded: minor[digits..].starts_with('t'),
     })
 }
 
-/// `python3.11` says it.
-fn version_in(name: &str) -> Option<(u32, u32)> {
-    let (major, minor) = name.strip_prefix("python")?.split_once('.')?;
-    let digits = minor.bytes().take_while(u8::is_ascii_digit).count();
-    Some((major.parse().ok()?, minor[..digits].parse().ok()?))
-}
-
 /// Asks the interpreter, without site packages and anything of the current directory.
-fn version_from(interpreter: &Path) -> Option<(u32, u32)> {
+fn version_from(interpreter: &Path) -> Option<Version> {
     let output = Command::new(interpreter)
         .args([
             "-I",
             "-S",
             "-c",
-            "import sys; print('python%d.%d' % sys.version_info[:2])",
+            "import sys, sysconfig; print('python%d.%d' % sys.version_info[:2] + ('t' if sysconfig.get_config_var('Py_GIL_DISABLED') else ''))",
         ])
         .stdin(Stdio::null())
         .stderr(Stdio::null())
@@ -131,11 +162,36 @@ fn version_from(interpreter: &Path) -> Option<(u32, u32)> {
 mod tests {
     use super::*;
 
+    fn version(major: u32, minor: u32, free_threaded: bool) -> Version {
+        Version {
+            major,
+            minor,
+            free_threaded,
+        }
+    }
+
     #[test]
     fn versions_by_name() {
-        assert_eq!(version_in("python3.11"), Some((3, 11)));
-        assert_eq!(version_in("python3.13t"), Some((3, 13)));
+        assert_eq!(version_in("python3.11"), Some(version(3, 11, false)));
+        assert_eq!(version_in("python3.13t"), Some(version(3, 13, true)));
         assert_eq!(version_in("python3"), None);
         assert_eq!(version_in("pythonic.1"), None);
+    }
+
+    #[test]
+    fn what_is_recorded_of_each_version() {
+        use crate::launch::checkup::Status;
+        for (version, status, says) in [
+            (version(3, 7, false), Status::Warn, "only native"),
+            (version(3, 8, false), Status::Ok, "its stacks are recorded"),
+            (version(3, 15, false), Status::Ok, "its stacks are recorded"),
+            (version(3, 16, false), Status::Warn, "3.8 to 3.15"),
+            (version(3, 13, true), Status::Warn, "if they pass a check"),
+            (version(2, 7, false), Status::Warn, "only native"),
+        ] {
+            let finding = judge(version);
+            assert_eq!(finding.status, status, "{version:?}");
+            assert!(finding.message.contains(says), "{}", finding.message);
+        }
     }
 }

@@ -5,7 +5,7 @@ mod text;
 
 pub use json::json;
 pub use text::text;
-pub(crate) use text::{frame, process_line, symbol_warnings};
+pub(crate) use text::{lines, process_line, symbol_warnings};
 
 use super::frames::{Frames, ShownFrame};
 use crate::analysis::leaks::Answer;

@@ -189,14 +189,38 @@ fn named(what: &str, names: &Names) -> String {
 }
 
 fn frames(out: &mut String, group: &Group, stack: &[ShownFrame]) {
-    for (index, shown) in stack.iter().enumerate() {
-        let _ = writeln!(out, "    #{index:<2} {}", frame(shown));
+    for line in lines(stack) {
+        let _ = writeln!(out, "    {line}");
     }
     if let Some(missing) = group.stack.missing {
         let _ = writeln!(out, "    ({missing})");
     } else if group.stack.truncated {
         let _ = writeln!(out, "    (outer frames were not kept)");
     }
+}
+
+/// More equal frames in succession than this are one line, and their number.
+const REPEATED: usize = 3;
+
+/// The frames of a stack, numbered, one a line; a recursion does not fill pages.
+pub(crate) fn lines(stack: &[ShownFrame]) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut index = 0;
+    for same in
+        stack.chunk_by(|a, b| (&a.function, &a.file, a.line) == (&b.function, &b.file, b.line))
+    {
+        let shown = if same.len() > REPEATED { 1 } else { same.len() };
+        for one in &same[..shown] {
+            lines.push(format!("#{index:<2} {}", frame(one)));
+            index += 1;
+        }
+        let more = same.len() - shown;
+        if more > 0 {
+            lines.push(format!("    … {more} more times"));
+            index += more;
+        }
+    }
+    lines
 }
 
 /// One frame on one line.
@@ -366,4 +390,33 @@ fn next(out: &mut String, answer: &Answer) {
     let sound = answer.complete && answer.saw_memory();
     let command = if sound { "timeline" } else { "check" };
     let _ = writeln!(out, "Next: vramtrace {command} {}", traces.join(" "));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recursion_is_one_line_and_numbers_go_on() {
+        let frame = |function: &str, line: u32| ShownFrame {
+            function: Some(function.into()),
+            file: Some("f.py".into()),
+            line: Some(line),
+            ..ShownFrame::default()
+        };
+        let mut stack = vec![frame("alloc", 1), frame("f", 2), frame("f", 2)];
+        stack.extend(vec![frame("f", 3); 200]);
+        stack.push(frame("<module>", 9));
+        assert_eq!(
+            lines(&stack),
+            [
+                "#0  alloc  f.py:1",
+                "#1  f  f.py:2",
+                "#2  f  f.py:2",
+                "#3  f  f.py:3",
+                "    … 199 more times",
+                "#203 <module>  f.py:9",
+            ]
+        );
+    }
 }

@@ -4,7 +4,7 @@ use super::Shown;
 use crate::analysis::summary::{AccountView, KindView, ProcessSummary, TopStack};
 use crate::model::CudaUse;
 use crate::report::frames::ShownFrame;
-use crate::report::json::{DeviceJson, ProcessJson, SumJson, document, list};
+use crate::report::json::{DeviceJson, ProcessJson, PythonJson, SumJson, document, list};
 use crate::report::losses::{self, LossesJson};
 use serde::Serialize;
 
@@ -36,6 +36,7 @@ struct ProcessSummaryJson<'a> {
     corrupted_contexts: Vec<CorruptedJson>,
     losses: LossesJson,
     damage: &'a [String],
+    python: Option<PythonJson>,
     notes: Vec<NoteJson<'a>>,
 }
 
@@ -133,6 +134,7 @@ fn process(process: &ProcessSummary) -> ProcessSummaryJson<'_> {
             .collect(),
         losses: (&process.losses).into(),
         damage: &process.damage,
+        python: process.python.as_ref().map(PythonJson::from),
         notes: process
             .notes
             .iter()

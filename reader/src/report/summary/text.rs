@@ -4,7 +4,7 @@ use super::Shown;
 use crate::analysis::leaks::Point;
 use crate::analysis::summary::{AccountView, ProcessSummary, Summary};
 use crate::report::frames::up_to_main;
-use crate::report::leaks::{frame, process_line, symbol_warnings};
+use crate::report::leaks::{lines, process_line, symbol_warnings};
 use crate::report::losses;
 use crate::report::style::Style;
 use crate::report::words::{bytes, count, counted, duration, foreign, shell, utc};
@@ -50,6 +50,9 @@ fn of_process(out: &mut String, summary: &Summary, process: &ProcessSummary, sty
     facts.push(counted(process.events, "event"));
     facts.push(counted(process.stacks, "call stack"));
     let _ = writeln!(out, "    {}", style.dim(&facts.join(" · ")));
+    if let Some(python) = &process.python {
+        let _ = writeln!(out, "    {}", style.dim(&foreign(&python.line())));
+    }
     if let Some(remark) = process.cuda_use.remark() {
         let _ = writeln!(out, "    {} it {remark}", style.warn("note:"));
     }
@@ -76,7 +79,10 @@ fn of_process(out: &mut String, summary: &Summary, process: &ProcessSummary, sty
     warn(process.damage.clone());
     warn(losses::reasons(&process.losses));
     warn(losses::lines(&process.losses));
-    warn(process.notes.iter().map(|(_, text)| text.clone()).collect());
+    // Notes about Python are said with the other facts.
+    let said =
+        |(code, text): &(String, String)| (!code.starts_with("python")).then(|| text.clone());
+    warn(process.notes.iter().filter_map(said).collect());
 }
 
 fn table(out: &mut String, summary: &Summary, process: &ProcessSummary, style: Style) {
@@ -173,12 +179,12 @@ fn top(out: &mut String, shown: &Shown<'_>, style: Style) {
             top.kind.name(),
             place(shown.summary, top.device)
         );
-        let frames = &frames[..up_to_main(frames)];
-        for (index, shown) in frames.iter().take(FRAMES).enumerate() {
-            let _ = writeln!(out, "    #{index:<2} {}", frame(shown));
+        let frames = lines(&frames[..up_to_main(frames)]);
+        for line in frames.iter().take(FRAMES) {
+            let _ = writeln!(out, "    {line}");
         }
         if frames.len() > FRAMES {
-            let more = counted((frames.len() - FRAMES) as u64, "more frame");
+            let more = counted((frames.len() - FRAMES) as u64, "more line");
             let _ = writeln!(out, "    {}", style.dim(&format!("… {more}")));
         }
         if let Some(missing) = top.stack.missing {

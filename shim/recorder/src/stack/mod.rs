@@ -1,24 +1,29 @@
-//! Native call stacks of the calling thread, cheap enough for every allocation.
+//! Call stacks of the calling thread, native and Python, cheap enough for every allocation.
 //!
-//! framehop walks with cached unwind rules. A stack that was seen before is recognised by its
-//! return addresses and is an id at once; only a new one is put into the form that the trace
-//! stores (module and offset). Walking never leaves the thread's own stack, reads unwind data
-//! only from our own mappings of the files (a dlclose cannot pull it away), and allocates
-//! nothing.
+//! framehop walks native frames with cached unwind rules; Python frames are read from the
+//! interpreter's own chain ([`python`]). A stack that was seen before is recognised by its
+//! return addresses and code objects and is an id at once; only a new one is put into the form
+//! that the trace stores (module and offset, function and line). Walking never leaves the thread's
+//! own stack, reads unwind data only from our own mappings of the files (a dlclose cannot pull it
+//! away), and allocates nothing.
 
 mod bounds;
 mod image;
 pub mod modules;
+pub mod python;
 
 pub use image::SectionBytes;
 
+use crate::settings::{Log, Stacks};
 use framehop::{
     CacheNative, FrameAddress, MustNotAllocateDuringUnwind, UnwindRegsNative, Unwinder,
 };
 use modules::Modules;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering};
-use vramtrace_format::stacks::{Frame, MAX_FRAMES, TRUNCATED};
+use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
+use vramtrace_format::cold::Cold;
+use vramtrace_format::record::{Kind, Layer};
+use vramtrace_format::stacks::{Frame, MAX_FRAMES, MAX_STORED, TRUNCATED};
 
 /// Rule tables of a walker, a power of two.
 const CACHES: usize = 8;
@@ -28,6 +33,55 @@ const MEMORY: usize = 4096;
 const POOL: usize = 64;
 /// 2⁶⁴ over the golden ratio: spreads addresses, which come in steps.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Which frames of a stack are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// No stack at all.
+    Nothing,
+    /// Native ones.
+    Native,
+    /// Python ones; native ones of a thread that has no others.
+    PythonElseNative,
+    /// Both.
+    Both,
+}
+
+/// Of rare events; of frequent ones, which are those of the framework layer.
+static WANTED: [AtomicU8; 2] = [const { AtomicU8::new(0) }; 2];
+
+/// Sets which stacks are taken, and how much may be said about them.
+pub fn choose(stacks: Stacks, log: Log) {
+    let wanted = match stacks {
+        Stacks::Auto => [Wanted::Both, Wanted::PythonElseNative],
+        Stacks::Both => [Wanted::Both; 2],
+        Stacks::Python => [Wanted::PythonElseNative; 2],
+        Stacks::Native => [Wanted::Native; 2],
+        Stacks::Off => [Wanted::Nothing; 2],
+    };
+    for (place, wanted) in WANTED.iter().zip(wanted) {
+        place.store(wanted as u8, Ordering::Relaxed);
+    }
+    python::choose(
+        matches!(wanted[1], Wanted::PythonElseNative | Wanted::Both),
+        log,
+    );
+}
+
+impl Wanted {
+    /// What is wanted for memory of a kind: calls that allocate from the driver are rare and slow,
+    /// and get everything; those of the framework layer are not.
+    #[inline]
+    pub fn of(kind: Option<Kind>) -> Wanted {
+        let frequent = kind.is_some_and(|kind| kind.layer() == Layer::Framework);
+        match WANTED[usize::from(frequent)].load(Ordering::Relaxed) {
+            1 => Wanted::Native,
+            2 => Wanted::PythonElseNative,
+            3 => Wanted::Both,
+            _ => Wanted::Nothing,
+        }
+    }
+}
 
 type RuleCache = CacheNative<MustNotAllocateDuringUnwind>;
 
@@ -47,6 +101,8 @@ struct Walker {
     hash: u64,
     /// How often the modules changed under it.
     updates: u32,
+    /// The Python part of that stack.
+    python: python::Frames,
 }
 
 static WALKERS: [AtomicPtr<Walker>; POOL] = [const { AtomicPtr::new(std::ptr::null_mut()) }; POOL];
@@ -59,16 +115,39 @@ pub struct Capture {
 
 /// A stack in the form that the trace stores.
 pub struct Stored {
-    frames: [u64; MAX_FRAMES],
+    frames: [u64; MAX_STORED],
     len: usize,
     /// Flags for the stack table.
     pub flags: u16,
+    names: Option<python::Names>,
 }
 
 impl Stored {
-    /// The frames, innermost first.
+    /// The frames: native ones, innermost first, then Python ones, innermost first.
     pub fn frames(&self) -> &[u64] {
         &self.frames[..self.len]
+    }
+
+    /// Records of names that the trace must have before this stack. Once.
+    pub fn new_names(&mut self) -> Vec<Cold> {
+        let names = self.names.as_mut();
+        names.map_or_else(Vec::new, |names| {
+            names.new_codes().map(Cold::PythonCode).collect()
+        })
+    }
+
+    /// The trace has them, and the stack.
+    pub fn commit(self) {
+        if let Some(names) = self.names {
+            names.commit();
+        }
+    }
+
+    fn push(&mut self, frame: u64) {
+        if let Some(place) = self.frames.get_mut(self.len) {
+            *place = frame;
+            self.len += 1;
+        }
     }
 }
 
@@ -80,7 +159,10 @@ const ROOM_TO_MAKE: u64 = 256 << 10;
 /// Takes the stack of the calling thread, without the frames of this library. `None` on a stack
 /// too small for it (threads may have 16 KiB), or one whose bounds nobody knows.
 #[inline(never)]
-pub fn capture() -> Option<Capture> {
+pub fn capture(wanted: Wanted) -> Option<Capture> {
+    if wanted == Wanted::Nothing {
+        return None;
+    }
     let (_, regs) = here();
     let headroom = bounds::of_this_thread(regs.sp()).headroom;
     if headroom < ROOM_TO_WALK {
@@ -94,7 +176,7 @@ pub fn capture() -> Option<Capture> {
             Some(make())
         }
     })?;
-    walker.walk();
+    walker.take(wanted);
     Some(Capture {
         walker: Some(walker),
         home,
@@ -109,7 +191,7 @@ impl Capture {
 
     /// How many frames it has.
     pub fn depth(&self) -> usize {
-        self.walker().len
+        self.walker().len + self.walker().python.len
     }
 
     /// The id it was given before, if it was seen before.
@@ -127,22 +209,28 @@ impl Capture {
         }
     }
 
-    /// The stack in the form that the trace stores.
-    pub fn stored(&self) -> Box<Stored> {
+    /// The stack in the form that the trace stores; `None` if the names of Python functions cannot
+    /// be had in time.
+    pub fn stored(&self) -> Option<Box<Stored>> {
         let walker = self.walker();
+        let names = match walker.python.len {
+            0 => None,
+            _ => Some(python::Names::lock()?),
+        };
         let mut stored = Box::new(Stored {
-            frames: [0; MAX_FRAMES],
-            len: walker.len,
+            frames: [0; MAX_STORED],
+            len: 0,
             flags: walker.flags,
+            names: None,
         });
-        for (frame, address) in stored
-            .frames
-            .iter_mut()
-            .zip(&walker.addresses[..walker.len])
-        {
-            *frame = walker.modules.stored(*address);
+        for &address in &walker.addresses[..walker.len] {
+            stored.push(walker.modules.stored(address));
         }
-        stored
+        if let Some(mut names) = names {
+            python::stored(&walker.python, &mut names, |frame| stored.push(frame));
+            stored.names = Some(names);
+        }
+        Some(stored)
     }
 }
 
@@ -192,6 +280,7 @@ fn make() -> Box<Walker> {
         flags: 0,
         hash: 0,
         updates: 0,
+        python: python::Frames::default(),
     })
 }
 
@@ -220,6 +309,29 @@ fn here() -> (u64, UnwindRegsNative) {
 impl Walker {
     fn memory_slot(&self) -> usize {
         (self.hash >> (64 - MEMORY.ilog2())) as usize
+    }
+
+    /// Takes the stack.
+    #[inline(always)]
+    fn take(&mut self, wanted: Wanted) {
+        let python = wanted != Wanted::Native && python::capture(&mut self.python);
+        if python && wanted == Wanted::PythonElseNative {
+            if modules::generation() != self.modules.generation {
+                self.update();
+            }
+            (self.len, self.flags, self.hash) = (0, 0, 0);
+        } else {
+            self.walk();
+        }
+        if python {
+            self.hash = (self.hash.rotate_left(23) ^ self.python.hash).wrapping_mul(SPREAD);
+            if self.python.truncated {
+                self.flags |= TRUNCATED;
+                self.hash ^= 1;
+            }
+        } else {
+            self.python.len = 0;
+        }
     }
 
     #[inline(never)]
