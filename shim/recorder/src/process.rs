@@ -28,20 +28,37 @@ fn word() -> &'static AtomicU32 {
     unsafe { &*WORD.load(Ordering::Relaxed) }
 }
 
-/// Makes this the process that [`is_same`] recognises; it does not record yet.
-pub fn claim() {
-    PID.store(std::process::id(), Ordering::Relaxed);
-    if std::ptr::eq(word(), &UNWIPED)
-        && let Some(page) = wiped_on_fork()
-    {
-        WORD.store(page, Ordering::Release);
+/// Makes this process the one that [`is_same`] recognises, whichever thread comes first; it does
+/// not record yet. True if it was another one before, of which this is a forked child: what that
+/// one left behind is then the caller's to clear away.
+pub fn claim() -> bool {
+    let page = word();
+    if !std::ptr::eq(page, &UNWIPED) {
+        let first = page.compare_exchange(0, CLAIMED, Ordering::AcqRel, Ordering::Acquire);
+        if first.is_ok() {
+            PID.store(std::process::id(), Ordering::Relaxed);
+        }
+        return first.is_ok();
     }
-    let unsure = if std::ptr::eq(word(), &UNWIPED) {
-        UNSURE
-    } else {
-        0
-    };
-    word().store(CLAIMED | unsure, Ordering::Release);
+    let pid = std::process::id();
+    let owner = PID.load(Ordering::Relaxed);
+    let first = owner != pid
+        && PID
+            .compare_exchange(owner, pid, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok();
+    if first && owner == 0 {
+        match wiped_on_fork() {
+            Some(page) => {
+                // SAFETY: a page just made.
+                unsafe { &*page }.store(CLAIMED, Ordering::Release);
+                WORD.store(page, Ordering::Release);
+            }
+            None => UNWIPED.store(CLAIMED | UNSURE, Ordering::Release),
+        }
+    } else if first {
+        UNWIPED.store(CLAIMED | UNSURE, Ordering::Release);
+    }
+    first && owner != 0
 }
 
 /// From here on, events are recorded.
@@ -259,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_forked_child_is_not_the_same_process() {
-        claim();
+        assert!(!claim() && !claim());
         assert!(is_same() && !is_recording());
         begin_recording();
         assert!(is_same() && is_recording());
@@ -270,6 +287,8 @@ mod tests {
             let before = thread_id();
             start_over();
             let same = is_same() || is_recording() || thread_id() == before;
+            let claims = [claim(), claim()];
+            let same = same || claims != [true, false] || !is_same() || is_recording();
             // SAFETY: leaves at once, without running destructors of the parent's state.
             unsafe { libc::_exit(i32::from(same)) };
         }

@@ -65,13 +65,14 @@ pub fn start(describe: &dyn Fn() -> Vec<Cold>) -> bool {
 #[cold]
 fn start_slowly(describe: &dyn Fn() -> Vec<Cold>) -> bool {
     let _uncancelled = process::Uncancelled::new();
-    if matches!(STATE.load(Ordering::Acquire), ON | STARTING) && !process::is_same() {
+    // Of several threads of a forked child, one clears away what the parent left.
+    if process::claim() && STATE.load(Ordering::Acquire) != NEVER {
         after_fork();
     }
     match STATE.compare_exchange(OFF, STARTING, Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => process::claim(),
-        Err(STARTING) => return wait_for_start(),
-        Err(state) => return state == ON,
+        Ok(_) => {}
+        Err(NEVER) => return false,
+        Err(_) => return wait_for_start(),
     }
     let started = guarded(|| try_start(describe)).unwrap_or(false);
     STATE.store(if started { ON } else { NEVER }, Ordering::Release);
@@ -81,13 +82,17 @@ fn start_slowly(describe: &dyn Fn() -> Vec<Cold>) -> bool {
     started
 }
 
-/// Another thread is starting; its file takes some milliseconds.
+/// Another thread is starting; its file takes some milliseconds. (What the state says may still
+/// be the parent's; that events are recorded is this process's own.)
 fn wait_for_start() -> bool {
     for _ in 0..2000 {
-        match STATE.load(Ordering::Acquire) {
-            STARTING => std::thread::sleep(std::time::Duration::from_micros(500)),
-            state => return state == ON,
+        if is_on() {
+            return true;
         }
+        if STATE.load(Ordering::Acquire) == NEVER {
+            return false;
+        }
+        std::thread::sleep(std::time::Duration::from_micros(500));
     }
     turn::missed();
     false
@@ -129,7 +134,6 @@ fn try_start(describe: &dyn Fn() -> Vec<Cold>) -> bool {
         Log::Info,
         &format!("recording to {}", file.path.display()),
     );
-    process::claim();
     let mut records = vec![Cold::Config(cold::Config {
         version: env!("CARGO_PKG_VERSION").into(),
         settings: settings.shown.clone(),
