@@ -1,4 +1,4 @@
-"""PyTorch and JAX: their allocators' own numbers against what the driver layer shows."""
+"""PyTorch, JAX and CuPy: their allocators' own numbers against what the driver layer shows, and the script's lines."""
 
 import json
 
@@ -16,6 +16,7 @@ def torch(box, case):
     row, said, ours = framework_run(box, case, "torch", "torch")
     if not said:
         return row
+    lines_of_the_script(case, said["groups"], row)
     blocks = ours.total(["torch"])
     if blocks[1]:
         held = blocks[0] + ours.cached
@@ -61,6 +62,7 @@ def jax(box, case):
     row, said, ours = framework_run(box, case, "jax", "jax")
     if not said:
         return row
+    lines_of_the_script(case, said["groups"], row)
     device = ours.total(["device", "vmm", "managed"])
     pool = said["pool"] or said["in_use"] or said["arrays"]
     row.truth, row.ours = shown((pool, None)), shown(device)
@@ -105,13 +107,40 @@ def groups(box, case, pid):
     return json.loads((folder(box, case) / f"leaks-{pid}.json").read_text())["groups"]
 
 
+def lines_of_the_script(case, groups, row):
+    """Of how many bytes the stack leads to a line of the script. What a library's own threads allocate has none."""
+    script = case.program.rpartition("/")[2]
+    with_line, all_bytes, innermost = 0, 0, {}
+    for group in groups:
+        if group["layer"] == "host":
+            continue
+        lines = [
+            frame["line"]
+            for frame in group["stack"]
+            if frame["language"] == "python" and (frame["file"] or "").endswith(script) and frame["line"]
+        ]
+        all_bytes += group["bytes"]
+        if lines:
+            with_line += group["bytes"]
+            innermost[lines[0]] = innermost.get(lines[0], 0) + group["bytes"]
+    most = sorted(innermost.items(), key=lambda item: -item[1])[:4]
+    where = ", ".join(f"line {line}: {size:,} B" for line, size in most)
+    row.notes.append(f"{with_line:,} of {all_bytes:,} B have a line of the script ({where})")
+    if all_bytes and not with_line:
+        row.wrong("no allocation has a line of the script")
+
+
 def exact_if(package):
     """The usual check, where Python has the package."""
 
     def check(box, case):
         if problem := lacks(box, package):
             return Row(case.name, verdict=SKIPPED, notes=[problem])
-        return exact(box, case)
+        row = exact(box, case)
+        for file in sorted(folder(box, case).glob("leaks-*.json")):
+            document = json.loads(file.read_text() or "{}")
+            lines_of_the_script(case, document.get("groups", []), row)
+        return row
 
     return check
 

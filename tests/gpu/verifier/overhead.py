@@ -8,14 +8,15 @@ from statistics import median
 from .case import INFO, Row
 from .exact import command, folder
 
-ROUNDS = 15
+ROUNDS = 25
+WHAT = ("async", "async_fast", "sync")
 WAYS = {"bare": None, "no stacks": {"VRAMTRACE_STACKS": "off"}, "default": {}}
 
 
 def overhead(box, case):
     """Rounds of one process each way, so that drift of the machine meets all alike."""
     row = Row(case.name, verdict=INFO)
-    times = {way: {"async": [], "sync": []} for way in WAYS}
+    times = {way: {what: [] for what in WHAT} for way in WAYS}
     # Where a trace lives by default: shared memory.
     place = Path("/dev/shm") if Path("/dev/shm").is_dir() else box.work
     for number in range(ROUNDS):
@@ -33,7 +34,7 @@ def overhead(box, case):
             for what, value in json.loads(ran.out.splitlines()[-1]).items():
                 times[way][what].append(value)
     (folder(box, case) / "times.json").write_text(json.dumps(times))
-    for what in ("async", "sync"):
+    for what in WHAT:
         middle = {way: median(times[way][what]) for way in WAYS}
         pairs = {
             way: median(watched / bare for watched, bare in zip(times[way][what], times["bare"][what])) for way in WAYS

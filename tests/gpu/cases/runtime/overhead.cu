@@ -1,4 +1,7 @@
-// Nanoseconds per pair of allocation and free: {"async":ns,"sync":ns} as its only line.
+// Nanoseconds per pair of allocation and free, as its only line: {"async":ns,"async_fast":ns,"sync":ns}. Of the
+// stream-ordered pairs the median of many short rounds, and the round that only one in ten is faster than: a shared
+// machine has slow phases.
+#include <stdlib.h>
 #include <time.h>
 #include "../support/runtime.h"
 
@@ -8,22 +11,33 @@ static double now(void) {
   return t.tv_sec * 1e9 + t.tv_nsec;
 }
 
+static int compare(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+enum { ROUNDS = 200, PAIRS = 1000 };
+
 int main() {
-  const int warm = 20000, pairs = 100000, sync_pairs = 300;
+  const int warm = 20, sync_pairs = 300;
   cudaStream_t stream;
   cudaMemPool_t pool;
   unsigned long long keep = ~0ull;
   void *at;
-  double start, async, sync;
+  static double rounds[ROUNDS];
+  double start, sync;
   RT(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   RT(cudaDeviceGetDefaultMemPool(&pool, 0));
   RT(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep));
-  for (int i = 0; i < warm + pairs; i++) {
-    if (i == warm) start = now();
-    RT(cudaMallocAsync(&at, 4096, stream));
-    RT(cudaFreeAsync(at, stream));
+  for (int round = -warm; round < ROUNDS; round++) {
+    start = now();
+    for (int i = 0; i < PAIRS; i++) {
+      RT(cudaMallocAsync(&at, 4096, stream));
+      RT(cudaFreeAsync(at, stream));
+    }
+    if (round >= 0) rounds[round] = (now() - start) / PAIRS;
   }
-  async = (now() - start) / pairs;
+  qsort(rounds, ROUNDS, sizeof *rounds, compare);
   RT(cudaStreamSynchronize(stream));
   for (int i = 0; i < sync_pairs + 20; i++) {
     if (i == 20) start = now();
@@ -31,6 +45,6 @@ int main() {
     RT(cudaFree(at));
   }
   sync = (now() - start) / sync_pairs;
-  printf("{\"async\":%.1f,\"sync\":%.1f}\n", async, sync);
+  printf("{\"async\":%.1f,\"async_fast\":%.1f,\"sync\":%.1f}\n", rounds[ROUNDS / 2], rounds[ROUNDS / 10], sync);
   return 0;
 }
