@@ -269,6 +269,7 @@ pub fn real_dlclose(handle: *mut c_void) -> c_int {
 pub unsafe extern "C" fn dlclose(handle: *mut c_void) -> c_int {
     let result = real_dlclose(handle);
     vramtrace_recorder::stack::modules::expect_change();
+    vramtrace_recorder::stack::python::after_unload(elf::is_loaded);
     runtime::forget_callers();
     result
 }

@@ -4,6 +4,7 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::size_of;
 
+const PT_LOAD: u32 = 1;
 const PT_DYNAMIC: u32 = 2;
 const DT_NULL: i64 = 0;
 const DT_STRTAB: i64 = 5;
@@ -47,6 +48,29 @@ pub fn libc_function(name: &CStr) -> Option<*mut c_void> {
 /// comes first: data that it has copied from a library is found where everybody uses it.
 pub fn exported(name: &CStr) -> *mut c_void {
     first(name, false)
+}
+
+/// Whether an address lies in a loaded object.
+pub fn is_loaded(address: u64) -> bool {
+    unsafe extern "C" fn visit(
+        info: *mut libc::dl_phdr_info,
+        _: usize,
+        address: *mut c_void,
+    ) -> c_int {
+        // SAFETY: the loader's own, valid during the callback; `address` is the variable below.
+        let (info, address) = unsafe { (&*info, *address.cast::<u64>()) };
+        // SAFETY: the loader vouches for the program headers of a loaded object.
+        let headers =
+            unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+        let holds = |header: &libc::Elf64_Phdr| {
+            let start = info.dlpi_addr.wrapping_add(header.p_vaddr);
+            header.p_type == PT_LOAD && address.wrapping_sub(start) < header.p_memsz
+        };
+        c_int::from(headers.iter().any(holds))
+    }
+    let mut address = address;
+    // SAFETY: the callback only reads `address`, which outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut address).cast()) != 0 }
 }
 
 fn first(name: &CStr, in_libc: bool) -> *mut c_void {
@@ -160,5 +184,7 @@ mod tests {
         assert!(libc_function(c"no_such_function_anywhere").is_none());
         assert_eq!(exported(c"getpid"), libc::getpid as *mut c_void);
         assert!(exported(c"no_such_function_anywhere").is_null());
+        assert!(is_loaded(libc::getpid as *const c_void as u64));
+        assert!(!is_loaded(16) && !is_loaded(u64::MAX));
     }
 }
