@@ -181,7 +181,8 @@ pub fn is_finalizing() -> bool {
 #[inline]
 pub fn capture(into: &mut Frames) -> bool {
     into.len = 0;
-    if STATE.load(Ordering::Acquire) != ON && !get_ready() {
+    let state = STATE.load(Ordering::Acquire);
+    if state != ON && (state == OFF || state == NONE && !may_have_come() || !get_ready()) {
         return false;
     }
     let Some(found) = found() else { return false };
@@ -200,17 +201,21 @@ pub fn capture(into: &mut Frames) -> bool {
     into.len > 0
 }
 
+/// Whether modules were loaded since an interpreter was looked for in vain: it comes with one.
+/// Nobody looks for that here; a native walk does, now and then.
+#[inline]
+pub fn may_have_come() -> bool {
+    LOOKED_AMONG.load(Ordering::Relaxed) != super::modules::generation()
+        && STATE.load(Ordering::Relaxed) == NONE
+}
+
 /// Before the first Python stack: whether there can be one now.
 #[cold]
 #[inline(never)]
 fn get_ready() -> bool {
     if STATE.load(Ordering::Acquire) == NONE {
-        // An interpreter that comes later comes with a module.
-        super::modules::refresh_if_stale();
-        let modules = super::modules::generation();
-        if LOOKED_AMONG.swap(modules, Ordering::Relaxed) != modules {
-            look();
-        }
+        LOOKED_AMONG.store(super::modules::generation(), Ordering::Relaxed);
+        look();
     }
     if STATE.load(Ordering::Acquire) != UNCHECKED {
         return STATE.load(Ordering::Acquire) == ON;
