@@ -40,7 +40,19 @@ def torch(box, case):
         row.notes.append(f"outside the caching allocator: {shown(outside)}")
     if outside[0] > OUTSIDE:
         row.wrong("too much outside the caching allocator")
+    in_train, all_groups = by_function(said["groups"], "train")
+    row.notes.append(f"Python frames lead to train() in {in_train} of {all_groups} groups")
+    if not in_train:
+        row.wrong("no stack leads to the script's train()")
     return row
+
+
+def by_function(groups, function):
+    """(groups whose stack has this Python function, all groups)."""
+    def is_it(frame):
+        return frame.get("language") == "python" and frame.get("function") == function
+
+    return sum(any(map(is_it, group["stack"])) for group in groups), len(groups)
 
 
 def by_allocator(groups):
