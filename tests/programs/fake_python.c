@@ -19,7 +19,7 @@ static void leak(void) {
     }
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     driver("dlsym");
     CUhandle context;
     MUST(cuInit, 0);

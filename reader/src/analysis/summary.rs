@@ -2,7 +2,9 @@
 
 use super::view::{DeviceView, Devices, ProcessView};
 use super::{Filter, Sum};
-use crate::model::{CudaUse, Loops, Losses, Process, PythonStacks, Unhidden, VisibleStack};
+use crate::model::{
+    CudaUse, Loops, Losses, Process, PythonStacks, Remembered, Unhidden, VisibleStack,
+};
 use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -285,10 +287,11 @@ fn top_stacks(
 ) -> Vec<TopStack> {
     let mut merged: FxHashMap<(VisibleStack, u16, u8, Kind), Sums> = FxHashMap::default();
     let mut visible: FxHashMap<u32, VisibleStack> = FxHashMap::default();
+    let mut loops = Remembered::new(loops);
     rows(process, filter, |stack, api, device, kind, sums| {
         let stack = visible
             .entry(stack)
-            .or_insert_with(|| process.visible(stack, Unhidden::default(), loops));
+            .or_insert_with(|| process.visible(stack, Unhidden::default(), &mut loops));
         let key = (stack.clone(), api, device, kind);
         merged.entry(key).or_default().merge(sums);
     });

@@ -4,6 +4,7 @@
 //! call of the interpreter's evaluation loop runs one or more Python frames, of which the outermost
 //! is marked; so each run of them belongs where its loop stands among the native frames.
 
+use rustc_hash::FxHashMap;
 use vramtrace_format::cold::Module;
 use vramtrace_format::stacks::Frame;
 
@@ -21,6 +22,33 @@ pub struct NoNames;
 impl Loops for NoNames {
     fn is_loop(&mut self, _: &Module, _: u64) -> bool {
         false
+    }
+}
+
+/// Asks about each address of one process once.
+pub struct Remembered<'a> {
+    asks: &'a mut dyn Loops,
+    /// By module id and offset.
+    known: FxHashMap<(u32, u64), bool>,
+}
+
+impl<'a> Remembered<'a> {
+    /// Nothing is known yet.
+    pub fn new(asks: &'a mut dyn Loops) -> Remembered<'a> {
+        Remembered {
+            asks,
+            known: FxHashMap::default(),
+        }
+    }
+}
+
+impl Loops for Remembered<'_> {
+    fn is_loop(&mut self, module: &Module, offset: u64) -> bool {
+        let asks = &mut self.asks;
+        *self
+            .known
+            .entry((module.id, offset))
+            .or_insert_with(|| asks.is_loop(module, offset))
     }
 }
 

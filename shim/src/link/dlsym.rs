@@ -377,6 +377,7 @@ fn program() -> *mut c_void {
 pub unsafe extern "C" fn dlclose(handle: *mut c_void) -> c_int {
     let result = close_by(DLCLOSE.next(), handle);
     vramtrace_recorder::stack::modules::expect_change();
+    vramtrace_recorder::stack::python::after_unload(elf::is_loaded);
     runtime::modules_may_have_gone();
     result
 }

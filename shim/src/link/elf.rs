@@ -99,6 +99,29 @@ fn is_libc(path: &CStr) -> bool {
         .any(|start| file.starts_with(start))
 }
 
+/// Whether an address lies in a loaded object.
+pub fn is_loaded(address: u64) -> bool {
+    unsafe extern "C" fn visit(
+        info: *mut libc::dl_phdr_info,
+        _: usize,
+        address: *mut c_void,
+    ) -> c_int {
+        // SAFETY: the loader's own, valid during the callback; `address` is the variable below.
+        let (info, address) = unsafe { (&*info, *address.cast::<u64>()) };
+        // SAFETY: the loader vouches for the program headers of a loaded object.
+        let headers =
+            unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+        let holds = |header: &libc::Elf64_Phdr| {
+            let start = info.dlpi_addr.wrapping_add(header.p_vaddr);
+            header.p_type == libc::PT_LOAD && address.wrapping_sub(start) < header.p_memsz
+        };
+        c_int::from(headers.iter().any(holds))
+    }
+    let mut address = address;
+    // SAFETY: the callback only reads `address`, which outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut address).cast()) != 0 }
+}
+
 struct Search<'a> {
     name: &'a CStr,
     found: *mut c_void,
@@ -380,5 +403,7 @@ mod tests {
         assert!(libc_function(c"no_such_function_anywhere").is_none());
         assert_eq!(exported(c"getpid"), libc::getpid as *mut c_void);
         assert!(exported(c"no_such_function_anywhere").is_null());
+        assert!(is_loaded(libc::getpid as *const c_void as u64));
+        assert!(!is_loaded(16) && !is_loaded(u64::MAX));
     }
 }

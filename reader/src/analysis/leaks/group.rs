@@ -1,7 +1,7 @@
 //! Making groups: by stack, or by another word that entries have.
 
 use super::{EntryEnd, Item, Options, Suspicion};
-use crate::model::{Loops, Process, VisibleStack};
+use crate::model::{Loops, Process, Remembered, VisibleStack};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -203,12 +203,13 @@ impl<'p> Grouping<'p> {
 
     /// All groups, largest first, in an order that does not depend on anything but the trace.
     pub fn finish(self, loops: &mut dyn Loops) -> Vec<Group> {
+        let mut loops = Remembered::new(loops);
         let mut stacks: FxHashMap<u32, VisibleStack> = FxHashMap::default();
         let mut merged: FxHashMap<Key, (Vec<Raw>, Gathered)> = FxHashMap::default();
         for (raw, gathered) in self.raw {
             let stack = stacks.entry(raw.stack).or_insert_with(|| {
                 self.process
-                    .visible(raw.stack, self.options.unhidden, loops)
+                    .visible(raw.stack, self.options.unhidden, &mut loops)
             });
             let key = key(self.process, self.options.by, &raw, stack);
             let (members, sums) = merged

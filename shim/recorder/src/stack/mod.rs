@@ -314,14 +314,19 @@ impl Walker {
     /// Takes the stack.
     #[inline(always)]
     fn take(&mut self, wanted: Wanted) {
-        let python = wanted != Wanted::Native && python::capture(&mut self.python);
+        let mut python = wanted != Wanted::Native && python::capture(&mut self.python);
+        if !python || wanted != Wanted::PythonElseNative {
+            self.walk();
+            // The walk looks for new modules: an interpreter may be among them.
+            if wanted != Wanted::Native && !python && python::may_have_come() {
+                python = python::capture(&mut self.python);
+            }
+        }
         if python && wanted == Wanted::PythonElseNative {
             if modules::generation() != self.modules.generation {
                 self.update();
             }
             (self.len, self.flags, self.hash) = (0, 0, 0);
-        } else {
-            self.walk();
         }
         if python {
             self.hash = (self.hash.rotate_left(23) ^ self.python.hash).wrapping_mul(SPREAD);

@@ -35,15 +35,8 @@ pub fn check(interpreter: &Interpreter, thread: u64) -> Verdict {
         return Verdict::NothingToSee;
     }
     for frame in frames.get() {
-        match describe(&memory, interpreter, frame) {
-            Err(broken) => return failed(broken.0),
-            Ok(described) if described.function.is_empty() => {
-                return failed("a function without name");
-            }
-            Ok(described) if described.line == Some(0) && described.first_line > 0 => {
-                return failed("an instruction in line 0");
-            }
-            Ok(_) => {}
+        if let Err(broken) = describe(&memory, interpreter, frame) {
+            return failed(broken.0);
         }
     }
     Verdict::Passed

@@ -52,21 +52,26 @@ pub fn describe<M: Memory>(
     let first_line = memory
         .half(at(codes.first_line))
         .ok_or(Broken("a code object without first line"))? as i32;
-    let offset = match layout.instruction {
-        Instruction::Index { .. } => frame.instruction as i64,
+    let (offset, size) = match layout.instruction {
+        Instruction::Index { .. } => {
+            let instructions = pointer(codes.instructions)
+                .filter(|object| is_a(memory, interpreter, *object, interpreter.bytes_type))
+                .ok_or(Broken("a code object without instructions"))?;
+            let size = memory.word(at_offset(instructions, layout.size));
+            (frame.instruction as i64, size)
+        }
         Instruction::Pointer(_) => {
             let start = start(memory, interpreter, frame)
                 .ok_or(Broken("a code object without instructions"))?;
-            let units = memory
-                .word(at(layout.size))
-                .ok_or(Broken("a code object without size"))?;
+            let units = memory.word(at(layout.size));
             let offset = frame.instruction.wrapping_sub(start) as i64;
-            if offset >= 0 && offset as u64 >= units.saturating_mul(2) {
-                return Err(Broken("an instruction outside its code"));
-            }
-            offset
+            (offset, units.map(|units| units.saturating_mul(2)))
         }
     };
+    let size = size.ok_or(Broken("a code object without size"))?;
+    if offset >= 0 && (offset as u64 >= size || offset % 2 != 0) {
+        return Err(Broken("an instruction outside its code"));
+    }
     // A frame that has not begun is one unit before its code.
     if offset < -2 {
         return Err(Broken("an instruction before its code"));

@@ -81,8 +81,10 @@ pub struct Code {
     pub table: u16,
     /// First line, an i32.
     pub first_line: u16,
-    /// First instruction, where frames have pointers; 0 where they count.
+    /// First instruction, where frames have pointers; else 0.
     pub start: u16,
+    /// Instructions, a bytes object, where frames count them; else 0.
+    pub instructions: u16,
     /// Where each thread has its own copy of the instructions: offset of the list of copies.
     pub copies: Option<u16>,
     /// What it is known by.
@@ -195,6 +197,7 @@ shapes! {
             table: 120,
             first_line: 40,
             start: 0,
+            instructions: 48,
             copies: None,
             identity: Identity::Content,
         },
@@ -223,6 +226,7 @@ shapes! {
             table: 136,
             first_line: 72,
             start: 184,
+            instructions: 0,
             copies: None,
             identity: Identity::Content,
         },
@@ -278,6 +282,7 @@ shapes! {
             table: 152,
             first_line: 84,
             start: 216,
+            instructions: 0,
             copies: None,
             identity: Identity::Version(108),
         },

@@ -57,6 +57,10 @@ static LOG: AtomicU8 = AtomicU8::new(0);
 static UNREPORTED: AtomicBool = AtomicBool::new(false);
 /// Whether the trace says that there is an interpreter.
 static NOTED: AtomicBool = AtomicBool::new(false);
+/// Stacks that did not pass the check so far.
+static FAILURES: AtomicU8 = AtomicU8::new(0);
+/// So many must fail: one odd frame of some extension should not cost all stacks.
+const MAX_FAILURES: u8 = 3;
 /// Why an interpreter that looked readable is not; written once, before [`STATE`] becomes [`OFF`].
 static REASON: AtomicPtr<String> = AtomicPtr::new(std::ptr::null_mut());
 
@@ -152,6 +156,17 @@ fn off_text() -> String {
     )
 }
 
+/// A module may be gone: forgets an interpreter that was in it. `is_loaded` tells whether an address
+/// lies in a loaded module.
+pub fn after_unload(is_loaded: impl FnOnce(u64) -> bool) {
+    if let Some(found) = found()
+        && !is_loaded(found.address())
+    {
+        STATE.store(NONE, Ordering::Release);
+        FOUND.store(std::ptr::null_mut(), Ordering::Release);
+    }
+}
+
 /// Whether an interpreter of this process is going down: frees are teardown then, and its frames
 /// are not looked at any more.
 #[inline]
@@ -166,7 +181,8 @@ pub fn is_finalizing() -> bool {
 #[inline]
 pub fn capture(into: &mut Frames) -> bool {
     into.len = 0;
-    if STATE.load(Ordering::Acquire) != ON && !get_ready() {
+    let state = STATE.load(Ordering::Acquire);
+    if state != ON && (state == OFF || state == NONE && !may_have_come() || !get_ready()) {
         return false;
     }
     let Some(found) = found() else { return false };
@@ -185,17 +201,21 @@ pub fn capture(into: &mut Frames) -> bool {
     into.len > 0
 }
 
+/// Whether modules were loaded since an interpreter was looked for in vain: it comes with one.
+/// Nobody looks for that here; a native walk does, now and then.
+#[inline]
+pub fn may_have_come() -> bool {
+    LOOKED_AMONG.load(Ordering::Relaxed) != super::modules::generation()
+        && STATE.load(Ordering::Relaxed) == NONE
+}
+
 /// Before the first Python stack: whether there can be one now.
 #[cold]
 #[inline(never)]
 fn get_ready() -> bool {
     if STATE.load(Ordering::Acquire) == NONE {
-        // An interpreter that comes later comes with a module.
-        super::modules::refresh_if_stale();
-        let modules = super::modules::generation();
-        if LOOKED_AMONG.swap(modules, Ordering::Relaxed) != modules {
-            look();
-        }
+        LOOKED_AMONG.store(super::modules::generation(), Ordering::Relaxed);
+        look();
     }
     if STATE.load(Ordering::Acquire) != UNCHECKED {
         return STATE.load(Ordering::Acquire) == ON;
@@ -216,7 +236,9 @@ fn get_ready() -> bool {
         }
         Verdict::NothingToSee => false,
         Verdict::Failed(reason) => {
-            switch_off(reason);
+            if FAILURES.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_FAILURES {
+                switch_off(reason);
+            }
             false
         }
     }

@@ -124,9 +124,13 @@ impl World {
         let (file, function) = (self.string(file), self.string(function));
         let code = self.object(400);
         self.put_word(code, layout.kind, CODE);
-        // Where there is no size, this is where the interpreter keeps something else.
         if layout.codes.start != 0 {
             self.put_word(code, layout.size, 8);
+        } else {
+            let instructions = self.object(usize::from(layout.bytes) + 16);
+            self.put_word(instructions, layout.kind, BYTES);
+            self.put_word(instructions, layout.size, 16);
+            self.put_word(code, layout.codes.instructions, instructions);
         }
         self.put_word(code, layout.codes.file, file);
         match layout.codes.qualified {
@@ -329,6 +333,31 @@ fn what_makes_no_sense_ends_the_walk_and_keeps_what_came_before() {
         let thread = world.thread(turns);
         let (frames, _) = world.walk(thread);
         assert_eq!((frames.len, frames.truncated), (MAX_FRAMES, true));
+    }
+}
+
+#[test]
+fn an_instruction_outside_its_code_is_refused() {
+    for layout in layouts() {
+        for (units, fits) in [(-1, true), (0, true), (7, true), (8, false), (-2, false)] {
+            let mut world = World::new(layout);
+            let code = world.code("a", "f", 1);
+            let frame = world.frame(code, 0, true);
+            match layout.instruction {
+                Instruction::Index { at, unit } => {
+                    let index: i32 = units * 2 / i32::from(unit);
+                    world.put(frame, at, &index.to_le_bytes());
+                }
+                Instruction::Pointer(at) => {
+                    let start = code + u64::from(layout.codes.start);
+                    world.put_word(frame, at, start.wrapping_add_signed(2 * i64::from(units)));
+                }
+            }
+            let thread = world.thread(frame);
+            let (frames, _) = world.walk(thread);
+            let described = describe(&world, &world.interpreter, &frames.get()[0]);
+            assert_eq!(described.is_ok(), fits, "{units}: {layout:?}");
+        }
     }
 }
 
