@@ -6,6 +6,7 @@
 mod artifacts;
 pub mod exports;
 mod programs;
+pub mod python;
 mod report;
 mod run;
 mod scratch;

@@ -3,156 +3,14 @@
 //! The programs (tests/programs/python) print, for every allocation, their own frames; each
 //! version of Python that is installed runs them.
 
+use object::{Object, ObjectSection};
 use serde_json::Value;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use vramtrace_tests::{Build, Finished, Leaks, Run, repository, skip};
-
-/// Minor versions of Python 3 that these tests want.
-const VERSIONS: std::ops::RangeInclusive<u32> = 8..=14;
-
-/// `(3.x, interpreter)` of each version that is installed, by pyenv or on PATH.
-fn pythons() -> Vec<(u32, PathBuf)> {
-    let home = std::env::var_os("HOME")
-        .map(PathBuf::from)
-        .unwrap_or_default();
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places: Vec<PathBuf> = std::fs::read_dir(home.join(".pyenv/versions"))
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|version| version.path().join("bin"))
-        .collect();
-    // Every installation counts: they are built in different ways.
-    places.extend(std::env::split_paths(&path).filter(|place| !place.ends_with("shims")));
-    let mut found = Vec::new();
-    for minor in VERSIONS {
-        let name = format!("python3.{minor}");
-        let of_version: Vec<PathBuf> = places
-            .iter()
-            .map(|place| place.join(&name))
-            .filter(|file| file.is_file())
-            .collect();
-        if of_version.is_empty() {
-            skip(
-                &format!("stacks of Python 3.{minor}"),
-                "it is not installed",
-            );
-        }
-        found.extend(of_version.into_iter().map(|file| (minor, file)));
-    }
-    found.sort();
-    found.dedup_by_key(|(_, file)| std::fs::canonicalize(file).ok());
-    found
-}
-
-fn script(name: &str) -> PathBuf {
-    let folder = repository().join("tests/programs/python");
-    std::fs::canonicalize(folder)
-        .expect("the programs")
-        .join(name)
-}
-
-fn run(python: &Path, name: &str, what: &[&str]) -> Run {
-    Run::new(python)
-        .args(["-B"])
-        .arg(script(name))
-        .args(what)
-        .env("VRAMTRACE_SIZE", "16MiB")
-        .env("PYTHONIOENCODING", "utf-8")
-}
-
-/// One place in a program: function, file, line.
-type Place = (String, String, u64);
-/// Bytes and number of allocations, by API and Python stack.
-type Sums = BTreeMap<(String, Vec<Place>), (u64, u64)>;
-
-/// Frames that the recorder keeps of one stack.
-const KEPT: usize = 256;
-
-fn places(frames: &Value) -> Vec<Place> {
-    let place = |frame: &Value| {
-        let text = |at: usize| frame[at].as_str().expect("text").to_owned();
-        (text(0), text(1), frame[2].as_u64().unwrap_or(0))
-    };
-    let frames = frames.as_array().expect("frames");
-    frames.iter().take(KEPT).map(place).collect()
-}
-
-/// What a program said of itself.
-fn said(output: &str) -> Sums {
-    said_with(output, "at ")
-}
-
-/// In lines that begin with a word.
-fn said_with(output: &str, word: &str) -> Sums {
-    let mut sums = Sums::new();
-    for line in output.lines().filter_map(|line| line.strip_prefix(word)) {
-        let (api, rest) = line.split_once(' ').expect("an API");
-        let (bytes, frames) = rest.split_once(' ').expect("bytes");
-        let frames: Value = serde_json::from_str(frames).expect("frames");
-        let sum = sums.entry((api.to_owned(), places(&frames))).or_default();
-        sum.0 += bytes.parse::<u64>().expect("bytes");
-        sum.1 += 1;
-    }
-    assert!(!sums.is_empty(), "{output}");
-    sums
-}
-
-fn is_python(frame: &Value) -> bool {
-    frame["language"] == "python"
-}
-
-fn is_interpreter(frame: &Value) -> bool {
-    let module = frame["module"].as_str().unwrap_or("");
-    let name = module.rsplit('/').next().unwrap_or(module);
-    name.starts_with("libpython") || name.starts_with("python")
-}
-
-fn groups(trace: &Path, options: &[&str]) -> Vec<Value> {
-    let options = [&["--point", "end"], options].concat();
-    let leaks = Leaks::of(trace, &options);
-    assert!(leaks.complete(), "{}", leaks.incomplete_because());
-    leaks.json["groups"].as_array().expect("groups").clone()
-}
-
-fn python_part(group: &Value) -> Vec<Place> {
-    let frames = group["stack"].as_array().expect("a stack");
-    let place = |frame: &Value| {
-        let text = |name: &str| frame[name].as_str().unwrap_or("?").to_owned();
-        (
-            text("function"),
-            text("file"),
-            frame["line"].as_u64().unwrap_or(0),
-        )
-    };
-    frames.iter().filter(|f| is_python(f)).map(place).collect()
-}
-
-/// What a trace says.
-fn traced(groups: &[Value]) -> Sums {
-    let mut sums = Sums::new();
-    for group in groups {
-        let api = group["api"].as_str().expect("an API").to_owned();
-        let sum = sums.entry((api, python_part(group))).or_default();
-        sum.0 += group["bytes"].as_u64().expect("bytes");
-        sum.1 += group["count"].as_u64().expect("a count");
-    }
-    sums
-}
-
-fn assert_same(traced: &Sums, said: &Sums, about: &str) {
-    for (key, sum) in said {
-        let found = traced.get(key);
-        assert_eq!(
-            found,
-            Some(sum),
-            "{about}: {key:#?}\nhas: {:#?}",
-            traced.iter().filter(|(_, s)| *s == sum).collect::<Vec<_>>()
-        );
-    }
-    assert_eq!(traced.len(), said.len(), "{about}: stacks that nobody said");
-}
+use std::collections::{BTreeMap, BTreeSet};
+use vramtrace_tests::python::{
+    KEPT, Place, Sums, assert_same, groups, is_interpreter, is_python, native, places, python_part,
+    pythons, run, said, said_with, script_folder, traced,
+};
+use vramtrace_tests::{Build, Check, Finished, Run, artifacts, full, program, read_json, skip};
 
 /// All of a program's allocations are where it says, in every version.
 fn in_every_version(what: &[&str]) {
@@ -211,10 +69,6 @@ fn names_of_every_kind_and_code_that_comes_and_goes() {
     in_every_version(&["names"]);
 }
 
-fn native() -> PathBuf {
-    Build::of("python_native").shared().linked().build()
-}
-
 /// With Python in them they have Python frames; without, native ones, also for frequent calls.
 #[test]
 fn threads_that_python_did_not_make() {
@@ -252,7 +106,7 @@ fn forked_children() {
                 let into = all.entry(key).or_default();
                 *into = (into.0 + sum.0, into.1 + sum.1);
             }
-            let check = vramtrace_tests::Check::of(trace);
+            let check = Check::of(trace);
             assert_eq!(check.json["python"]["stacks_recorded"], true, "{about}");
         }
         assert_same(&all, &said(&finished.stdout), &about);
@@ -294,7 +148,7 @@ fn an_interpreter_that_comes_later() {
         }
         tried += 1;
         let script = "def f():\n    driver.all_ways()\nimport driver; f()\n";
-        let finished = Run::new(vramtrace_tests::program("embeds_python"))
+        let finished = Run::new(program("embeds_python"))
             .arg(&library)
             .arg(script)
             .env("PYTHONHOME", home)
@@ -324,10 +178,6 @@ fn an_interpreter_that_comes_later() {
     if tried == 0 {
         skip("a program that loads Python", "there is no libpython3 here");
     }
-}
-
-fn script_folder() -> PathBuf {
-    script("driver.py").parent().expect("a folder").to_owned()
 }
 
 /// What cannot be read is said once, and native stacks take the place.
@@ -413,7 +263,7 @@ fn an_interpreter_that_is_unloaded() {
         .flag("-DFREE=0")
         .shared()
         .build();
-    let unloads = vramtrace_tests::program("unloads_python");
+    let unloads = program("unloads_python");
     let finished = Run::new(unloads).arg(fake).succeeds();
     assert_eq!(finished.said(), [""; 0]);
     assert_eq!(finished.leaks().total("gpu"), (6000, 6));
@@ -514,7 +364,7 @@ fn reports_show_what_they_are_asked_for() {
 #[test]
 fn the_end_of_the_interpreter() {
     for (minor, python) in pythons() {
-        for _ in 0..if vramtrace_tests::full() { 20 } else { 2 } {
+        for _ in 0..if full() { 20 } else { 2 } {
             let finished = run(&python, "teardown.py", &[])
                 .env("NATIVE", native())
                 .succeeds();
@@ -533,11 +383,7 @@ fn the_end_of_the_interpreter() {
 /// multiple of that.
 #[test]
 fn many_captures_beside_busy_threads() {
-    let captures = if vramtrace_tests::full() {
-        3_000_000
-    } else {
-        30_000
-    };
+    let captures = if full() { 3_000_000 } else { 30_000 };
     for (minor, python) in pythons() {
         let run = run(&python, "soak.py", &[&captures.to_string()]);
         let finished = run.env("NATIVE", native()).succeeds();
@@ -553,7 +399,7 @@ fn many_captures_beside_busy_threads() {
             let frames: Value = serde_json::from_str(fields[2]).expect("frames");
             expected.insert(places(&frames), (number(0), number(0) * number(1)));
         }
-        let summary = vramtrace_tests::read_json("summary", &finished.trace(), &["--top", "0"]);
+        let summary = read_json("summary", &finished.trace(), &["--top", "0"]);
         let mut found: BTreeMap<Vec<Place>, (u64, u64)> = BTreeMap::new();
         for top in summary["top"].as_array().expect("stacks") {
             if top["kind"] != "async" {
@@ -585,17 +431,33 @@ fn no_hook_can_reach_a_call_that_takes_the_interpreters_lock() {
         "_PyRuntime",
         "_Py_IsFinalizing",
     ];
-    let library = std::fs::read(&vramtrace_tests::artifacts().shim).expect("the library");
+    let library = std::fs::read(&artifacts().shim).expect("the library");
+    let library = object::File::parse(&*library).expect("an ELF file");
     let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
-    let mut found: Vec<&str> = library
-        .split(|byte| !is_word(byte))
-        .filter_map(|word| std::str::from_utf8(word).ok())
-        .filter(|word| {
-            let rest = word.trim_start_matches('_').strip_prefix("Py");
-            rest.is_some_and(|rest| rest.starts_with(|c: char| c == '_' || c.is_ascii_uppercase()))
-        })
-        .collect();
-    found.sort();
-    found.dedup();
+    // Shorter words are chance; the shortest function that takes the lock is Py_Exit.
+    let is_name = |word: &str| {
+        let rest = word.trim_start_matches('_').strip_prefix("Py");
+        word.len() >= 7
+            && rest.is_some_and(|r| r.starts_with(|c: char| c == '_' || c.is_ascii_uppercase()))
+    };
+    let mut found = BTreeSet::new();
+    let mut sections = 0;
+    for section in library.sections() {
+        // Where text is that a program can use: constants, and what it is linked by.
+        let name = section.name().expect("a name");
+        if ![".rodata", ".data", ".dynstr"]
+            .iter()
+            .any(|start| name.starts_with(start))
+        {
+            continue;
+        }
+        sections += 1;
+        let bytes = section.data().expect("its content");
+        let words = bytes.split(|byte| !is_word(byte));
+        let words = words.filter_map(|word| std::str::from_utf8(word).ok());
+        found.extend(words.filter(|word| is_name(word)).map(str::to_owned));
+    }
+    assert!(sections >= 3, "{sections}");
+    let found: Vec<&str> = found.iter().map(String::as_str).collect();
     assert_eq!(found, HARMLESS);
 }
