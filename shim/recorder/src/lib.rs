@@ -11,8 +11,12 @@
 pub mod clock;
 pub mod counter;
 pub mod file;
+#[cfg(not(loom))]
+mod frees;
 pub mod lane;
 pub mod ledger;
+#[cfg(not(loom))]
+mod life;
 pub mod lock;
 pub mod per_thread;
 pub mod place;
@@ -28,6 +32,10 @@ mod turn;
 #[cfg(not(loom))]
 mod waiting;
 
+#[cfg(not(loom))]
+pub use frees::*;
+#[cfg(not(loom))]
+pub use life::*;
 #[cfg(not(loom))]
 pub use recorder::*;
 pub use renew::Renewable;

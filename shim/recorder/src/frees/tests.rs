@@ -1,7 +1,12 @@
 use super::*;
-use crate::settings::{Settings, Stacks};
+use crate::clock::Clock;
+use crate::file;
+use crate::ledger::Ledger;
+use crate::recorder::{allocated, find};
+use crate::settings::{Log, Settings, Stacks};
+use crate::turn::LEDGER;
 use std::sync::mpsc::channel;
-use vramtrace_format::record::Kind;
+use vramtrace_format::record::{Allocation, Kind};
 
 /// Runs `act` while another thread holds the ledger and does not move, as if stopped inside.
 fn while_stuck(act: impl FnOnce()) {
