@@ -60,9 +60,9 @@ impl<T> Lock<T> {
     /// The value, if nobody has it.
     #[inline(always)]
     pub fn try_lock(&self) -> Option<Held<'_, T>> {
-        if self.held.swap(true, Ordering::Acquire) {
-            return None;
-        }
+        self.held
+            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
+            .ok()?;
         let taken = self.taken.load(Ordering::Relaxed);
         self.taken.store(taken.wrapping_add(1), Ordering::Relaxed);
         Some(Held { lock: self })
