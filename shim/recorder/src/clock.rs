@@ -85,6 +85,25 @@ fn ticks() -> u64 {
     0
 }
 
+/// Counter and truth at one moment. A thread can lose its core between the two readings, and the
+/// difference would be believed for a second: of a few tries the closest counts.
+fn both() -> (u64, u64) {
+    const CLOSE: u64 = 2_000;
+    let (mut best, mut closest) = ((0, 0), u64::MAX);
+    for _ in 0..5 {
+        let before = ticks();
+        let ns = monotonic_ns();
+        let apart = ticks().wrapping_sub(before);
+        if apart < closest {
+            (best, closest) = ((before + apart / 2, ns), apart);
+        }
+        if closest < CLOSE {
+            break;
+        }
+    }
+    best
+}
+
 /// The counter runs at one rate on all cores (CPUID says so, and the kernel keeps time by it or
 /// by a paravirtual clock built on it), and this process may read it.
 #[cfg(target_arch = "x86_64")]
@@ -107,10 +126,8 @@ impl Clock {
     /// A clock whose time 0 is `start_ns` (CLOCK_MONOTONIC).
     pub fn new(start_ns: u64) -> Clock {
         let counter = if counter_is_usable() {
-            Counter::Calibrating {
-                ticks: ticks(),
-                ns: monotonic_ns(),
-            }
+            let (ticks, ns) = both();
+            Counter::Calibrating { ticks, ns }
         } else {
             Counter::None
         };
@@ -156,7 +173,7 @@ impl Clock {
             // The process may have forbidden itself the counter.
             return monotonic_ns();
         }
-        let (now_ticks, now) = (ticks(), monotonic_ns());
+        let (now_ticks, now) = both();
         match self.counter {
             Counter::None => {}
             Counter::Calibrating { ticks, ns } => {
