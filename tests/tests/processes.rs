@@ -32,6 +32,25 @@ fn bytes_by_trace(finished: &Finished) -> BTreeSet<u64> {
     bytes
 }
 
+/// Whichever of several threads comes first, there is one trace, and all are in it.
+#[test]
+fn all_threads_come_first() {
+    let rounds = if std::env::var_os("VRAMTRACE_TEST_FULL").is_some() {
+        3000
+    } else {
+        200
+    };
+    for _ in 0..rounds {
+        let finished = Run::new(program("first"))
+            .env("VRAMTRACE_SIZE", "1MiB")
+            .env("VRAMTRACE_STACKS", "off")
+            .succeeds();
+        let leaks = finished.leaks();
+        assert!(leaks.complete(), "{}", leaks.incomplete_because());
+        assert_eq!(leaks.total("gpu"), (8000, 8));
+    }
+}
+
 #[test]
 fn a_child_forked_before_the_first_use_has_a_trace_of_its_own() {
     let finished = process("fork-before").succeeds();

@@ -10,7 +10,7 @@ static WORD: AtomicPtr<AtomicU32> = AtomicPtr::new((&raw const UNWIPED).cast_mut
 /// The word before there is such a page, and where the kernel lacks MADV_WIPEONFORK (before 4.14):
 /// there the pid is compared.
 static UNWIPED: AtomicU32 = AtomicU32::new(0);
-/// Pid of the process that [`claim`]ed.
+/// Pid of the process that [`claim`]ed, where that has to be compared.
 static PID: AtomicU32 = AtomicU32::new(0);
 
 /// The process claimed.
@@ -32,33 +32,41 @@ fn word() -> &'static AtomicU32 {
 /// not record yet. True if it was another one before, of which this is a forked child: what that
 /// one left behind is then the caller's to clear away.
 pub fn claim() -> bool {
-    let page = word();
-    if !std::ptr::eq(page, &UNWIPED) {
-        let first = page.compare_exchange(0, CLAIMED, Ordering::AcqRel, Ordering::Acquire);
-        if first.is_ok() {
-            PID.store(std::process::id(), Ordering::Relaxed);
-        }
-        return first.is_ok();
+    let unwiped = (&raw const UNWIPED).cast_mut();
+    let claims = |word: &AtomicU32, as_what: u32| {
+        word.compare_exchange(0, as_what, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    };
+    if !std::ptr::eq(word(), unwiped) {
+        return claims(word(), CLAIMED);
     }
-    let pid = std::process::id();
-    let owner = PID.load(Ordering::Relaxed);
-    let first = owner != pid
+    // The first in this process. The page is complete before anybody sees it.
+    if UNWIPED.load(Ordering::Acquire) == 0
+        && let Some(page) = wiped_on_fork()
+    {
+        // SAFETY: a page just made.
+        unsafe { &*page }.store(CLAIMED, Ordering::Relaxed);
+        let published = WORD.compare_exchange(unwiped, page, Ordering::AcqRel, Ordering::Acquire);
+        if published.is_err() {
+            // SAFETY: another thread was faster; this page was seen by nobody.
+            unsafe { libc::munmap(page.cast(), PAGE_SIZE) };
+        }
+        return false;
+    }
+    let (pid, owner) = (std::process::id(), PID.load(Ordering::Acquire));
+    if claims(&UNWIPED, CLAIMED | UNSURE) {
+        PID.store(pid, Ordering::Release);
+        return false;
+    }
+    let inherited = owner != 0 && owner != pid;
+    let first = inherited
         && PID
             .compare_exchange(owner, pid, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok();
-    if first && owner == 0 {
-        match wiped_on_fork() {
-            Some(page) => {
-                // SAFETY: a page just made.
-                unsafe { &*page }.store(CLAIMED, Ordering::Release);
-                WORD.store(page, Ordering::Release);
-            }
-            None => UNWIPED.store(CLAIMED | UNSURE, Ordering::Release),
-        }
-    } else if first {
+    if first {
         UNWIPED.store(CLAIMED | UNSURE, Ordering::Release);
     }
-    first && owner != 0
+    first
 }
 
 /// From here on, events are recorded.
