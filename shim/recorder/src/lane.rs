@@ -83,9 +83,10 @@ impl<T: Copy, const N: usize> Lane<T, N> {
         }
     }
 
-    /// Asks for the consumer's attention.
+    /// Asks for the consumer's attention. A swap, not a store: whoever hears this call then hears
+    /// the earlier ones with it, and sees what was left before them.
     pub fn call(&self) {
-        self.called.store(true, Ordering::Release);
+        self.called.swap(true, Ordering::AcqRel);
     }
 
     /// Whether somebody called since [`Lane::hear`]; whoever leaves a value does. All that the
@@ -192,7 +193,10 @@ mod loom_tests {
 
     #[test]
     fn nothing_is_lost_or_doubled_and_each_threads_order_holds() {
-        loom::model(|| {
+        let mut model = loom::model::Builder::new();
+        // Three switches find what is to be found; without a bound it takes minutes.
+        model.preemption_bound = Some(3);
+        model.check(|| {
             let lane = Arc::new(Lane::<u32, 2>::new());
             let lock = Arc::new(Mutex::new(Vec::new()));
             let producers: Vec<_> = (0..2)

@@ -111,9 +111,15 @@ pub fn event_with_stack(record: &Record) {
             thread: process::thread_id(),
             ..*record
         };
-        with_stack(Wanted::of(None), |ledger, stack| {
+        let recorded = with_stack(Wanted::of(None), |ledger, stack| {
             ledger.event(Record { stack, ..event })
         });
+        if recorded.is_none() {
+            leave(
+                Request::Event(event),
+                event.kind().map_or(0, |kind| kind.lane()),
+            );
+        }
     });
 }
 

@@ -12,8 +12,13 @@ type Prctl = unsafe extern "C" fn(c_int, c_ulong, c_ulong, c_ulong, c_ulong) -> 
 
 static NEXT: OnceNonZeroUsize = OnceNonZeroUsize::new();
 
-/// The next `prctl` after ours.
-fn next() -> Option<Prctl> {
+/// The next `prctl` after ours, if this is a moment to look for it. A forked child may call `prctl`
+/// first of all, when a lock of the loader's may be held by a thread that it has not got; what it
+/// asks then is asked of the kernel, as the C library's function does.
+fn next(option: c_int) -> Option<Prctl> {
+    if NEXT.get().is_none() && option != counter::PR_SET_TSC {
+        return None;
+    }
     let find = || NonZeroUsize::new(plain_dlsym(libc::RTLD_NEXT, c"prctl") as usize).ok_or(());
     let found = NEXT.get_or_try_init(find).ok()?;
     // SAFETY: what is called prctl has prctl's type: in C it takes any number of arguments after
@@ -40,7 +45,7 @@ pub unsafe extern "C" fn prctl(
         // SAFETY: as above; the program's errno is as it was.
         unsafe { *libc::__errno_location() = errno };
     }
-    match next() {
+    match next(option) {
         // SAFETY: the arguments are the caller's own.
         Some(next) => unsafe { next(option, second, third, fourth, fifth) },
         // SAFETY: as above; it is what the C library's prctl does.

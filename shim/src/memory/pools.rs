@@ -43,6 +43,8 @@ struct Pools {
     /// The pool that cuMemAllocAsync uses, by device.
     current: HashMap<u8, usize>,
     last_id: u64,
+    /// Handles whose destruction is under way: the driver may still name them.
+    dying: Vec<usize>,
 }
 
 static POOLS: Renewable<Pools> = Renewable::new();
@@ -190,6 +192,9 @@ fn current_pool(device: u8) -> Option<usize> {
         let before = EPOCH.load(Ordering::Acquire);
         let asked = own_calls::pool_of_device(device)?;
         let mut pools = POOLS.lock()?;
+        if pools.dying.contains(&asked) {
+            return None;
+        }
         // Not what may have been changed since it was asked for.
         if EPOCH.load(Ordering::Acquire) == before {
             pools.current.insert(device, asked);
@@ -227,6 +232,9 @@ fn introduce(handle: usize, device: u8, imported: bool) -> Pool {
     let Some(mut pools) = POOLS.lock() else {
         return unknown;
     };
+    if pools.dying.contains(&handle) {
+        return unknown;
+    }
     let next = FIRST_ID + pools.last_id;
     let pool = *pools.by_handle.entry(handle).or_insert(Pool {
         id: next,
@@ -267,22 +275,27 @@ pub fn destroy(handle: usize, real: impl Real) -> u32 {
     // nobody may ask the driver about a pool that is gone.
     let gone = POOLS.lock().and_then(|mut pools| {
         pools.current.retain(|_, current| *current != handle);
+        pools.dying.push(handle);
         pools.by_handle.remove(&handle)
     });
     EPOCH.fetch_add(1, Ordering::AcqRel);
     capture::let_own_calls_finish();
-    let Some(pool) = gone else { return real() };
-    let ends = pool.has_reserve();
-    if ends {
+    let ends = gone.is_some_and(|pool| pool.has_reserve());
+    if let Some(pool) = gone.filter(|_| ends) {
         ending::begins(pool.id, pool.device);
     }
     let result = real();
-    if result != SUCCESS
-        && let Some(mut pools) = POOLS.lock()
-    {
-        pools.by_handle.insert(handle, pool);
+    if let Some(mut pools) = POOLS.lock() {
+        if let Some(at) = pools.dying.iter().position(|dying| *dying == handle) {
+            pools.dying.swap_remove(at);
+        }
+        if let Some(pool) = gone.filter(|_| result != SUCCESS) {
+            pools.by_handle.insert(handle, pool);
+        }
     }
-    if ends {
+    // What was learned of it meanwhile is void.
+    EPOCH.fetch_add(1, Ordering::AcqRel);
+    if let Some(pool) = gone.filter(|_| ends) {
         ending::decided(pool.id, result == SUCCESS);
     }
     result
@@ -357,6 +370,10 @@ pub fn import_pointer(call: &Call, address: *const u64, pool: usize, real: impl 
 
 #[cold]
 fn sample_now(handle: usize, id: u64, device: u8) {
+    // Announced before it is looked up, so that whoever destroys the pool waits for the question.
+    let Some(_in_flight) = capture::own_call() else {
+        return;
+    };
     let known = |handle: &usize| {
         POOLS
             .lock()

@@ -216,7 +216,14 @@ fn content<M: Memory, S: Shape>(memory: &M, code: u64) -> Option<u64> {
     // Names are interned, so their hashes are always there; those of files need not be.
     let name_hash = memory.word(at_offset(name, layout.strings.hash))?;
     let file_length = memory.word(at_offset(file, layout.strings.length))?;
-    let file_tail = tail(memory, at_offset(file, layout.strings.ascii), file_length)?;
+    // Only a compact string has its characters behind its head; an instance of a subclass has not.
+    const COMPACT: u32 = 1 << 5;
+    let state = memory.half(at_offset(file, layout.strings.state))? >> layout.strings.state_shift;
+    let file_tail = if state & COMPACT != 0 {
+        tail(memory, at_offset(file, layout.strings.ascii), file_length)?
+    } else {
+        0
+    };
     let table_size = memory.word(at_offset(table, layout.size))?;
     let table_tail = tail(memory, at_offset(table, layout.bytes), table_size)?;
     let first_line = memory.half(at_offset(code, codes.first_line))?;
