@@ -14,6 +14,8 @@ pub use answer::{Answer, Asked, Placed};
 pub use group::{By, Group, Names};
 pub use suspicion::Suspicion;
 
+pub(crate) use group::Grouping;
+
 use super::moment::{Found, Past};
 use super::{Filter, Sum};
 use crate::model::{Loops, Process, Unhidden};

@@ -2,9 +2,9 @@
 //! last.
 
 use super::Shown;
-use crate::analysis::Sum;
 use crate::analysis::leaks::{Answer, EntryEnd, Group, Names, Placed, Point, Suspicion};
-use crate::analysis::view::ProcessView;
+use crate::analysis::view::{DeviceView, ProcessView};
+use crate::analysis::{Filter, Sum};
 use crate::model::State;
 use crate::report::frames::{ShownFrame, up_to_main};
 use crate::report::style::Style;
@@ -74,7 +74,8 @@ pub(crate) fn process_line(out: &mut String, view: &ProcessView, point: Point, s
     let _ = writeln!(out, "{moment}");
 }
 
-fn sum(sum: Sum) -> String {
+/// `1.00 MiB in 2 allocations`.
+pub(crate) fn sum(sum: Sum) -> String {
     format!(
         "{} in {}",
         bytes(sum.bytes),
@@ -102,19 +103,19 @@ fn group(out: &mut String, answer: &Answer, placed: &Placed, stack: &[ShownFrame
         let _ = write!(out, ": {}", style.strong(&foreign(value)));
     }
     out.push('\n');
-    let _ = writeln!(out, "    {}", style.dim(&what(answer, placed)));
+    let _ = writeln!(
+        out,
+        "    {}",
+        style.dim(&what(&answer.processes, &answer.devices, placed))
+    );
     let _ = writeln!(out, "    {}", style.dim(&when(answer, placed)));
     if group.value.is_none() {
-        let own = if answer.all_frames {
-            stack.len()
-        } else {
-            up_to_main(stack)
-        };
-        frames(out, group, &stack[..own]);
+        frames(out, group, stack, answer.all_frames);
     }
 }
 
-fn what(answer: &Answer, placed: &Placed) -> String {
+/// What kind of memory a group is, and whose.
+pub(crate) fn what(processes: &[ProcessView], devices: &[DeviceView], placed: &Placed) -> String {
     let group = &placed.group;
     let mut parts = Vec::new();
     if let Some(api) = group.api.as_ref().filter(|api| !api.is_empty()) {
@@ -128,7 +129,7 @@ fn what(answer: &Answer, placed: &Placed) -> String {
         (Some(layer), None) => parts.push(format!("{} layer", layer.name())),
         _ => parts.push("several kinds".to_owned()),
     }
-    if let Some(device) = placed.device.and_then(|id| answer.devices.get(id)) {
+    if let Some(device) = placed.device.and_then(|id| devices.get(id)) {
         let name = if device.name.is_empty() {
             String::new()
         } else {
@@ -136,8 +137,8 @@ fn what(answer: &Answer, placed: &Placed) -> String {
         };
         parts.push(format!("GPU {}{name}", device.index));
     }
-    if answer.processes.len() > 1 {
-        let process = &answer.processes[placed.process];
+    if processes.len() > 1 {
+        let process = &processes[placed.process];
         let rank = match process.rank {
             Some(rank) => format!(", rank {rank}"),
             None => String::new(),
@@ -188,8 +189,10 @@ fn named(what: &str, names: &Names) -> String {
     format!("{what}{plural} {}{more}", shown.join(", "))
 }
 
-fn frames(out: &mut String, group: &Group, stack: &[ShownFrame]) {
-    for line in lines(stack) {
+/// The stack of a group, unless all frames are wanted without what calls `main`.
+pub(crate) fn frames(out: &mut String, group: &Group, stack: &[ShownFrame], all: bool) {
+    let own = if all { stack.len() } else { up_to_main(stack) };
+    for line in lines(&stack[..own]) {
         let _ = writeln!(out, "    {line}");
     }
     if let Some(missing) = group.stack.missing {
@@ -336,7 +339,7 @@ fn summary(out: &mut String, answer: &Answer, style: Style) {
     } else {
         "leaked".to_owned()
     };
-    let only = match only(answer) {
+    let only = match only(&answer.filter, answer.asked.from.as_deref()) {
         words if words.is_empty() => words,
         words => format!(" (only {words})"),
     };
@@ -369,9 +372,8 @@ fn summary(out: &mut String, answer: &Answer, style: Style) {
 }
 
 /// What a report is limited to, in words; empty if to nothing.
-fn only(answer: &Answer) -> String {
-    let Answer { filter, asked, .. } = answer;
-    let from = asked.from.iter();
+pub(crate) fn only(filter: &Filter, from: Option<&str>) -> String {
+    let from = from.iter();
     let from = from.map(|from| format!("allocated after {}", foreign(from)));
     let devices = filter.devices.iter().map(|device| format!("GPU {device}"));
     let layers = filter.layers.iter();
