@@ -1,8 +1,8 @@
 //! `vramtrace leaks`: what is still allocated, grouped by call stack.
 
-use super::{code, find_moment, in_each, open, print, refuse_unknown_devices};
+use super::{code, complain, find_moment, in_each, open, print, refuse_unknown_devices};
 use crate::analysis::Filter;
-use crate::analysis::leaks::{Answer, Asked, By, Options, Point, Window};
+use crate::analysis::leaks::{Answer, Asked, By, Options, Point, Suppressions, Window};
 use crate::analysis::moment::{Moment, Past};
 use crate::cli::{FilterOptions, MOMENTS, Traces, by, exit};
 use crate::model::{Process, Unhidden};
@@ -10,6 +10,7 @@ use crate::report::frames::Frames;
 use crate::report::leaks::{Shown, json, text};
 use crate::report::style::Style;
 use crate::report::words::duration;
+use std::path::PathBuf;
 
 /// Groups in the report for people, unless `--top` says otherwise.
 const TOP: usize = 20;
@@ -47,7 +48,17 @@ pub struct Args {
     /// Show the Python interpreter's own frames, between those of Python functions, too
     #[arg(long)]
     native: bool,
-    /// Exit with 1 if anything leaked
+    /// Leave out leaks that match a pattern of this file: lines leak:PATTERN as for
+    /// LeakSanitizer, matched with functions, files and modules of all frames; may be repeated
+    #[arg(long, value_name = "FILE")]
+    suppressions: Vec<PathBuf>,
+    /// Report what frameworks are documented to keep, too
+    #[arg(long)]
+    no_builtin_suppressions: bool,
+    /// Print the builtin suppressions, with reasons, and exit
+    #[arg(long)]
+    print_suppressions: bool,
+    /// Exit with 1 if anything leaked that is not suppressed
     #[arg(long)]
     fail: bool,
     /// Exit with 1 if more than this leaked on the GPU or in host memory (512KiB, 64MiB, 4GiB)
@@ -61,6 +72,11 @@ pub fn execute(args: Args) -> i32 {
 }
 
 fn run(args: &Args) -> Result<i32, i32> {
+    if args.print_suppressions {
+        print(&Suppressions::builtin_file())?;
+        return Ok(exit::FINE);
+    }
+    let suppressions = suppressions(&args.suppressions, !args.no_builtin_suppressions)?;
     let fails = args.fail || args.max_leak_bytes.is_some();
     let opened = open(&args.traces.traces, args.json)?;
     let options = Options {
@@ -75,6 +91,7 @@ fn run(args: &Args) -> Result<i32, i32> {
             cuda: args.all_frames,
             native: args.native,
         },
+        suppressions,
     };
     let top = match args.top {
         Some(0) => None,
@@ -110,6 +127,23 @@ fn run(args: &Args) -> Result<i32, i32> {
         Err(exit::FINE) | Ok(()) => Ok(verdict),
         Err(code) => Err(code),
     }
+}
+
+/// Reads files of suppressions; those come before the builtin ones.
+pub(crate) fn suppressions(files: &[PathBuf], builtin: bool) -> Result<Suppressions, i32> {
+    let mut suppressions = Suppressions::default();
+    for path in files {
+        let refuse = |why: &dyn std::fmt::Display| {
+            complain(&format!("{}: {why}", path.display()));
+            exit::USAGE
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| refuse(&error))?;
+        suppressions.add(&text).map_err(|line| refuse(&line))?;
+    }
+    if builtin {
+        suppressions.add_builtin();
+    }
+    Ok(suppressions)
 }
 
 fn window(args: &Args, process: &Process, filter: &Filter) -> Result<Window, String> {

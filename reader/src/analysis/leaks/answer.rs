@@ -1,6 +1,6 @@
 //! The leaks of several processes, as one answer.
 
-use super::{Aside, Group, Leaks, Options, Point, Window, leaks_in};
+use super::{Aside, Group, Leaks, Options, Point, Suppressed, Window, leaks_in};
 use crate::analysis::view::{DeviceView, Devices, ProcessView};
 use crate::analysis::{Filter, Sum};
 use crate::model::{CudaUse, Loops, Process, VisibleStack};
@@ -44,6 +44,8 @@ pub struct Answer {
     pub teardown_only: Sum,
     /// What can't be freed any more because its context broke.
     pub corrupted: Sum,
+    /// What was suppressed, largest first; in no other sum and in no group.
+    pub suppressed: Vec<Suppressed>,
     /// What is not counted.
     pub aside: Aside,
     /// Live entries of kinds that this version does not know.
@@ -107,6 +109,7 @@ impl Answer {
             cached: 0,
             teardown_only: Sum::default(),
             corrupted: Sum::default(),
+            suppressed: Vec::new(),
             aside: Aside::default(),
             unknown_kinds: 0,
             notes: Vec::new(),
@@ -144,6 +147,7 @@ impl Answer {
                 answer.omitted.add(placed.group.bytes, placed.group.count);
             }
         }
+        answer.suppressed.sort_by_key(|used| Reverse(used.sum));
         answer.devices = devices.all;
         answer
     }
@@ -174,6 +178,15 @@ impl Answer {
         self.teardown_only.merge(found.teardown_only);
         self.corrupted.merge(found.corrupted);
         self.aside.merge(found.aside);
+        for used in found.suppressed {
+            let same = |own: &&mut Suppressed| {
+                (own.builtin, &own.pattern) == (used.builtin, &used.pattern)
+            };
+            match self.suppressed.iter_mut().find(same) {
+                Some(own) => own.sum.merge(used.sum),
+                None => self.suppressed.push(used),
+            }
+        }
         self.unknown_kinds += found.unknown_kinds;
         self.notes
             .extend(process.remarks().map(|note| note.text.clone()));
@@ -200,6 +213,15 @@ impl Answer {
     /// Whether memory was seen in any process.
     pub fn saw_memory(&self) -> bool {
         self.cuda_use.contains(&CudaUse::Memory)
+    }
+
+    /// Everything that was suppressed.
+    pub fn all_suppressed(&self) -> Sum {
+        let mut all = Sum::default();
+        for used in &self.suppressed {
+            all.merge(used.sum);
+        }
+        all
     }
 
     /// Whether any leak was found.

@@ -22,7 +22,14 @@ struct Document<'a> {
     groups: Vec<GroupJson<'a>>,
     omitted: Omitted,
     warnings: &'a [String],
-    suppressed: [(); 0],
+    suppressed: Vec<SuppressedJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct SuppressedJson<'a> {
+    pattern: &'a str,
+    bytes: u64,
+    count: u64,
 }
 
 #[derive(Serialize)]
@@ -115,7 +122,15 @@ pub fn json(shown: &Shown<'_>) -> String {
             .collect(),
         omitted: Omitted::new(answer.omitted_groups, answer.omitted),
         warnings: &shown.symbols,
-        suppressed: [],
+        suppressed: answer
+            .suppressed
+            .iter()
+            .map(|used| SuppressedJson {
+                pattern: &used.pattern,
+                bytes: used.sum.bytes,
+                count: used.sum.count,
+            })
+            .collect(),
     })
 }
 

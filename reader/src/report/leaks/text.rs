@@ -259,6 +259,15 @@ fn apart(out: &mut String, answer: &Answer) {
             sum(answer.corrupted)
         );
     }
+    for used in &answer.suppressed {
+        let from = if used.builtin {
+            " (builtin; --no-builtin-suppressions reports it)"
+        } else {
+            ""
+        };
+        let pattern = foreign(&used.pattern);
+        let _ = writeln!(out, "Suppressed: {} by leak:{pattern}{from}", sum(used.sum));
+    }
     for (name, aside) in [
         ("imported from other processes", answer.aside.imports),
         ("mappings of physical memory", answer.aside.mappings),
@@ -367,8 +376,12 @@ fn summary(out: &mut String, answer: &Answer, style: Style) {
     } else {
         style.warn("SUMMARY: no CUDA memory was seen, so nothing can be said about leaks")
     };
+    let suppressed = match answer.all_suppressed() {
+        none if none.count == 0 => String::new(),
+        all => format!(", {} suppressed", sum(all)),
+    };
     let inexact = if answer.complete { "" } else { " (not exact)" };
-    let _ = writeln!(out, "{line}{inexact}");
+    let _ = writeln!(out, "{line}{suppressed}{inexact}");
 }
 
 /// What a report is limited to, in words; empty if to nothing.
