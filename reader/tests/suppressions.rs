@@ -22,19 +22,24 @@ fn planted_plan_cache() -> u32 {
     std::hint::black_box(17)
 }
 
-/// This test as a module, and an address in the function above.
-fn planted() -> (cold::Module, u64) {
-    assert_eq!(planted_plan_cache(), 17);
+/// Called as in TensorFlow and JAX.
+#[allow(non_snake_case)]
+mod BFCAllocator {
+    #[inline(never)]
+    pub fn Extend() -> u32 {
+        std::hint::black_box(18)
+    }
+}
+
+/// This test as a module, and an address in one of the functions above.
+fn planted(function: &str) -> (cold::Module, u64) {
+    assert_eq!((planted_plan_cache(), BFCAllocator::Extend()), (17, 18));
     let path = std::env::current_exe().unwrap();
     let content = fs::read(&path).unwrap();
     let elf = object::File::parse(&*content).unwrap();
     let symbol = elf
         .symbols()
-        .find(|symbol| {
-            symbol
-                .name()
-                .is_ok_and(|name| name.contains("planted_plan_cache"))
-        })
+        .find(|symbol| symbol.name().is_ok_and(|name| name.contains(function)))
         .unwrap();
     let module = cold::Module {
         path: path.to_str().unwrap().into(),
@@ -48,7 +53,7 @@ fn planted() -> (cold::Module, u64) {
 /// libvendor, 8 MiB by a program that nobody knows.
 fn leaking() -> TraceFile {
     let mut file = TraceFile::new(1 << 20);
-    let (module_here, address) = planted();
+    let (module_here, address) = planted("planted_plan_cache");
     file.cold(Cold::Module(module_here));
     file.cold(Cold::Module(module(7, "/opt/vendor/lib/libvendor.so.3")));
     file.cold(Cold::PythonCode(cold::PythonCode {
@@ -287,4 +292,40 @@ fn builtin_ones_ask_for_names_only_where_they_may_match() {
         count: 1,
     };
     assert_eq!((used.sum, used.builtin), (sum, true));
+}
+
+#[test]
+fn the_arena_of_a_framework_is_no_leak_but_was_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, address) = planted("12BFCAllocator6Extend");
+    let library = dir.path().join("libtensorflow_framework.so.2");
+    fs::copy(&here.path, &library).unwrap();
+    let mut file = TraceFile::new(1 << 20);
+    file.cold(Cold::Module(cold::Module {
+        path: library.to_str().unwrap().into(),
+        ..here
+    }));
+    let stack = file.stack(&[native(3, 1), native(6, address), native(1, 0x500)]);
+    file.alloc(Kind::Device, 64 * MIB, stack);
+    file.exit().write(dir.path(), "a.vrt");
+    let arena = "Suppressed: 64.00 MiB in 1 allocation by leak:BFCAllocator::Extend (builtin; \
+                 --no-builtin-suppressions reports it)\n";
+    for (options, suppressed) in [
+        (&[][..], true),
+        (&["--to", "end"], true),
+        (&["--no-builtin-suppressions"], false),
+        (&["--to", "peak"], false),
+    ] {
+        let out = vramtrace(
+            &[&["leaks", "--fail", "a.vrt"], options].concat(),
+            dir.path(),
+        );
+        let text = String::from_utf8(out.stdout).unwrap();
+        assert_eq!(text.contains(arena), suppressed, "{text}");
+        assert_eq!(
+            out.status.code(),
+            Some(i32::from(!suppressed)),
+            "{options:?}"
+        );
+    }
 }

@@ -52,7 +52,7 @@ pub struct Args {
     /// LeakSanitizer, matched with functions, files and modules of all frames; may be repeated
     #[arg(long, value_name = "FILE")]
     suppressions: Vec<PathBuf>,
-    /// Report what frameworks are documented to keep, too
+    /// Report what frameworks are documented to keep, too, as --to MOMENT always does
     #[arg(long)]
     no_builtin_suppressions: bool,
     /// Print the builtin suppressions, with reasons, and exit
@@ -76,7 +76,10 @@ fn run(args: &Args) -> Result<i32, i32> {
         print(&Suppressions::builtin_file())?;
         return Ok(exit::FINE);
     }
-    let suppressions = suppressions(&args.suppressions, !args.no_builtin_suppressions)?;
+    // What was live at some moment is not a question about leaks.
+    let about_leaks = matches!(args.to, None | Some(Moment::End | Moment::Teardown));
+    let builtin = about_leaks && !args.no_builtin_suppressions;
+    let suppressions = suppressions(&args.suppressions, builtin)?;
     let fails = args.fail || args.max_leak_bytes.is_some();
     let opened = open(&args.traces.traces, args.json)?;
     let options = Options {

@@ -15,8 +15,9 @@ pub(super) struct Builtin {
 pub(super) const BUILTIN: &[Builtin] = &[
     Builtin {
         why: &[
-            "PyTorch keeps its cuBLAS handles, and a workspace for each handle and stream, until the",
-            "process ends; torch._C._cuda_clearCublasWorkspaces() gives the workspaces back.",
+            "PyTorch keeps a cuBLAS workspace for each handle and stream until the process ends, unless",
+            "torch._C._cuda_clearCublasWorkspaces() is called. The handles, made in the same function,",
+            "are kept with them.",
             "PyTorch documentation, notes on CUDA semantics, \"cuBLAS workspaces\".",
         ],
         pattern: "at::cuda::getCurrentCUDABlasHandle",
