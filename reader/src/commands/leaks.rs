@@ -7,10 +7,10 @@ use crate::analysis::moment::{Moment, Past};
 use crate::cli::{FilterOptions, MOMENTS, Traces, by, exit};
 use crate::model::{Process, Unhidden};
 use crate::report::frames::Frames;
-use crate::report::leaks::{Shown, json, text};
+use crate::report::leaks::{Shown, Verdict, json, junit, text};
 use crate::report::style::Style;
-use crate::report::words::duration;
-use std::path::PathBuf;
+use crate::report::words::{counted, duration};
+use std::path::{Path, PathBuf};
 
 /// Groups in the report for people, unless `--top` says otherwise.
 const TOP: usize = 20;
@@ -28,6 +28,9 @@ pub struct Args {
     /// Print one JSON document (schema vramtrace.leaks/1)
     #[arg(long)]
     json: bool,
+    /// Write a JUnit report for CI, too: what --fail fails for are failures and errors there
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
     /// What groups are made by
     #[arg(long, value_name = "WHAT", value_parser = by(), default_value = "stack")]
     by: By,
@@ -124,6 +127,21 @@ fn run(args: &Args) -> Result<i32, i32> {
     } else {
         text(&shown, Style::of_stdout())
     };
+    if let Some(path) = &args.junit {
+        let mut uncertain = answer.incomplete_because.clone();
+        if opened.unreadable > 0 {
+            let number = counted(opened.unreadable as u64, "trace");
+            uncertain.push(format!("{number} could not be read"));
+        }
+        if !answer.saw_memory() {
+            uncertain.push("no CUDA memory was seen".to_owned());
+        }
+        let verdict = Verdict {
+            leaked: above(&answer, args.max_leak_bytes),
+            uncertain: &uncertain,
+        };
+        write(path, &junit(&shown, &verdict))?;
+    }
     let verdict = verdict(&answer, opened.unreadable, fails, args.max_leak_bytes);
     // A reader that went away does not change what was found.
     match print(&report) {
@@ -171,19 +189,31 @@ fn window(args: &Args, process: &Process, filter: &Filter) -> Result<Window, Str
     })
 }
 
+/// Writes a file, and the directories it is to be in.
+fn write(path: &Path, text: &str) -> Result<(), i32> {
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let made = std::fs::create_dir_all(directory).and_then(|()| std::fs::write(path, text));
+    made.map_err(|error| {
+        complain(&format!("{}: {error}", path.display()));
+        exit::USAGE
+    })
+}
+
+/// Whether more was leaked than may be.
+fn above(answer: &Answer, limit: Option<u64>) -> bool {
+    match limit {
+        None | Some(0) => answer.any(),
+        Some(limit) => answer.gpu.bytes > limit || answer.host.bytes > limit,
+    }
+}
+
 fn verdict(answer: &Answer, unreadable: usize, fails: bool, limit: Option<u64>) -> i32 {
     let damaged = |reason: &String| reason.starts_with("damaged:");
-    let limit = limit.unwrap_or(0);
-    let above = if limit == 0 {
-        answer.any()
-    } else {
-        answer.gpu.bytes > limit || answer.host.bytes > limit
-    };
     if unreadable > 0 || answer.incomplete_because.iter().any(damaged) {
         exit::UNREADABLE
     } else if !fails {
         exit::FINE
-    } else if above {
+    } else if above(answer, limit) {
         exit::FOUND
     } else if !answer.complete || !answer.saw_memory() {
         exit::INEXACT

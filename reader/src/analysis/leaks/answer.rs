@@ -38,6 +38,8 @@ pub struct Answer {
     pub gpu: Sum,
     /// Leaked page-locked host memory.
     pub host: Sum,
+    /// Leaked memory of the GPU and of the host, by process.
+    pub leaked_by: Vec<[Sum; 2]>,
     /// Bytes that caching allocators hold and don't use.
     pub cached: u64,
     /// Part of the leaks that teardown released.
@@ -106,6 +108,7 @@ impl Answer {
             devices: Vec::new(),
             gpu: Sum::default(),
             host: Sum::default(),
+            leaked_by: Vec::new(),
             cached: 0,
             teardown_only: Sum::default(),
             corrupted: Sum::default(),
@@ -172,6 +175,7 @@ impl Answer {
         self.points.push(found.point);
         self.cuda_use.push(process.cuda_use());
         self.processes.push(view);
+        self.leaked_by.push([found.gpu, found.host]);
         self.gpu.merge(found.gpu);
         self.host.merge(found.host);
         self.cached = self.cached.saturating_add(found.cached);

@@ -353,23 +353,11 @@ fn summary(out: &mut String, answer: &Answer, style: Style) {
         words => format!(" (only {words})"),
     };
     let line = if answer.any() {
-        let spaces = [
-            (answer.gpu, "GPU memory"),
-            (answer.host, "page-locked host memory"),
-        ];
-        let held: Vec<String> = spaces
-            .iter()
-            .filter(|(held, _)| held.count > 0)
-            .enumerate()
-            .map(|(index, (held, what))| {
-                let word = if index == 0 {
-                    format!(" {word}")
-                } else {
-                    String::new()
-                };
-                format!("{} of {what}{word}", sum(*held))
-            })
-            .collect();
+        let mut held = by_space([answer.gpu, answer.host]);
+        if let Some(first) = held.first_mut() {
+            first.push(' ');
+            first.push_str(&word);
+        }
         style.strong(&format!("SUMMARY: {}{only}", held.join(", ")))
     } else if answer.saw_memory() {
         style.good(&format!("SUMMARY: nothing {word}{only}"))
@@ -382,6 +370,28 @@ fn summary(out: &mut String, answer: &Answer, style: Style) {
     };
     let inexact = if answer.complete { "" } else { " (not exact)" };
     let _ = writeln!(out, "{line}{suppressed}{inexact}");
+}
+
+/// `1.00 MiB in 2 allocations of GPU memory`, and so for the host; without spaces that have nothing.
+fn by_space(sums: [Sum; 2]) -> Vec<String> {
+    let spaces = sums
+        .into_iter()
+        .zip(["GPU memory", "page-locked host memory"]);
+    let held = spaces.filter(|(held, _)| held.count > 0);
+    held.map(|(held, what)| format!("{} of {what}", sum(held)))
+        .collect()
+}
+
+/// What was leaked of GPU and of host memory, in words.
+pub(super) fn space_sums(sums: [Sum; 2]) -> String {
+    by_space(sums).join(", ")
+}
+
+/// A group as in the report, without colours.
+pub(super) fn group_alone(answer: &Answer, placed: &Placed, stack: &[ShownFrame]) -> String {
+    let mut out = String::new();
+    group(&mut out, answer, placed, stack, Style::PLAIN);
+    out
 }
 
 /// What a report is limited to, in words; empty if to nothing.
