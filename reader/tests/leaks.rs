@@ -439,3 +439,67 @@ fn run(args: &[&str], directory: &Path) -> (i32, String) {
         String::from_utf8(out.stdout).unwrap(),
     )
 }
+
+#[test]
+fn the_report_for_continuous_integration() {
+    let dir = tempfile::tempdir().unwrap();
+    growing().write(dir.path(), "a.vrt");
+    let mut clean = TraceFile::new(1 << 20);
+    clean.cold(Cold::Process(cold::Process {
+        rank: Some(1),
+        ..support::process(4712, "/opt/app/<train> & co")
+    }));
+    let stack = clean.program_stack(0x500);
+    let entry = clean.alloc(Kind::Device, MIB, stack);
+    clean.free(&entry);
+    clean.exit().write(dir.path(), "b.vrt");
+    let args = [
+        "leaks",
+        "--json",
+        "--junit",
+        "out/junit.xml",
+        "a.vrt",
+        "b.vrt",
+    ];
+    assert_eq!(run(&args, dir.path()).0, 0);
+    let written = || std::fs::read_to_string(dir.path().join("out/junit.xml")).unwrap();
+    let expected = r#"<?xml version="1.0" encoding="UTF-8"?>
+<testsuites name="vramtrace" tests="3" failures="1" errors="0">
+  <testsuite name="leaks" tests="3" failures="1" errors="0">
+    <testcase classname="vramtrace.leaks" name="train (pid 4711)">
+      <failure message="300.00 MiB in 30 allocations of GPU memory, 4.00 KiB in 1 allocation of page-locked host memory leaked">300.00 MiB in 30 allocations leaked
+    cudaMalloc · device memory (device layer) · GPU 0 (NVIDIA H100) · pid 4711
+    first at 1.0 s, last at 30.0 s · thread train (4711) · kept growing
+    #0  ??  (train+0x500)
+    #1  ??  (train+0x1000)
+
+4.00 KiB in 1 allocation leaked
+    cudaMallocHost · pinned host memory · pid 4711
+    at 31.0 s · thread train (4711)
+    #0  ??  (train+0x600)
+    #1  ??  (train+0x1000)</failure>
+    </testcase>
+    <testcase classname="vramtrace.leaks" name="&lt;train&gt; &amp; co (pid 4712, rank 1)"/>
+    <testcase classname="vramtrace.leaks" name="what was leaked is certain"/>
+  </testsuite>
+</testsuites>
+"#;
+    assert_eq!(written(), expected);
+    // What may be is no failure, and nothing is certain of a file that cannot be read.
+    std::fs::write(dir.path().join("c.vrt"), "hello").unwrap();
+    let limit = ["--max-leak-bytes", "1GiB", "c.vrt"];
+    let out = vramtrace(&[&args[..], &limit].concat(), dir.path());
+    assert_eq!(out.status.code(), Some(3));
+    let text = written();
+    assert!(
+        text.contains(r#"tests="3" failures="0" errors="1""#),
+        "{text}"
+    );
+    assert!(
+        text.contains(">1 trace could not be read</error>"),
+        "{text}"
+    );
+    // A directory in its place.
+    let out = vramtrace(&["leaks", "--junit", "out", "a.vrt"], dir.path());
+    assert_eq!(out.status.code(), Some(2));
+}

@@ -51,6 +51,8 @@ pub enum Command {
     Summary(commands::summary::Args),
     /// Live bytes over time, per device and layer.
     Timeline(commands::timeline::Args),
+    /// What was live at the peak of each device and layer, grouped by call stack.
+    Peak(commands::peak::Args),
     /// Is this file whole? What was lost, what was bypassed?
     Check(commands::check::Args),
     /// Can a program be traced here?
@@ -69,6 +71,7 @@ pub fn main() -> i32 {
         Command::Leaks(args) => commands::leaks::execute(args),
         Command::Summary(args) => commands::summary::execute(args),
         Command::Timeline(args) => commands::timeline::execute(args),
+        Command::Peak(args) => commands::peak::execute(args),
         Command::Check(args) => commands::check::execute(args),
         Command::Doctor(args) => commands::doctor::execute(args),
         Command::Demo(args) => commands::demo::execute(args),

@@ -1,15 +1,16 @@
 //! `vramtrace leaks`: what is still allocated, grouped by call stack.
 
-use super::{code, find_moment, in_each, open, print, refuse_unknown_devices};
+use super::{code, complain, find_moment, in_each, open, print, refuse_unknown_devices};
 use crate::analysis::Filter;
-use crate::analysis::leaks::{Answer, Asked, By, Options, Point, Window};
+use crate::analysis::leaks::{Answer, Asked, By, Options, Point, Suppressions, Window};
 use crate::analysis::moment::{Moment, Past};
 use crate::cli::{FilterOptions, MOMENTS, Traces, by, exit};
 use crate::model::{Process, Unhidden};
 use crate::report::frames::Frames;
-use crate::report::leaks::{Shown, json, text};
+use crate::report::leaks::{Shown, Verdict, json, junit, text};
 use crate::report::style::Style;
-use crate::report::words::duration;
+use crate::report::words::{counted, duration};
+use std::path::{Path, PathBuf};
 
 /// Groups in the report for people, unless `--top` says otherwise.
 const TOP: usize = 20;
@@ -27,6 +28,9 @@ pub struct Args {
     /// Print one JSON document (schema vramtrace.leaks/1)
     #[arg(long)]
     json: bool,
+    /// Write a JUnit report for CI, too: what --fail fails for are failures and errors there
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
     /// What groups are made by
     #[arg(long, value_name = "WHAT", value_parser = by(), default_value = "stack")]
     by: By,
@@ -47,7 +51,17 @@ pub struct Args {
     /// Show the Python interpreter's own frames, between those of Python functions, too
     #[arg(long)]
     native: bool,
-    /// Exit with 1 if anything leaked
+    /// Leave out leaks that match a pattern of this file: lines leak:PATTERN as for
+    /// LeakSanitizer, matched with functions, files and modules of all frames; may be repeated
+    #[arg(long, value_name = "FILE")]
+    suppressions: Vec<PathBuf>,
+    /// Report what frameworks are documented to keep, too, as --to MOMENT always does
+    #[arg(long)]
+    no_builtin_suppressions: bool,
+    /// Print the builtin suppressions, with reasons, and exit
+    #[arg(long)]
+    print_suppressions: bool,
+    /// Exit with 1 if anything leaked that is not suppressed
     #[arg(long)]
     fail: bool,
     /// Exit with 1 if more than this leaked on the GPU or in host memory (512KiB, 64MiB, 4GiB)
@@ -61,6 +75,14 @@ pub fn execute(args: Args) -> i32 {
 }
 
 fn run(args: &Args) -> Result<i32, i32> {
+    if args.print_suppressions {
+        print(&Suppressions::builtin_file())?;
+        return Ok(exit::FINE);
+    }
+    // What was live at some moment is not a question about leaks.
+    let about_leaks = matches!(args.to, None | Some(Moment::End | Moment::Teardown));
+    let builtin = about_leaks && !args.no_builtin_suppressions;
+    let suppressions = suppressions(&args.suppressions, builtin)?;
     let fails = args.fail || args.max_leak_bytes.is_some();
     let opened = open(&args.traces.traces, args.json)?;
     let options = Options {
@@ -75,6 +97,7 @@ fn run(args: &Args) -> Result<i32, i32> {
             cuda: args.all_frames,
             native: args.native,
         },
+        suppressions,
     };
     let top = match args.top {
         Some(0) => None,
@@ -104,12 +127,44 @@ fn run(args: &Args) -> Result<i32, i32> {
     } else {
         text(&shown, Style::of_stdout())
     };
+    if let Some(path) = &args.junit {
+        let mut uncertain = answer.incomplete_because.clone();
+        if opened.unreadable > 0 {
+            let number = counted(opened.unreadable as u64, "trace");
+            uncertain.push(format!("{number} could not be read"));
+        }
+        if !answer.saw_memory() {
+            uncertain.push("no CUDA memory was seen".to_owned());
+        }
+        let verdict = Verdict {
+            leaked: above(&answer, args.max_leak_bytes),
+            uncertain: &uncertain,
+        };
+        write(path, &junit(&shown, &verdict))?;
+    }
     let verdict = verdict(&answer, opened.unreadable, fails, args.max_leak_bytes);
     // A reader that went away does not change what was found.
     match print(&report) {
         Err(exit::FINE) | Ok(()) => Ok(verdict),
         Err(code) => Err(code),
     }
+}
+
+/// Reads files of suppressions; those come before the builtin ones.
+pub(crate) fn suppressions(files: &[PathBuf], builtin: bool) -> Result<Suppressions, i32> {
+    let mut suppressions = Suppressions::default();
+    for path in files {
+        let refuse = |why: &dyn std::fmt::Display| {
+            complain(&format!("{}: {why}", path.display()));
+            exit::USAGE
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| refuse(&error))?;
+        suppressions.add(&text).map_err(|line| refuse(&line))?;
+    }
+    if builtin {
+        suppressions.add_builtin();
+    }
+    Ok(suppressions)
 }
 
 fn window(args: &Args, process: &Process, filter: &Filter) -> Result<Window, String> {
@@ -134,19 +189,31 @@ fn window(args: &Args, process: &Process, filter: &Filter) -> Result<Window, Str
     })
 }
 
+/// Writes a file, and the directories it is to be in.
+fn write(path: &Path, text: &str) -> Result<(), i32> {
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let made = std::fs::create_dir_all(directory).and_then(|()| std::fs::write(path, text));
+    made.map_err(|error| {
+        complain(&format!("{}: {error}", path.display()));
+        exit::USAGE
+    })
+}
+
+/// Whether more was leaked than may be.
+fn above(answer: &Answer, limit: Option<u64>) -> bool {
+    match limit {
+        None | Some(0) => answer.any(),
+        Some(limit) => answer.gpu.bytes > limit || answer.host.bytes > limit,
+    }
+}
+
 fn verdict(answer: &Answer, unreadable: usize, fails: bool, limit: Option<u64>) -> i32 {
     let damaged = |reason: &String| reason.starts_with("damaged:");
-    let limit = limit.unwrap_or(0);
-    let above = if limit == 0 {
-        answer.any()
-    } else {
-        answer.gpu.bytes > limit || answer.host.bytes > limit
-    };
     if unreadable > 0 || answer.incomplete_because.iter().any(damaged) {
         exit::UNREADABLE
     } else if !fails {
         exit::FINE
-    } else if above {
+    } else if above(answer, limit) {
         exit::FOUND
     } else if !answer.complete || !answer.saw_memory() {
         exit::INEXACT

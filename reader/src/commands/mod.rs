@@ -5,6 +5,7 @@ pub mod check;
 pub mod demo;
 pub mod doctor;
 pub mod leaks;
+pub mod peak;
 pub mod run;
 pub mod summary;
 pub mod timeline;

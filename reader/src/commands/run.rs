@@ -1,7 +1,7 @@
 //! `vramtrace run`: traces a program and its children.
 
 use super::complain as say;
-use crate::analysis::leaks::{Answer, Options};
+use crate::analysis::leaks::{Answer, Options, Suppressions};
 use crate::cli::exit;
 use crate::launch::collect::Outcome;
 use crate::launch::liveness::Running;
@@ -9,12 +9,14 @@ use crate::launch::pattern::{self, Pattern};
 use crate::launch::session::{self, Finished, Request};
 use crate::launch::transfer::Existing;
 use crate::launch::{Failure, size};
-use crate::model::{NoNames, Process};
+use crate::model::{Loops, Name, Process};
+use crate::report::frames::Frames;
 use crate::report::words;
 use crate::trace::Trace;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use vramtrace_format::cold::Module;
 
 /// How long children that outlive the program are waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -81,6 +83,12 @@ pub struct Args {
     /// Like --fail-on-leak, but only above this size, on the GPU or in host memory
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     max_leak_bytes: Option<u64>,
+    /// Leave out leaks that match a pattern of this file, as `vramtrace leaks` does; may be repeated
+    #[arg(long, value_name = "FILE")]
+    suppressions: Vec<PathBuf>,
+    /// Count what frameworks are documented to keep, too
+    #[arg(long)]
+    no_builtin_suppressions: bool,
     /// The program, and its arguments
     #[arg(
         required = true,
@@ -135,8 +143,14 @@ impl Args {
 
 /// Runs the command; returns the process's exit code.
 pub fn execute(args: Args) -> i32 {
+    // A mistake in a file is better known before the program has run for hours.
+    let builtin = !args.no_builtin_suppressions;
+    let suppressions = match super::leaks::suppressions(&args.suppressions, builtin) {
+        Ok(suppressions) => suppressions,
+        Err(code) => return code,
+    };
     match traced(&args) {
-        Ok(finished) => conclude(&args, &finished),
+        Ok(finished) => conclude(&args, &finished, suppressions),
         Err(failure) => {
             say(&failure.message);
             failure.code
@@ -188,7 +202,7 @@ fn traced(args: &Args) -> Result<Finished, Failure> {
 }
 
 /// Says what there is to read, and decides the exit code.
-fn conclude(args: &Args, finished: &Finished) -> i32 {
+fn conclude(args: &Args, finished: &Finished, suppressions: Suppressions) -> i32 {
     let here = std::env::current_dir().unwrap_or_default();
     let mut traces = Vec::new();
     for outcome in &finished.outcomes {
@@ -204,17 +218,32 @@ fn conclude(args: &Args, finished: &Finished) -> i32 {
         ));
     }
     report_children(finished);
+    let options = Options {
+        suppressions,
+        ..Options::default()
+    };
     let findings: Vec<Finding> = traces
         .iter()
         .map(|path| {
-            let finding = Finding::of(path);
+            let finding = Finding::of(path, &options);
             say(&format!("{}: {}", shown(path, &here), finding.summary));
             finding
         })
         .collect();
     if !traces.is_empty() {
         let names: Vec<String> = traces.iter().map(|path| shown(path, &here)).collect();
-        say(&format!("next: vramtrace leaks {}", names.join(" ")));
+        let files = args.suppressions.iter();
+        let mut words: Vec<String> = files
+            .map(|file| format!("--suppressions {} ", words::shell(file)))
+            .collect();
+        if args.no_builtin_suppressions {
+            words.push("--no-builtin-suppressions ".to_owned());
+        }
+        say(&format!(
+            "next: vramtrace leaks {}{}",
+            words.concat(),
+            names.join(" ")
+        ));
     } else if finished.outcomes.is_empty() && finished.trouble.is_none() {
         say(match std::env::var_os("VRAMTRACE_OFF") {
             Some(value) if !value.is_empty() && value != "0" => {
@@ -323,6 +352,20 @@ fn shown(path: &Path, here: &Path) -> String {
     words::shell(path.strip_prefix(here).unwrap_or(path))
 }
 
+/// Names for suppressions; the order of frames does not matter to sums, so that no interpreter's
+/// symbols have to be read for it.
+struct OnlyNames(Frames);
+
+impl Loops for OnlyNames {
+    fn is_loop(&mut self, _: &Module, _: u64) -> bool {
+        false
+    }
+
+    fn names(&mut self, module: &Module, offset: u64) -> Vec<Name> {
+        self.0.names(module, offset)
+    }
+}
+
 /// What one trace says about leaks.
 struct Finding {
     /// Bytes of the space (GPU, host) where more was leaked; `None` if it cannot be read.
@@ -336,7 +379,7 @@ struct Finding {
 }
 
 impl Finding {
-    fn of(path: &Path) -> Finding {
+    fn of(path: &Path, options: &Options) -> Finding {
         let process = match Trace::open(path) {
             Ok(trace) => Process::read(trace),
             Err(error) => {
@@ -348,7 +391,8 @@ impl Finding {
                 };
             }
         };
-        let answer = Answer::of(&[process], &Options::default(), None, &mut NoNames);
+        let mut names = OnlyNames(Frames::default());
+        let answer = Answer::of(&[process], options, None, &mut names);
         let spaces = [
             (answer.gpu, "GPU memory"),
             (answer.host, "page-locked host memory"),
@@ -371,6 +415,12 @@ impl Finding {
         } else {
             held.join(", ")
         };
+        let suppressed = answer.all_suppressed();
+        if suppressed.count > 0 {
+            let allocations = words::counted(suppressed.count, "allocation");
+            let bytes = words::bytes(suppressed.bytes);
+            summary.push_str(&format!(", {bytes} in {allocations} suppressed"));
+        }
         if !answer.complete {
             summary.push_str(" (not exact; `vramtrace check` says why)");
         }

@@ -8,11 +8,26 @@ use rustc_hash::FxHashMap;
 use vramtrace_format::cold::Module;
 use vramtrace_format::stacks::Frame;
 
+/// A function and its source file, as far as they are known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Name {
+    /// Function.
+    pub function: Option<String>,
+    /// Source file.
+    pub file: Option<String>,
+}
+
 /// Tells the interpreter's evaluation loop from its other functions. Names are not the model's
 /// business, so whoever has them says it.
 pub trait Loops {
     /// Whether a return address of a module lies in the loop.
     fn is_loop(&mut self, module: &Module, offset: u64) -> bool;
+
+    /// The functions that a return address of a module lies in, inlined ones apart; none where
+    /// nobody knows.
+    fn names(&mut self, _module: &Module, _offset: u64) -> Vec<Name> {
+        Vec::new()
+    }
 }
 
 /// Where nobody knows names: Python frames go where the interpreter is.
@@ -49,6 +64,10 @@ impl Loops for Remembered<'_> {
             .known
             .entry((module.id, offset))
             .or_insert_with(|| asks.is_loop(module, offset))
+    }
+
+    fn names(&mut self, module: &Module, offset: u64) -> Vec<Name> {
+        self.asks.names(module, offset)
     }
 }
 

@@ -11,7 +11,7 @@ mod stacks;
 
 pub use identity::State;
 pub use losses::{Losses, Reason};
-pub use merge::{Loops, NoNames, Remembered};
+pub use merge::{Loops, Name, NoNames, Remembered};
 pub use python::PythonStacks;
 pub use stacks::{Role, Unhidden, VisibleStack};
 

@@ -134,6 +134,18 @@ impl Process {
         }
     }
 
+    /// All frames of a stack but ours, as they are stored: native ones, then Python's.
+    pub fn stored(&self, stack: u32) -> Vec<Frame> {
+        let found = stacks::lookup(&self.trace.stacks, stack);
+        let words = found.map(|found| found.frames).unwrap_or_default();
+        let ours = |frame: &Frame| match frame {
+            Frame::Native { module, .. } => self.role(*module) == Role::Ours,
+            _ => false,
+        };
+        let decoded = words.iter().filter_map(|&word| Frame::decode(word));
+        decoded.filter(|frame| !ours(frame)).collect()
+    }
+
     fn in_one_order(&self, stored: &[Frame], native: bool, loops: &mut dyn Loops) -> Vec<Frame> {
         let is_native = |frame: &Frame| !matches!(frame, Frame::Python { .. });
         let (natives, python) = stored.split_at(stored.iter().take_while(|f| is_native(f)).count());

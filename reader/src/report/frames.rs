@@ -1,6 +1,6 @@
 //! Stacks as people read them: functions and source lines instead of addresses.
 
-use crate::model::{Loops, Process, VisibleStack};
+use crate::model::{Loops, Name, Process, VisibleStack};
 use crate::symbols::{SymbolOptions, Symbolizer};
 use rustc_hash::FxHashMap;
 use vramtrace_format::cold::Module;
@@ -130,6 +130,16 @@ impl Loops for Frames {
             let function = frame.function.as_deref().unwrap_or_default();
             function.starts_with("_PyEval_EvalFrameDefault") || function.starts_with("_TAIL_CALL_")
         })
+    }
+
+    fn names(&mut self, module: &Module, offset: u64) -> Vec<Name> {
+        let frames = self.symbolizer.resolve(module, offset).into_iter();
+        frames
+            .map(|frame| Name {
+                function: frame.function,
+                file: frame.file,
+            })
+            .collect()
     }
 }
 

@@ -6,6 +6,7 @@ pub mod frames;
 pub mod json;
 pub mod leaks;
 pub mod losses;
+pub mod peak;
 pub mod style;
 pub mod summary;
 pub mod timeline;

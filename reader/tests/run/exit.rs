@@ -1,8 +1,11 @@
 //! Exit codes, arguments, environment, and wrong usage.
 
-use crate::fixture::{Scene, stand_in};
+use crate::fixture::{DEAD, Scene, stand_in};
+use crate::support::{MIB, START, TraceFile, module, native, process};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use vramtrace_format::cold::Cold;
+use vramtrace_format::record::Kind;
 
 #[test]
 fn the_programs_own_exit_code() {
@@ -211,4 +214,43 @@ fn a_program_that_cannot_be_traced_runs_with_a_warning() {
         .run(&["./static"])
         .expect(5)
         .says("statically linked: it cannot be traced");
+}
+
+#[test]
+fn a_run_fails_for_leaks_that_are_not_suppressed() {
+    let scene = Scene::new();
+    let mut file = TraceFile::bare(1 << 20);
+    let header = file.layout.header(DEAD, START, 1);
+    file.bytes()[..size_of_val(&header)].copy_from_slice(bytemuck::bytes_of(&header));
+    file.cold(Cold::Process(process(DEAD, "/opt/app/train")));
+    file.cold(Cold::Module(module(1, "/opt/app/libknown.so")));
+    let stack = file.stack(&[native(1, 0x500)]);
+    file.alloc(Kind::Device, MIB, stack);
+    let path = file.exit().write(&scene.path().join("traces"), "leak.vrt");
+    fs::write(scene.out().join("known"), "leak:libknown.so$\n").unwrap();
+    fs::write(scene.out().join("other"), "leak:libother\n").unwrap();
+    for (suppressions, code, said) in [
+        (
+            &[][..],
+            1,
+            ": 1.00 MiB of GPU memory still allocated in 1 allocation\n",
+        ),
+        (
+            &["--suppressions", "other"],
+            1,
+            ": 1.00 MiB of GPU memory still allocated in 1 allocation\n",
+        ),
+        (
+            &["--suppressions", "other", "--suppressions", "known"],
+            0,
+            ": nothing left allocated, 1.00 MiB in 1 allocation suppressed\n",
+        ),
+    ] {
+        let options = [&["-f", "--fail-on-leak"], suppressions].concat();
+        let ran = scene.run_leaving(&options, &[path.to_str().unwrap()]);
+        let next = [&["next: vramtrace leaks"], suppressions]
+            .concat()
+            .join(" ");
+        ran.expect(code).says(said).says(&next);
+    }
 }

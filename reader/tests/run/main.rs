@@ -6,4 +6,6 @@ mod exit;
 mod fixture;
 mod orphans;
 mod signals;
+#[path = "../support/mod.rs"]
+mod support;
 mod traces;

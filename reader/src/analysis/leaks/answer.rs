@@ -1,6 +1,6 @@
 //! The leaks of several processes, as one answer.
 
-use super::{Aside, Group, Leaks, Options, Point, Window, leaks_in};
+use super::{Aside, Group, Leaks, Options, Point, Suppressed, Window, leaks_in};
 use crate::analysis::view::{DeviceView, Devices, ProcessView};
 use crate::analysis::{Filter, Sum};
 use crate::model::{CudaUse, Loops, Process, VisibleStack};
@@ -38,12 +38,16 @@ pub struct Answer {
     pub gpu: Sum,
     /// Leaked page-locked host memory.
     pub host: Sum,
+    /// Leaked memory of the GPU and of the host, by process.
+    pub leaked_by: Vec<[Sum; 2]>,
     /// Bytes that caching allocators hold and don't use.
     pub cached: u64,
     /// Part of the leaks that teardown released.
     pub teardown_only: Sum,
     /// What can't be freed any more because its context broke.
     pub corrupted: Sum,
+    /// What was suppressed, largest first; in no other sum and in no group.
+    pub suppressed: Vec<Suppressed>,
     /// What is not counted.
     pub aside: Aside,
     /// Live entries of kinds that this version does not know.
@@ -104,9 +108,11 @@ impl Answer {
             devices: Vec::new(),
             gpu: Sum::default(),
             host: Sum::default(),
+            leaked_by: Vec::new(),
             cached: 0,
             teardown_only: Sum::default(),
             corrupted: Sum::default(),
+            suppressed: Vec::new(),
             aside: Aside::default(),
             unknown_kinds: 0,
             notes: Vec::new(),
@@ -144,6 +150,7 @@ impl Answer {
                 answer.omitted.add(placed.group.bytes, placed.group.count);
             }
         }
+        answer.suppressed.sort_by_key(|used| Reverse(used.sum));
         answer.devices = devices.all;
         answer
     }
@@ -168,12 +175,22 @@ impl Answer {
         self.points.push(found.point);
         self.cuda_use.push(process.cuda_use());
         self.processes.push(view);
+        self.leaked_by.push([found.gpu, found.host]);
         self.gpu.merge(found.gpu);
         self.host.merge(found.host);
         self.cached = self.cached.saturating_add(found.cached);
         self.teardown_only.merge(found.teardown_only);
         self.corrupted.merge(found.corrupted);
         self.aside.merge(found.aside);
+        for used in found.suppressed {
+            let same = |own: &&mut Suppressed| {
+                (own.builtin, &own.pattern) == (used.builtin, &used.pattern)
+            };
+            match self.suppressed.iter_mut().find(same) {
+                Some(own) => own.sum.merge(used.sum),
+                None => self.suppressed.push(used),
+            }
+        }
         self.unknown_kinds += found.unknown_kinds;
         self.notes
             .extend(process.remarks().map(|note| note.text.clone()));
@@ -200,6 +217,15 @@ impl Answer {
     /// Whether memory was seen in any process.
     pub fn saw_memory(&self) -> bool {
         self.cuda_use.contains(&CudaUse::Memory)
+    }
+
+    /// Everything that was suppressed.
+    pub fn all_suppressed(&self) -> Sum {
+        let mut all = Sum::default();
+        for used in &self.suppressed {
+            all.merge(used.sum);
+        }
+        all
     }
 
     /// Whether any leak was found.

@@ -54,6 +54,12 @@ impl By {
         ("context", By::Context),
         ("layer", By::Layer),
     ];
+
+    /// The word that the command line uses.
+    pub fn word(self) -> &'static str {
+        let found = By::WORDS.into_iter().find(|(_, by)| *by == self);
+        found.map_or("", |(word, _)| word)
+    }
 }
 
 /// Names of threads or ranges of a group, ascending by id.
@@ -168,7 +174,8 @@ enum Key {
     },
 }
 
-pub(super) struct Grouping<'p> {
+/// Adds up items by what the options say.
+pub(crate) struct Grouping<'p> {
     process: &'p Process,
     options: &'p Options,
     raw: FxHashMap<Raw, Gathered>,

@@ -8,11 +8,17 @@
 mod answer;
 mod finest;
 mod group;
+mod suppress;
 mod suspicion;
 
 pub use answer::{Answer, Asked, Placed};
 pub use group::{By, Group, Names};
+pub use suppress::{Malformed, Pattern, Suppressed, Suppressions};
 pub use suspicion::Suspicion;
+
+pub(crate) use group::Grouping;
+
+use suppress::Judge;
 
 use super::moment::{Found, Past};
 use super::{Filter, Sum};
@@ -80,6 +86,8 @@ pub struct Options {
     pub filter: Filter,
     /// Frames that are shown though they usually are not.
     pub unhidden: Unhidden,
+    /// Leaks that are known and accepted.
+    pub suppressions: Suppressions,
 }
 
 /// Which part of a process's life an answer is about; by default all of it.
@@ -151,6 +159,8 @@ pub struct Leaks {
     pub unknown_kinds: u64,
     /// What is known as sums only, not by when it was allocated, and so left out of a window.
     pub timeless: Sum,
+    /// What was suppressed, by which pattern; in no other sum and in no group.
+    pub suppressed: Vec<Suppressed>,
     /// Groups, largest first. Those that ended `corrupted` are among them.
     pub groups: Vec<Group>,
 }
@@ -189,10 +199,19 @@ pub fn leaks_in(
         aside: Aside::default(),
         unknown_kinds: 0,
         timeless: Sum::default(),
+        suppressed: Vec::new(),
         groups: Vec::new(),
     };
     let mut grouping = group::Grouping::new(process, options);
+    let mut judge = Judge::new(process, &options.suppressions);
     let rest = finest::items(process, point, window, &options.filter, |item| {
+        let held = Sum {
+            bytes: item.bytes,
+            count: item.count,
+        };
+        if judge.takes(item.stack, item.api, held, &mut *loops) {
+            return;
+        }
         let space = match (item.end, item.kind.layer()) {
             (EntryEnd::Corrupted, _) => &mut found.corrupted,
             (_, vramtrace_format::Layer::Host) => &mut found.host,
@@ -208,6 +227,7 @@ pub fn leaks_in(
     found.aside = rest.aside;
     found.unknown_kinds = rest.unknown_kinds;
     found.timeless = rest.timeless;
+    found.suppressed = judge.finish();
     found.groups = grouping.finish(loops);
     found
 }

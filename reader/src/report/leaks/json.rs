@@ -1,6 +1,7 @@
 //! `vramtrace.leaks/1`.
 
 use super::Shown;
+use crate::analysis::Sum;
 use crate::analysis::leaks::{EntryEnd, Group, Names};
 use crate::report::frames::ShownFrame;
 use crate::report::json::{DeviceJson, NamedJson, ProcessJson, SumJson, document, list};
@@ -21,7 +22,14 @@ struct Document<'a> {
     groups: Vec<GroupJson<'a>>,
     omitted: Omitted,
     warnings: &'a [String],
-    suppressed: [(); 0],
+    suppressed: Vec<SuppressedJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct SuppressedJson<'a> {
+    pattern: &'a str,
+    bytes: u64,
+    count: u64,
 }
 
 #[derive(Serialize)]
@@ -41,11 +49,23 @@ struct Bytes {
     bytes: u64,
 }
 
+/// What `top` left out.
 #[derive(Serialize)]
-struct Omitted {
+pub(crate) struct Omitted {
     groups: usize,
     bytes: u64,
     count: u64,
+}
+
+impl Omitted {
+    /// So many groups that hold so much.
+    pub(crate) fn new(groups: usize, held: Sum) -> Omitted {
+        Omitted {
+            groups,
+            bytes: held.bytes,
+            count: held.count,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -100,13 +120,17 @@ pub fn json(shown: &Shown<'_>) -> String {
             .zip(&shown.stacks)
             .map(|(placed, stack)| group(placed.process, placed.device, &placed.group, stack))
             .collect(),
-        omitted: Omitted {
-            groups: answer.omitted_groups,
-            bytes: answer.omitted.bytes,
-            count: answer.omitted.count,
-        },
+        omitted: Omitted::new(answer.omitted_groups, answer.omitted),
         warnings: &shown.symbols,
-        suppressed: [],
+        suppressed: answer
+            .suppressed
+            .iter()
+            .map(|used| SuppressedJson {
+                pattern: &used.pattern,
+                bytes: used.sum.bytes,
+                count: used.sum.count,
+            })
+            .collect(),
     })
 }
 

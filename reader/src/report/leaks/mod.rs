@@ -1,11 +1,14 @@
 //! The leak report.
 
 mod json;
+mod junit;
 mod text;
 
+pub(crate) use json::Omitted;
 pub use json::json;
+pub use junit::{Verdict, junit};
 pub use text::text;
-pub(crate) use text::{lines, process_line, symbol_warnings};
+pub(crate) use text::{frames, lines, only, process_line, sum, symbol_warnings, what};
 
 use super::frames::{Frames, ShownFrame};
 use crate::analysis::leaks::Answer;

@@ -2,9 +2,9 @@
 //! last.
 
 use super::Shown;
-use crate::analysis::Sum;
 use crate::analysis::leaks::{Answer, EntryEnd, Group, Names, Placed, Point, Suspicion};
-use crate::analysis::view::ProcessView;
+use crate::analysis::view::{DeviceView, ProcessView};
+use crate::analysis::{Filter, Sum};
 use crate::model::State;
 use crate::report::frames::{ShownFrame, up_to_main};
 use crate::report::style::Style;
@@ -74,7 +74,8 @@ pub(crate) fn process_line(out: &mut String, view: &ProcessView, point: Point, s
     let _ = writeln!(out, "{moment}");
 }
 
-fn sum(sum: Sum) -> String {
+/// `1.00 MiB in 2 allocations`.
+pub(crate) fn sum(sum: Sum) -> String {
     format!(
         "{} in {}",
         bytes(sum.bytes),
@@ -102,19 +103,19 @@ fn group(out: &mut String, answer: &Answer, placed: &Placed, stack: &[ShownFrame
         let _ = write!(out, ": {}", style.strong(&foreign(value)));
     }
     out.push('\n');
-    let _ = writeln!(out, "    {}", style.dim(&what(answer, placed)));
+    let _ = writeln!(
+        out,
+        "    {}",
+        style.dim(&what(&answer.processes, &answer.devices, placed))
+    );
     let _ = writeln!(out, "    {}", style.dim(&when(answer, placed)));
     if group.value.is_none() {
-        let own = if answer.all_frames {
-            stack.len()
-        } else {
-            up_to_main(stack)
-        };
-        frames(out, group, &stack[..own]);
+        frames(out, group, stack, answer.all_frames);
     }
 }
 
-fn what(answer: &Answer, placed: &Placed) -> String {
+/// What kind of memory a group is, and whose.
+pub(crate) fn what(processes: &[ProcessView], devices: &[DeviceView], placed: &Placed) -> String {
     let group = &placed.group;
     let mut parts = Vec::new();
     if let Some(api) = group.api.as_ref().filter(|api| !api.is_empty()) {
@@ -128,7 +129,7 @@ fn what(answer: &Answer, placed: &Placed) -> String {
         (Some(layer), None) => parts.push(format!("{} layer", layer.name())),
         _ => parts.push("several kinds".to_owned()),
     }
-    if let Some(device) = placed.device.and_then(|id| answer.devices.get(id)) {
+    if let Some(device) = placed.device.and_then(|id| devices.get(id)) {
         let name = if device.name.is_empty() {
             String::new()
         } else {
@@ -136,8 +137,8 @@ fn what(answer: &Answer, placed: &Placed) -> String {
         };
         parts.push(format!("GPU {}{name}", device.index));
     }
-    if answer.processes.len() > 1 {
-        let process = &answer.processes[placed.process];
+    if processes.len() > 1 {
+        let process = &processes[placed.process];
         let rank = match process.rank {
             Some(rank) => format!(", rank {rank}"),
             None => String::new(),
@@ -188,8 +189,10 @@ fn named(what: &str, names: &Names) -> String {
     format!("{what}{plural} {}{more}", shown.join(", "))
 }
 
-fn frames(out: &mut String, group: &Group, stack: &[ShownFrame]) {
-    for line in lines(stack) {
+/// The stack of a group, unless all frames are wanted without what calls `main`.
+pub(crate) fn frames(out: &mut String, group: &Group, stack: &[ShownFrame], all: bool) {
+    let own = if all { stack.len() } else { up_to_main(stack) };
+    for line in lines(&stack[..own]) {
         let _ = writeln!(out, "    {line}");
     }
     if let Some(missing) = group.stack.missing {
@@ -255,6 +258,15 @@ fn apart(out: &mut String, answer: &Answer) {
             "Not counted as leaked: {} that a CUDA error made impossible to free",
             sum(answer.corrupted)
         );
+    }
+    for used in &answer.suppressed {
+        let from = if used.builtin {
+            " (builtin; --no-builtin-suppressions reports it)"
+        } else {
+            ""
+        };
+        let pattern = foreign(&used.pattern);
+        let _ = writeln!(out, "Suppressed: {} by leak:{pattern}{from}", sum(used.sum));
     }
     for (name, aside) in [
         ("imported from other processes", answer.aside.imports),
@@ -336,42 +348,55 @@ fn summary(out: &mut String, answer: &Answer, style: Style) {
     } else {
         "leaked".to_owned()
     };
-    let only = match only(answer) {
+    let only = match only(&answer.filter, answer.asked.from.as_deref()) {
         words if words.is_empty() => words,
         words => format!(" (only {words})"),
     };
     let line = if answer.any() {
-        let spaces = [
-            (answer.gpu, "GPU memory"),
-            (answer.host, "page-locked host memory"),
-        ];
-        let held: Vec<String> = spaces
-            .iter()
-            .filter(|(held, _)| held.count > 0)
-            .enumerate()
-            .map(|(index, (held, what))| {
-                let word = if index == 0 {
-                    format!(" {word}")
-                } else {
-                    String::new()
-                };
-                format!("{} of {what}{word}", sum(*held))
-            })
-            .collect();
+        let mut held = by_space([answer.gpu, answer.host]);
+        if let Some(first) = held.first_mut() {
+            first.push(' ');
+            first.push_str(&word);
+        }
         style.strong(&format!("SUMMARY: {}{only}", held.join(", ")))
     } else if answer.saw_memory() {
         style.good(&format!("SUMMARY: nothing {word}{only}"))
     } else {
         style.warn("SUMMARY: no CUDA memory was seen, so nothing can be said about leaks")
     };
+    let suppressed = match answer.all_suppressed() {
+        none if none.count == 0 => String::new(),
+        all => format!(", {} suppressed", sum(all)),
+    };
     let inexact = if answer.complete { "" } else { " (not exact)" };
-    let _ = writeln!(out, "{line}{inexact}");
+    let _ = writeln!(out, "{line}{suppressed}{inexact}");
+}
+
+/// `1.00 MiB in 2 allocations of GPU memory`, and so for the host; without spaces that have nothing.
+fn by_space(sums: [Sum; 2]) -> Vec<String> {
+    let spaces = sums
+        .into_iter()
+        .zip(["GPU memory", "page-locked host memory"]);
+    let held = spaces.filter(|(held, _)| held.count > 0);
+    held.map(|(held, what)| format!("{} of {what}", sum(held)))
+        .collect()
+}
+
+/// What was leaked of GPU and of host memory, in words.
+pub(super) fn space_sums(sums: [Sum; 2]) -> String {
+    by_space(sums).join(", ")
+}
+
+/// A group as in the report, without colours.
+pub(super) fn group_alone(answer: &Answer, placed: &Placed, stack: &[ShownFrame]) -> String {
+    let mut out = String::new();
+    group(&mut out, answer, placed, stack, Style::PLAIN);
+    out
 }
 
 /// What a report is limited to, in words; empty if to nothing.
-fn only(answer: &Answer) -> String {
-    let Answer { filter, asked, .. } = answer;
-    let from = asked.from.iter();
+pub(crate) fn only(filter: &Filter, from: Option<&str>) -> String {
+    let from = from.iter();
     let from = from.map(|from| format!("allocated after {}", foreign(from)));
     let devices = filter.devices.iter().map(|device| format!("GPU {device}"));
     let layers = filter.layers.iter();
