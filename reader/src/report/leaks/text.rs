@@ -209,9 +209,14 @@ const REPEATED: usize = 3;
 pub(crate) fn lines(stack: &[ShownFrame]) -> Vec<String> {
     let mut lines = Vec::new();
     let mut index = 0;
-    for same in
-        stack.chunk_by(|a, b| (&a.function, &a.file, a.line) == (&b.function, &b.file, b.line))
-    {
+    let same = |a: &ShownFrame, b: &ShownFrame| {
+        let name = |frame: &ShownFrame| (frame.function.clone(), frame.file.clone(), frame.line);
+        // Places that have no names are told apart by where they are.
+        let place = |frame: &ShownFrame| (frame.module.clone(), frame.offset);
+        let named = a.function.is_some() || a.file.is_some();
+        name(a) == name(b) && (named || place(a) == place(b))
+    };
+    for same in stack.chunk_by(same) {
         let shown = if same.len() > REPEATED { 1 } else { same.len() };
         for one in &same[..shown] {
             lines.push(format!("#{index:<2} {}", frame(one)));
@@ -420,6 +425,18 @@ fn next(out: &mut String, answer: &Answer) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_without_names_are_no_recursion() {
+        let frame = |offset: u64| ShownFrame {
+            module: Some("/opt/app".into()),
+            offset: Some(offset),
+            ..ShownFrame::default()
+        };
+        let stack: Vec<ShownFrame> = (1..=5).map(frame).collect();
+        assert_eq!(lines(&stack).len(), 5);
+        assert_eq!(lines(&vec![frame(1); 5]).len(), 2);
+    }
 
     #[test]
     fn a_recursion_is_one_line_and_numbers_go_on() {
