@@ -50,7 +50,7 @@ fn traced() -> TraceFile {
     for (id, function, first_line) in [(1, "Trainer.step", 10), (2, "<module>", 1)] {
         file.cold(Cold::PythonCode(cold::PythonCode {
             id,
-            file: "/work/train.py".into(),
+            file: "/src/train.py".into(),
             function: function.into(),
             first_line,
         }));
@@ -132,7 +132,7 @@ fn functions_have_their_names_files_and_lines() {
     let shown = report::leaks::Shown::new(&answer, &processes, &mut frames);
     let text = report::leaks::text(&shown, Style::PLAIN);
     assert!(
-        text.contains("#0  Trainer.step  /work/train.py:12\n"),
+        text.contains("#0  Trainer.step  /src/train.py:12\n"),
         "{text}"
     );
     assert!(text.contains("#1  Python function 9"), "{text}");
@@ -148,7 +148,7 @@ fn functions_have_their_names_files_and_lines() {
     let answer = Answer::of(&processes, &by_line, None, &mut NoNames);
     assert_eq!(
         answer.groups[0].group.value.as_deref(),
-        Some("Trainer.step (/work/train.py:12)")
+        Some("Trainer.step (/src/train.py:12)")
     );
 }
 

@@ -58,7 +58,7 @@ fn leaking() -> TraceFile {
     file.cold(Cold::Module(module(7, "/opt/vendor/lib/libvendor.so.3")));
     file.cold(Cold::PythonCode(cold::PythonCode {
         id: 1,
-        file: "/work/weights.py".into(),
+        file: "/src/weights.py".into(),
         function: "Store.load".into(),
         first_line: 1,
     }));
@@ -112,7 +112,7 @@ fn functions_files_modules_and_calls_are_matched() {
             &[("tests/suppressions.rs$", 1)],
         ),
         ("leak:^Store.load$", 9, 4, &[("^Store.load$", 2)]),
-        ("leak:^/work/*.py$", 9, 4, &[("^/work/*.py$", 2)]),
+        ("leak:^/src/*.py$", 9, 4, &[("^/src/*.py$", 2)]),
         ("leak:^load$", 11, 4, &[]),
         ("leak:libvendor.so", 11, 0, &[("libvendor.so", 4)]),
         ("leak:^cudaMallocHost$", 11, 0, &[("^cudaMallocHost$", 4)]),
