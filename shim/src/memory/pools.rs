@@ -258,6 +258,8 @@ pub fn created(result: u32, handle: Option<usize>, device: u8, imported: bool) -
     {
         if let Some(mut pools) = POOLS.lock() {
             pools.by_handle.remove(&handle);
+            // Whoever destroys the last pool of this handle may not be back yet; this is another.
+            pools.dying.retain(|dying| *dying != handle);
         }
         introduce(handle, device, imported);
         EPOCH.fetch_add(1, Ordering::AcqRel);
