@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,7 +28,8 @@ typedef struct { char bytes[64]; } Opaque;
   X(cuMemFreeAsync, (ptr, void *)) X(cuMemcpyHtoD_v2, (ptr, const void *, size_t)) \
   X(cuMemcpyDtoH_v2, (void *, ptr, size_t)) X(cuMemsetD32_v2, (ptr, unsigned, size_t)) \
   X(cuIpcGetMemHandle, (Opaque *, ptr)) X(cuIpcOpenMemHandle_v2, (ptr *, Opaque, unsigned)) \
-  X(cuStreamSynchronize, (void *))
+  X(cuStreamSynchronize, (void *)) X(cuMemAddressFree, (ptr, size_t)) \
+  X(cuMemAddressReserve, (ptr *, size_t, size_t, ptr, unsigned long long))
 #define DECLARE(name, args) static int(*name) args;
 FUNCTIONS(DECLARE)
 
@@ -160,6 +162,33 @@ static void run_threads(void) {
   printf("bad %ld, memory back: %s\n", bad, before == after ? "yes" : "no");
 }
 
+/* Addresses are reserved while other threads map and unmap memory of their own. */
+static int reserved;
+static void *map(void *unused) {
+  (void)unused;
+  while (!__atomic_load_n(&reserved, __ATOMIC_ACQUIRE))
+    for (size_t size = 1 << 20; size <= 8 << 20; size <<= 1) {
+      void *at = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      if (at != MAP_FAILED) munmap(at, size);
+    }
+  return NULL;
+}
+static void run_reserve(void) {
+  begin();
+  pthread_t t[3];
+  int bad = 0;
+  for (int i = 0; i < 3; i++) pthread_create(&t[i], 0, map, NULL);
+  for (int i = 0; i < 20000; i++) {
+    size_t size = (size_t)(1 + i % 4) << 21, alignment = (size_t)(i % 3) << 22;
+    ptr p = 1;
+    int r = cuMemAddressReserve(&p, size, alignment, 0, 0);
+    bad += r || p % (alignment ? alignment : 2 << 20) || cuMemAddressFree(p, size);
+  }
+  __atomic_store_n(&reserved, 1, __ATOMIC_RELEASE);
+  for (int i = 0; i < 3; i++) pthread_join(t[i], NULL);
+  printf("bad %d\n", bad);
+}
+
 /* The v1 functions and their 32-bit addresses. */
 static void run_v1(void) {
   begin();
@@ -192,7 +221,7 @@ static void run_speed(void) {
 int main(int argc, char **argv) {
   static const struct { const char *name; void (*run)(void); } modes[] = {
       {"fail", run_fail}, {"oom", run_oom}, {"devices", run_devices}, {"stale", run_stale},
-      {"threads", run_threads}, {"v1", run_v1}, {"speed", run_speed},
+      {"threads", run_threads}, {"reserve", run_reserve}, {"v1", run_v1}, {"speed", run_speed},
   };
   alarm(60);
   for (unsigned i = 0; argc > 1 && i < sizeof modes / sizeof *modes; i++) {
@@ -201,6 +230,6 @@ int main(int argc, char **argv) {
     modes[i].run();
     return 0;
   }
-  fprintf(stderr, "modes: fail oom devices stale threads v1 speed\n");
+  fprintf(stderr, "modes: fail oom devices stale threads reserve v1 speed\n");
   return 2;
 }

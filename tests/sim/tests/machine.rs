@@ -87,6 +87,11 @@ fn threads_do_not_disturb_each_other() {
 }
 
 #[test]
+fn addresses_are_reserved_while_others_map_memory() {
+    assert_eq!(smoke("reserve", &[]), "bad 0\n");
+}
+
+#[test]
 fn version_one_functions_give_32_bit_addresses() {
     assert_eq!(
         smoke("v1", &[]),

@@ -38,6 +38,27 @@ impl Mapping {
         }
     }
 
+    /// Address space as [`Mapping::reserve`], at a multiple of `alignment` (a power of two of at least
+    /// a page, as is `len`). Never gives up more than what is too much: what it let go of and asked
+    /// for again, another thread might have mapped in between.
+    pub fn reserve_aligned(len: u64, alignment: u64) -> R<Mapping> {
+        let room = Self::reserve(len.checked_add(alignment).ok_or(OUT_OF_MEMORY)?, 0)?;
+        let addr = room.addr.next_multiple_of(alignment);
+        let end = addr + len;
+        let before = Mapping {
+            addr: room.addr,
+            len: addr - room.addr,
+        };
+        let after = Mapping {
+            addr: end,
+            len: room.addr + room.len - end,
+        };
+        // All of it belongs to the three parts now, of which two are dropped.
+        std::mem::forget(room);
+        drop((before, after));
+        Ok(Mapping { addr, len })
+    }
+
     /// Private memory of this process, zeroed, without pages until touched.
     pub fn private(len: u64) -> R<Mapping> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
@@ -100,7 +121,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the range was mapped by us and is not used after its owner is gone.
+        // SAFETY: the range was mapped by us and is not used after its owner is gone. An empty one is
+        // refused by the system, without effect.
         unsafe { libc::munmap(self.addr as *mut _, self.len as usize) };
     }
 }

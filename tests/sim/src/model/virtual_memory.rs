@@ -124,13 +124,7 @@ impl VirtualMemory {
         };
         let mapping = match wanted {
             Some(mapping) => mapping,
-            None => {
-                // Reserve with slack, see where an aligned start is, and take exactly that.
-                let slack = Mapping::reserve(size + alignment, 0)?;
-                let start = slack.addr().next_multiple_of(alignment);
-                drop(slack);
-                Mapping::reserve_at(start, size)?
-            }
+            None => Mapping::reserve_aligned(size, alignment)?,
         };
         let addr = mapping.addr();
         self.reservations.insert(addr, mapping);
