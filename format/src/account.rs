@@ -39,7 +39,7 @@ pub struct Account {
     pub second_min: u64,
     /// Most bytes live during that second.
     pub second_max: u64,
-    /// When the peak was reached, event time.
+    /// When the peak was reached, event time. To the second where a free that failed reached it.
     pub peak_time: u64,
     /// Bytes that ended with their context or by a reset.
     pub ended_bytes: u64,
@@ -96,7 +96,13 @@ impl Account {
             }
             Op::Restore => {
                 self.live_count = self.live_count.wrapping_add(1);
-                self.set_live(self.live_bytes.wrapping_add(size), event.time);
+                // It has the time of its allocation. A peak that it makes again was reached after the
+                // last one, and not before the last second in which anything changed.
+                let time = event
+                    .time
+                    .max(self.peak_time)
+                    .max(history::start_of(self.second));
+                self.set_live(self.live_bytes.wrapping_add(size), time);
             }
             Op::Resize => {
                 let growth = size.wrapping_sub(event.aux);
@@ -199,6 +205,30 @@ mod tests {
         }
         assert_eq!(index(200, Layer::Device), index(31, Layer::Device));
         assert_eq!(index(0, Layer::Host), HOST_ROW);
+    }
+
+    #[test]
+    fn a_peak_reached_by_a_free_that_failed_is_not_dated_back() {
+        let mut account = Account::default();
+        let mut event = |op: Op, size, time| {
+            let event = Record {
+                size,
+                time,
+                ..Record::default()
+            };
+            let before = account.live_bytes;
+            account.apply(op, &event);
+            account.note_change(time, before);
+            (account.peak_bytes, account.peak_time)
+        };
+        let second = 1_000_000_000;
+        event(Op::Alloc, 100, second);
+        event(Op::Free, 100, 8 * second);
+        assert_eq!(event(Op::Alloc, 60, 8 * second + 5), (100, second));
+        assert_eq!(event(Op::Restore, 100, second), (160, 8 * second));
+        event(Op::Free, 100, 8 * second + 6);
+        assert_eq!(event(Op::Alloc, 70, 8 * second + 7), (160, 8 * second));
+        assert_eq!(event(Op::Restore, 100, second), (230, 8 * second));
     }
 
     #[test]

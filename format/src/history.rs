@@ -50,6 +50,11 @@ pub fn second_of(time: u64) -> u32 {
     ((time / FINEST_NS) as u32).saturating_add(1)
 }
 
+/// Event time at which a second starts, as [`second_of`] counts; 0 for none.
+pub fn start_of(second: u32) -> u64 {
+    u64::from(second.saturating_sub(1)) * FINEST_NS
+}
+
 /// Cells of a level, for a history section of this many cells.
 pub fn cells_per_level(cells: usize) -> usize {
     (cells / WISHED_SERIES)

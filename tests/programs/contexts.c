@@ -2,7 +2,8 @@
  *   destroy|reset|release   what a destroy, a reset, the last release ends
  *   detach                  a context that was attached to ends with the last detach
  *   green                   memory allocated in a green context, which alone retained the primary one
- *   green-retained          the same, where the program has retained the primary context too */
+ *   green-retained          the same, where the program has retained the primary context too
+ *   streams, streams-primary  streams go with their context, and their handles come back in the next one */
 #include "driver.h"
 
 /* Functions that no other program uses. */
@@ -63,6 +64,41 @@ static void green(int retained) {
     ALSO(cuGreenCtxDestroy, green);
 }
 
+#define STREAMS 8
+/* A block on each of new streams. Answers how many handles were those of streams that are gone. */
+static int on_streams(size_t bytes) {
+    static CUhandle seen[STREAMS];
+    int again = 0;
+    for (int i = 0; i < STREAMS; i++) {
+        CUhandle stream;
+        CUdeviceptr block;
+        MUST(cuStreamCreate, &stream, 1);
+        MUST(cuMemAllocAsync, &block, bytes, stream);
+        for (int j = 0; j < STREAMS; j++) again += seen[j] == stream;
+        seen[i] = stream;
+    }
+    return again;
+}
+
+static int streams(int primary) {
+    CUhandle context, again;
+    if (primary) MUST(cuDevicePrimaryCtxRetain, &context, 0);
+    else MUST(cuCtxCreate_v2, &context, 0, 0);
+    MUST(cuCtxSetCurrent, context);
+    on_streams(1000);
+    if (primary) {
+        MUST(cuDevicePrimaryCtxRetain, &context, 0);
+        MUST(cuDevicePrimaryCtxRelease_v2, 0); /* not the last: its streams stay */
+        MUST(cuDevicePrimaryCtxReset_v2, 0);
+        MUST(cuDevicePrimaryCtxRetain, &again, 0);
+        MUST(cuCtxSetCurrent, again);
+    } else {
+        MUST(cuCtxDestroy_v2, context);
+        MUST(cuCtxCreate_v2, &again, 0, 0);
+    }
+    return on_streams(2000) ? 0 : 78;
+}
+
 int main(int argc, char **argv) {
     CUhandle context;
     driver(argv[1]);
@@ -82,6 +118,8 @@ int main(int argc, char **argv) {
         ALSO(cuCtxDetach, again); /* not the last */
         MUST(cuMemFree_v2, freed);
         ALSO(cuCtxDetach, context);
+    } else if (!strncmp(argv[2], "streams", 7)) {
+        return streams(!strcmp(argv[2], "streams-primary"));
     } else if (!strcmp(argv[2], "green")) {
         green(0);
     } else if (!strcmp(argv[2], "green-retained")) {

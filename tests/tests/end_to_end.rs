@@ -188,6 +188,24 @@ fn what_a_context_or_a_reset_ended_is_leaked() {
     }
 }
 
+/// A stream that went with its context and one that was made later are two, whatever their handles.
+#[test]
+fn streams_end_with_their_context() {
+    for how in ["streams", "streams-primary"] {
+        let finished = Run::new(program("contexts"))
+            .args(["dlsym", how])
+            .succeeds();
+        let leaks = Leaks::of(&finished.trace(), &["--by", "stream", "--top", "100"]);
+        let mut groups: Vec<(u64, u64)> = leaks
+            .groups()
+            .iter()
+            .map(|group| (group.bytes, group.count))
+            .collect();
+        groups.sort_unstable();
+        assert_eq!(groups, [[(1000, 1); 8], [(2000, 1); 8]].concat(), "{how}");
+    }
+}
+
 #[test]
 fn the_commands_for_people_work_on_such_a_trace() {
     let finished = Run::new(program("kinds")).arg("dlsym").succeeds();

@@ -1,6 +1,6 @@
 //! Contexts: what allocations belong to, and what happens to them when it goes.
 
-use super::{SUCCESS, attach, bindings, errors, green, imports, own_calls};
+use super::{SUCCESS, attach, bindings, errors, green, imports, own_calls, streams};
 use crate::hook::Call;
 use bytemuck::Zeroable;
 use std::cell::Cell;
@@ -232,6 +232,7 @@ fn handle_reused(call: &Call, handle: usize) {
     let stale = known_as(handle);
     if !stale.is_empty() {
         forget_handle(handle);
+        streams_of(&stale);
         end_with(call, &stale, Op::EndByContext, u64::MAX);
     }
 }
@@ -257,6 +258,10 @@ fn may_end(contexts: &[Known], how: Op) -> Vec<Ending> {
         .collect();
     recorder::contexts_ending(&ending);
     ending
+}
+
+fn streams_of(contexts: &[Known]) -> streams::Gone {
+    streams::contexts_end(|context| contexts.iter().any(|known| known.id == context))
 }
 
 /// Ends what goes with these contexts, as far as it was there before event `began`.
@@ -299,13 +304,17 @@ pub fn destroy(call: &Call, handle: usize, real: impl super::Real) -> u32 {
     let began = recorder::event(&marker(Op::ContextEnding, known, call.api(), 0));
     // Before the call: the moment it returns, another thread may be given the same handle.
     forget_handle(handle);
+    let streams = streams_of(&contexts);
     let ending = may_end(&contexts, Op::EndByContext);
     let result = real();
     if result == SUCCESS {
         attach::forget(handle);
         end_with(call, &contexts, Op::EndByContext, began);
-    } else if let Some(mut alive) = CONTEXTS.lock() {
-        alive.alive.extend(contexts);
+    } else {
+        streams.come_back();
+        if let Some(mut alive) = CONTEXTS.lock() {
+            alive.alive.extend(contexts);
+        }
     }
     recorder::contexts_ended(&ending);
     recorder::event(&marker(Op::ContextGone, known, call.api(), result));
@@ -331,6 +340,7 @@ pub fn reset(call: &Call, device: i32, only_if_last: bool, real: impl super::Rea
     });
     // Streams and handles go with it, and may come back the moment the call returns.
     forget_handles();
+    let streams = streams_of(&primaries);
     // A release that is not the last leaves no trace; when it was the last is known afterwards.
     let began = recorder::event(&marker(Op::ContextEnding, known, call.api(), 0));
     let ending = may_end(&primaries, Op::EndByReset);
@@ -349,6 +359,8 @@ pub fn reset(call: &Call, device: i32, only_if_last: bool, real: impl super::Rea
             .iter()
             .for_each(|known| errors::context_is_new(known.id));
         end_with(call, &primaries, Op::EndByReset, began);
+    } else {
+        streams.come_back();
     }
     recorder::contexts_ended(&ending);
     recorder::event(&marker(

@@ -249,16 +249,14 @@ pub fn primary_context_is_active(device: i32) -> Option<bool> {
     Some(active != 0)
 }
 
-/// CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT and _USED_MEM_CURRENT (cuda.h 11.2).
+/// CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT (cuda.h 11.2).
 const RESERVED_NOW: u32 = 5;
-const USED_NOW: u32 = 7;
 
-/// Bytes that a pool holds, and bytes of it that are handed out.
-pub fn pool_usage(pool: usize) -> Option<(u64, u64)> {
-    let (mut reserved, mut used) = (0, 0);
+/// Bytes that a pool holds.
+pub fn pool_reserve(pool: usize) -> Option<u64> {
+    let mut reserved = 0;
     ok(cuMemPoolGetAttribute(pool, RESERVED_NOW, &mut reserved))?;
-    ok(cuMemPoolGetAttribute(pool, USED_NOW, &mut used))?;
-    Some((reserved, used))
+    Some(reserved)
 }
 
 /// The pool that cuMemAllocAsync uses on a device.

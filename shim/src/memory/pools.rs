@@ -398,7 +398,7 @@ fn sample_now(handle: usize, id: u64, device: u8) {
 }
 
 fn sample(handle: usize, id: u64, device: u8) {
-    if let Some((reserved, _)) = own_calls::pool_usage(handle) {
+    if let Some(reserved) = own_calls::pool_reserve(handle) {
         set_reserve(
             &Pool {
                 id,

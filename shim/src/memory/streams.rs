@@ -13,8 +13,16 @@ const MOST: usize = 4096;
 
 #[derive(Default)]
 struct Streams {
-    handles: HashMap<usize, u32>,
+    handles: HashMap<usize, Made>,
     last_number: u32,
+}
+
+/// A stream that was made.
+#[derive(Clone, Copy)]
+struct Made {
+    number: u32,
+    /// Id of its context.
+    context: u16,
 }
 
 static STREAMS: Renewable<Streams> = Renewable::new();
@@ -89,7 +97,7 @@ fn ask(stream: usize) -> Stream {
     let epoch = context::handles_epoch();
     let asked = own_calls::context_of_stream(stream);
     let (context, device) = asked.map_or_else(context::current, context::of_handle);
-    let number = look_up(stream, context);
+    let number = look_up(stream, || context);
     let last = last();
     last.epoch.set(epoch);
     last.stream.set(stream);
@@ -104,7 +112,8 @@ fn ask(stream: usize) -> Stream {
     }
 }
 
-/// Number of a stream; 0 for default streams. Asks the driver nothing.
+/// Number of a stream; 0 for default streams. Asks the driver nothing, but for a stream that was never
+/// seen.
 #[inline(always)]
 pub fn number(stream: usize) -> u32 {
     if !is_made(stream) {
@@ -120,7 +129,9 @@ pub fn number(stream: usize) -> u32 {
 #[cold]
 fn find_number(stream: usize) -> u32 {
     let epoch = context::handles_epoch();
-    let number = look_up(stream, 0);
+    let number = look_up(stream, || {
+        own_calls::context_of_stream(stream).map_or(0, |context| context::of_handle(context).0)
+    });
     let last = last();
     last.epoch.set(epoch);
     last.stream.set(stream);
@@ -129,19 +140,24 @@ fn find_number(stream: usize) -> u32 {
     number
 }
 
-fn look_up(stream: usize, context: u16) -> u32 {
+fn look_up(stream: usize, context: impl FnOnce() -> u16) -> u32 {
+    let known = |streams: &Streams| streams.handles.get(&stream).map(|made| made.number);
+    if let Some(number) = STREAMS.lock().and_then(|streams| known(&streams)) {
+        return number;
+    }
+    let context = context();
     let Some(mut streams) = STREAMS.lock() else {
         return 0;
     };
-    if let Some(number) = streams.handles.get(&stream) {
-        return *number;
+    if let Some(number) = known(&streams) {
+        return number;
     }
     if streams.handles.len() >= MOST {
         return 0;
     }
     streams.last_number += 1;
     let number = streams.last_number;
-    streams.handles.insert(stream, number);
+    streams.handles.insert(stream, Made { number, context });
     drop(streams);
     recorder::cold(&Cold::Stream(cold::Stream {
         id: number,
@@ -154,18 +170,39 @@ fn look_up(stream: usize, context: u16) -> u32 {
 /// A stream is destroyed through `real`. Forgotten before the call: the moment that returns,
 /// another thread may be given the same handle.
 pub fn destroy(stream: usize, real: impl Real) -> u32 {
-    let number = STREAMS
+    let made = STREAMS
         .lock()
         .and_then(|mut streams| streams.handles.remove(&stream));
     context::forget_handles();
     let result = real();
-    if result != SUCCESS
-        && let Some(number) = number
-        && let Some(mut streams) = STREAMS.lock()
-    {
-        streams.handles.entry(stream).or_insert(number);
+    if result != SUCCESS {
+        Gone(made.map(|made| (stream, made)).into_iter().collect()).come_back();
     }
     result
+}
+
+/// Streams that went with their contexts.
+pub struct Gone(Vec<(usize, Made)>);
+
+/// Contexts end, and their streams with them: to be said before the call that ends them, as for
+/// [`destroy`].
+pub fn contexts_end(is_one: impl Fn(u16) -> bool) -> Gone {
+    let gone = STREAMS.lock().map_or_else(Vec::new, |mut streams| {
+        let of_them = |_: &usize, made: &mut Made| is_one(made.context);
+        streams.handles.extract_if(of_them).collect()
+    });
+    Gone(gone)
+}
+
+impl Gone {
+    /// The contexts did not end after all.
+    pub fn come_back(self) {
+        if let Some(mut streams) = STREAMS.lock() {
+            for (stream, made) in self.0 {
+                streams.handles.entry(stream).or_insert(made);
+            }
+        }
+    }
 }
 
 /// A new trace begins.
