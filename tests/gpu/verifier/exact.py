@@ -53,7 +53,8 @@ def traced_run(box, case, row):
 
 def read_leaks(box, file, place, *options):
     """`vramtrace leaks --json` of one trace, or why there is none."""
-    read = box.run([box.reader, "leaks", "--json", *options, file], limit=60)
+    # Everything that is live, also what frameworks are known to keep.
+    read = box.run([box.reader, "leaks", "--json", "--no-builtin-suppressions", *options, file], limit=60)
     (place / f"leaks-{file.stem}.json").write_text(read.out)
     if read.code != 0:
         return read.failure("vramtrace leaks") or ""
