@@ -4,6 +4,7 @@
 //! kind, offset, length and entry size, so a reader needs no knowledge of how sizes are chosen.
 
 use crate::account::{ACCOUNT_ROWS, Account};
+use crate::footprint::{FOOTPRINT_ROWS, Footprint};
 use crate::history::{CELLS_PER_LEVEL, Cell, LEVELS};
 use crate::journal::Journal;
 use crate::record::Record;
@@ -51,11 +52,13 @@ pub enum Section {
     RingDevice = 11,
     /// Event ring of the framework layer.
     RingFramework = 12,
+    /// [`Footprint`] rows, one a device.
+    Footprints = 13,
 }
 
 impl Section {
     /// Every section that this version writes, in file order.
-    pub const ALL: [Section; 12] = [
+    pub const ALL: [Section; 13] = [
         Section::Control,
         Section::Journal,
         Section::Accounts,
@@ -68,7 +71,13 @@ impl Section {
         Section::LiveFramework,
         Section::RingDevice,
         Section::RingFramework,
+        Section::Footprints,
     ];
+
+    /// Whether older traces do without it.
+    pub const fn is_optional(self) -> bool {
+        matches!(self, Section::Footprints)
+    }
 
     /// Bytes of one entry.
     pub const fn entry_size(self) -> usize {
@@ -85,13 +94,14 @@ impl Section {
             | Section::LiveFramework
             | Section::RingDevice
             | Section::RingFramework => size_of::<Record>(),
+            Section::Footprints => size_of::<Footprint>(),
         }
     }
 
     /// Share of the space after the fixed sections, in thousandths; `None` for fixed sections.
     const fn share(self) -> Option<u64> {
         match self {
-            Section::Control | Section::Journal | Section::Accounts => None,
+            Section::Control | Section::Journal | Section::Accounts | Section::Footprints => None,
             Section::Cold => Some(60),
             Section::Stacks => Some(120),
             Section::StackIndex => Some(16),
@@ -210,7 +220,8 @@ impl Layout {
         let fixed: u64 = PAGE
             + page_up(size_of::<Control>() as u64)
             + page_up(size_of::<Journal>() as u64)
-            + page_up((ACCOUNT_ROWS * size_of::<Account>()) as u64);
+            + page_up((ACCOUNT_ROWS * size_of::<Account>()) as u64)
+            + page_up((FOOTPRINT_ROWS * size_of::<Footprint>()) as u64);
         let free = file_size - fixed;
         for (entry, &section) in sections.iter_mut().zip(&Section::ALL) {
             let entry_size = section.entry_size() as u64;
@@ -273,6 +284,7 @@ const fn page_up(bytes: u64) -> u64 {
 const fn fixed_entries(section: Section) -> u64 {
     match section {
         Section::Accounts => ACCOUNT_ROWS as u64,
+        Section::Footprints => FOOTPRINT_ROWS as u64,
         _ => 1,
     }
 }

@@ -20,6 +20,7 @@
 pub mod account;
 pub mod apply;
 pub mod cold;
+pub mod footprint;
 pub mod history;
 pub mod journal;
 pub mod layout;

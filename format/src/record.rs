@@ -249,9 +249,10 @@ words! {
         /// The first sticky error of a context: what is live now can't be freed any more.
         /// `aux`: the driver's error code.
         ContextCorrupted = 27 => "context-corrupted",
-        /// A module or library was loaded. `key`: handle.
+        /// A module or library was loaded. `key`: handle, `aux`: how much more memory the driver then
+        /// held, bytes, 0 where it was not measured (other memory changed meanwhile).
         ModuleLoaded = 32 => "module-loaded",
-        /// A module or library was unloaded. `key`: handle.
+        /// A module or library was unloaded. `key`: handle, `aux`: as before, negative, wrapping.
         ModuleUnloaded = 33 => "module-unloaded",
         /// The process was checkpointed or restored. `aux`: which (the API's order).
         Checkpoint = 34 => "checkpoint",
@@ -266,6 +267,9 @@ words! {
         /// A limit of a context was set (cuCtxSetLimit), for which the driver may take memory for
         /// itself; before and after it stands a `MemInfo`. `key`: the CUlimit, `size`: its value.
         LimitSet = 38 => "limit-set",
+        /// The driver took memory when something was first used: a function's code, or what it needs
+        /// to run. `key`: the handle, `aux`: bytes, wrapping.
+        CodeGrew = 39 => "code-grew",
         /// From here on frees are teardown ([`Op::FreeInTeardown`]).
         TeardownBegins = 40 => "teardown",
     }

@@ -57,6 +57,8 @@ fn forget_what_the_parent_knew() {
     }
     context::start_over();
     crate::memory::attach::start_over();
+    crate::memory::code::forget_all();
+    crate::memory::footprint::start_over();
     crate::memory::green::start_over();
     crate::memory::bindings::start_over();
     crate::memory::errors::start_over();

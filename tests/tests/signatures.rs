@@ -32,7 +32,7 @@ classes! {
     // The only optional things in cudarc's declarations are callbacks.
     Some("ptr") => *mut T where T, *const T where T, Option<T> where T;
     Some("u32") => u32, d::CUresult, d::CUstreamCaptureMode, d::CUmemAllocationHandleType, d::CUmemAllocationType,
-        d::CUmemPool_attribute, d::CUlimit, d::CUgraphMem_attribute, r::cudaError, r::cudaStreamCaptureMode,
+        d::CUmemPool_attribute, d::CUlimit, d::CUgraphMem_attribute, d::CUfunction_attribute_enum, r::cudaError, r::cudaStreamCaptureMode,
         r::cudaMemAllocationHandleType, r::cudaMemAllocationType, r::cudaMemPoolAttr, r::cudaLimit;
     Some("i32") => i32;
     Some("u64") => u64, usize;
@@ -63,7 +63,7 @@ macro_rules! functions {
     };
 }
 
-functions! { () (A) (A B) (A B C) (A B C D) (A B C D E) (A B C D E F) (A B C D E F G) (A B C D E F G H) }
+functions! { () (A) (A B) (A B C) (A B C D) (A B C D E) (A B C D E F) (A B C D E F G) (A B C D E F G H) (A B C D E F G H I J) (A B C D E F G H I J K) }
 
 fn classes<F: Function>(_: F) -> Classes {
     F::classes()

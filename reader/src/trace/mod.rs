@@ -26,6 +26,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use vramtrace_format::cold::{self, Cold};
+use vramtrace_format::footprint::Footprint;
 use vramtrace_format::history::Cell;
 use vramtrace_format::layout::Header;
 use vramtrace_format::{Record, Section};
@@ -51,6 +52,8 @@ pub struct Trace {
     pub cold: Vec<Cold>,
     /// Complete words of the stack table.
     pub stacks: Vec<u64>,
+    /// What the driver holds for itself, by device; none in traces that do not say.
+    pub footprints: Vec<Footprint>,
     /// What is wrong with the file.
     pub damage: Vec<Damage>,
     sections: Sections,
@@ -83,6 +86,7 @@ impl Trace {
             copy,
             cold: Vec::new(),
             stacks: Vec::new(),
+            footprints: Vec::new(),
             damage: Vec::new(),
             sections,
             source,
@@ -91,6 +95,8 @@ impl Trace {
         // Read last: whatever a row refers to was complete before the row was.
         trace.read_cold().map_err(Problem::Io)?;
         trace.read_stacks().map_err(Problem::Io)?;
+        let footprints = trace.sections.footprints(&trace.source);
+        trace.footprints = footprints.map_err(Problem::Io)?;
         Ok(trace)
     }
 

@@ -5,6 +5,7 @@ use super::source::{Source, Through};
 use bytemuck::Zeroable;
 use std::io;
 use vramtrace_format::account::{ACCOUNT_ROWS, Account};
+use vramtrace_format::footprint::{FOOTPRINT_ROWS, Footprint};
 use vramtrace_format::journal::Journal;
 use vramtrace_format::layout::{Control, Header, MAGIC, MAX_SECTIONS, PAGE, VERSION};
 use vramtrace_format::{Section, layout::SectionEntry};
@@ -124,7 +125,10 @@ impl Sections {
         Section::ALL
             .into_iter()
             .map(|section| (section, self.of(section)))
-            .filter(|(_, extent)| extent.rows < extent.promised || extent.row_size == 0)
+            .filter(|(section, extent)| {
+                let missing = extent.row_size == 0 && !section.is_optional();
+                extent.rows < extent.promised || missing
+            })
     }
 
     /// Where the journal's word is.
@@ -151,6 +155,14 @@ impl Sections {
         let mut accounts = vec![Account::zeroed(); ACCOUNT_ROWS];
         self.rows(source, Section::Accounts, &mut accounts)?;
         Ok(accounts)
+    }
+
+    /// What the driver holds for itself, by device; none in traces that do not say.
+    pub fn footprints(&self, source: &Source) -> io::Result<Vec<Footprint>> {
+        let rows = self.of(Section::Footprints).rows.min(FOOTPRINT_ROWS as u64);
+        let mut footprints = vec![Footprint::zeroed(); rows as usize];
+        self.rows(source, Section::Footprints, &mut footprints)?;
+        Ok(footprints)
     }
 
     fn rows<T: bytemuck::Pod>(

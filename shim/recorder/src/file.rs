@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use vramtrace_format::account::Account;
 use vramtrace_format::apply::Tables;
 use vramtrace_format::cold::{self, Cold};
+use vramtrace_format::footprint::Footprint;
 use vramtrace_format::history::History;
 use vramtrace_format::journal::Journal;
 use vramtrace_format::layout::{Control, Header, MIN_SIZE, PAGE};
@@ -296,6 +297,8 @@ pub struct Sections {
     pub stacks: StackTable<'static>,
     /// Cold records.
     pub cold: &'static mut [u8],
+    /// What the driver holds for itself, by device.
+    pub footprints: &'static mut [Footprint],
 }
 
 impl TraceFile {
@@ -337,6 +340,7 @@ impl TraceFile {
                 section(&self, Section::StackIndex),
             ),
             cold: section(&self, Section::Cold),
+            footprints: section(&self, Section::Footprints),
             control,
         }
     }

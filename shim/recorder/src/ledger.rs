@@ -5,9 +5,11 @@
 
 use crate::clock::Clock;
 use crate::file::Sections;
+use vramtrace_format::account::{self, Account};
 use vramtrace_format::cold::{self, Cold};
+use vramtrace_format::footprint::Footprint;
 use vramtrace_format::live::Place;
-use vramtrace_format::record::{Kind, Op, Record, Space};
+use vramtrace_format::record::{Kind, Layer, Op, Record, Space};
 use vramtrace_format::stacks::{self, Interned};
 
 /// The trace of this process, as its writer sees it.
@@ -92,6 +94,15 @@ impl Ledger {
     /// The process's counters and flags.
     pub fn control(&mut self) -> &mut vramtrace_format::layout::Control {
         self.trace.control
+    }
+
+    /// What the driver holds for itself on a device, the sums of that device's own layer, and what time
+    /// it is.
+    pub fn footprint(&mut self, device: u8) -> Option<(&mut Footprint, &Account, u64)> {
+        let account = account::index(device, Layer::Device);
+        let row = self.trace.footprints.get_mut(usize::from(device))?;
+        let account = self.trace.tables.accounts.get(account)?;
+        Some((row, account, self.clock.now()))
     }
 
     /// Records an allocation. `seq` and `time` of the record are filled in here. Returns its time.

@@ -6,7 +6,9 @@ use crate::process;
 use crate::stack::{self, Wanted};
 use crate::turn::{self, Request, guarded, leave, with};
 use std::sync::atomic::{AtomicU64, Ordering};
+use vramtrace_format::account::Account;
 use vramtrace_format::cold::{self, Cold};
+use vramtrace_format::footprint::Footprint;
 use vramtrace_format::live::LiveTable;
 use vramtrace_format::record::{Allocation, Op, Record, Space};
 use vramtrace_format::stacks::{NO_STACK, STACK_SKIPPED};
@@ -234,6 +236,22 @@ pub fn end_all(how: Op, api: u16, matches: &dyn Fn(&Record) -> bool) {
             }
         }
     });
+}
+
+/// Shows what the driver holds for itself on a device, the sums of that device's own layer, and what
+/// time it is (event time).
+pub fn footprint<R>(
+    device: u8,
+    look: impl FnOnce(&mut Footprint, &Account, u64) -> R,
+) -> Option<R> {
+    guarded(|| {
+        with(|ledger| {
+            let (footprint, account, now) = ledger.footprint(device)?;
+            Some(look(footprint, account, now))
+        })
+    })
+    .flatten()
+    .flatten()
 }
 
 /// Appends a cold record.

@@ -3,17 +3,29 @@
 use super::Handle;
 use crate::hook::{Call, driver_hooks};
 use crate::memory::allocation::out_of;
-use crate::memory::{Real, SUCCESS, attach, context, errors, green, limits};
+use crate::memory::{Real, SUCCESS, attach, context, errors, footprint, green, limits};
+use vramtrace_format::footprint::Part;
 
 /// A context may have appeared in `made`.
 fn create(call: &Call, made: *const usize, device: i32, primary: bool, real: impl Real) -> u32 {
-    let result = real();
+    let (result, _) = if primary && context::has_primary(device) {
+        (real(), None)
+    } else {
+        footprint::around(Part::Context, real)
+    };
     // SAFETY: the program's own out-parameter of the call that came to this result.
     let handle = unsafe { out_of(result, made) };
     if result != SUCCESS {
         errors::look_at(result, call.api());
     }
     context::created(call, result, handle, device, primary)
+}
+
+/// Another context is made current.
+fn switch(real: impl Real) -> u32 {
+    let result = real();
+    footprint::context_is_current();
+    result
 }
 
 driver_hooks! { HOOKS:
@@ -35,6 +47,12 @@ driver_hooks! { HOOKS:
         = |call, real| create(call, context, device, false, real);
     fn cuVDPAUCtxCreate_v2(context: *mut usize, flags: u32, device: i32, vdpau: u32, get_address: Handle)
         = |call, real| create(call, context, device, false, real);
+    fn cuCtxSetCurrent(context: Handle)
+        = |_call, real| switch(real);
+    fn cuCtxPushCurrent(context: Handle)
+        = |_call, real| switch(real);
+    fn cuCtxPushCurrent_v2(context: Handle)
+        = |_call, real| switch(real);
     fn cuCtxAttach(context: *mut usize, flags: u32)
         = |_call, real| attach::attach(context, real);
     fn cuCtxDetach(context: Handle)

@@ -15,6 +15,7 @@ mod graphics;
 mod graphs;
 mod host;
 mod ipc;
+mod launches;
 mod linear;
 mod modules;
 mod multicast;
@@ -44,5 +45,6 @@ pub static FAMILIES: &[&[&crate::hook::Hook]] = &[
     graphics::HOOKS,
     graphs::HOOKS,
     modules::HOOKS,
+    launches::HOOKS,
     checkpoint::HOOKS,
 ];

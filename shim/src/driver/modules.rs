@@ -1,45 +1,26 @@
-//! Modules and libraries: device code. Its size is not visible; that it was loaded is recorded.
+//! Modules and libraries, and the functions in them: device code. It has no address that a program
+//! sees; what the driver takes for it is measured.
 
 use super::Handle;
 use crate::hook::{Call, driver_hooks};
 use crate::memory::allocation::out_of;
-use crate::memory::{Real, SUCCESS, context, errors};
+use crate::memory::code::{self, Use};
+use crate::memory::{Real, footprint};
 use std::ffi::c_char;
-use vramtrace_format::record::{Op, Record};
-use vramtrace_recorder as recorder;
-
-fn event(call: &Call, op: Op, handle: u64) {
-    let (context, device) = context::current();
-    recorder::event(&Record {
-        op: op as u8,
-        key: handle,
-        context,
-        device,
-        api: call.api(),
-        ..Record::default()
-    });
-}
+use vramtrace_format::footprint::Part;
 
 fn load(call: &Call, module: *const usize, real: impl Real) -> u32 {
-    let result = real();
-    errors::look_at(result, call.api());
     // SAFETY: the program's own out-parameter of the call that came to this result.
-    let made = unsafe { out_of(result, module) };
-    if let Some(handle) = made
-        && recorder::is_on()
-    {
-        event(call, Op::ModuleLoaded, handle as u64);
-    }
-    result
+    code::load(call, |result| unsafe { out_of(result, module) }, real)
 }
 
-fn unload(call: &Call, module: Handle, real: impl Real) -> u32 {
-    let result = real();
-    errors::look_at(result, call.api());
-    if result == SUCCESS && recorder::is_on() {
-        event(call, Op::ModuleUnloaded, module as u64);
-    }
-    result
+/// Something of a module is looked for by name, which may load it.
+fn find(real: impl Real) -> u32 {
+    footprint::around(Part::Code, real).0
+}
+
+fn ask(call: &Call, function: Handle, real: impl Real) -> u32 {
+    code::first_use(call, function as usize, Use::Ask, real)
 }
 
 driver_hooks! { HOOKS:
@@ -52,11 +33,29 @@ driver_hooks! { HOOKS:
     fn cuModuleLoadFatBinary(module: *mut usize, image: Handle)
         = |call, real| load(call, module, real);
     fn cuModuleUnload(module: Handle)
-        = |call, real| unload(call, module, real);
+        = |call, real| code::unload(call, module as usize, real);
     fn cuLibraryLoadData(library: *mut usize, code: Handle, jit: Handle, jit_values: Handle, jit_count: u32, options: Handle, values: Handle, count: u32)
         = |call, real| load(call, library, real);
     fn cuLibraryLoadFromFile(library: *mut usize, file: *const c_char, jit: Handle, jit_values: Handle, jit_count: u32, options: Handle, values: Handle, count: u32)
         = |call, real| load(call, library, real);
     fn cuLibraryUnload(library: Handle)
-        = |call, real| unload(call, library, real);
+        = |call, real| code::unload(call, library as usize, real);
+    fn cuModuleGetFunction(function: *mut usize, module: Handle, name: *const c_char)
+        = |_call, real| find(real);
+    fn cuLibraryGetKernel(kernel: *mut usize, library: Handle, name: *const c_char)
+        = |_call, real| find(real);
+    fn cuLibraryGetModule(module: *mut usize, library: Handle)
+        = |call, real| ask(call, library, real);
+    fn cuKernelGetFunction(function: *mut usize, kernel: Handle)
+        = |call, real| ask(call, kernel, real);
+    fn cuFuncLoad(function: Handle)
+        = |call, real| ask(call, function, real);
+    fn cuFuncGetAttribute(value: *mut i32, attribute: u32, function: Handle)
+        = |call, real| ask(call, function, real);
+    fn cuFuncSetAttribute(function: Handle, attribute: u32, value: i32)
+        = |call, real| ask(call, function, real);
+    fn cuKernelGetAttribute(value: *mut i32, attribute: u32, kernel: Handle, device: i32)
+        = |call, real| ask(call, kernel, real);
+    fn cuKernelSetAttribute(attribute: u32, value: i32, kernel: Handle, device: i32)
+        = |call, real| ask(call, kernel, real);
 }

@@ -1,6 +1,8 @@
 //! Contexts: what allocations belong to, and what happens to them when it goes.
 
-use super::{SUCCESS, attach, bindings, errors, green, imports, own_calls, streams};
+use super::{
+    SUCCESS, attach, bindings, code, errors, footprint, green, imports, own_calls, streams,
+};
 use crate::hook::Call;
 use bytemuck::Zeroable;
 use std::cell::Cell;
@@ -169,6 +171,9 @@ fn introduce(handle: usize, device: u8, primary: bool) -> (u16, u8) {
     }
     contexts.last_id = contexts.last_id.wrapping_add(1).max(1);
     let id = contexts.last_id;
+    if !contexts.alive.iter().any(|known| known.device == device) {
+        footprint::first_context(device);
+    }
     contexts.alive.push(Known {
         handle,
         id,
@@ -221,8 +226,33 @@ pub fn created(call: &Call, result: u32, handle: Option<usize>, device: i32, pri
             handle_reused(call, handle);
         }
         look_up(handle, u8::try_from(device).ok(), primary);
+        footprint::context_is_current();
     }
     result
+}
+
+/// Whether the device's primary context exists, as far as was seen.
+pub fn has_primary(device: i32) -> bool {
+    CONTEXTS.lock().is_some_and(|contexts| {
+        let is_one = |known: &Known| known.primary && i32::from(known.device) == device;
+        contexts.alive.iter().any(is_one)
+    })
+}
+
+/// These contexts, of one device, are gone, and the code that was loaded into them.
+fn contexts_gone(contexts: &[Known]) {
+    code::forget_all();
+    let others = |known: &Known| !contexts.iter().any(|gone| gone.id == known.id);
+    let Some(device) = contexts.first().map(|known| known.device) else {
+        return;
+    };
+    let none_left = CONTEXTS.lock().is_some_and(|all| {
+        let on_device = all.alive.iter().filter(|known| known.device == device);
+        !on_device.copied().any(|known| others(&known))
+    });
+    if none_left {
+        footprint::last_context_gone(device);
+    }
 }
 
 /// A new context has this handle: one that had it before is gone, by a way that is not hooked.
@@ -310,6 +340,7 @@ pub fn destroy(call: &Call, handle: usize, real: impl super::Real) -> u32 {
     if result == SUCCESS {
         attach::forget(handle);
         end_with(call, &contexts, Op::EndByContext, began);
+        contexts_gone(&contexts);
     } else {
         streams.come_back();
         if let Some(mut alive) = CONTEXTS.lock() {
@@ -359,6 +390,7 @@ pub fn reset(call: &Call, device: i32, only_if_last: bool, real: impl super::Rea
             .iter()
             .for_each(|known| errors::context_is_new(known.id));
         end_with(call, &primaries, Op::EndByReset, began);
+        contexts_gone(&primaries);
     } else {
         streams.come_back();
     }

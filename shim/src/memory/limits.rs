@@ -2,8 +2,9 @@
 //! from. The driver takes that memory for itself; what a change costs is what the device's free
 //! memory says before and after.
 
-use super::{Real, SUCCESS, context, errors, own_calls};
+use super::{Real, SUCCESS, context, errors, footprint, own_calls};
 use crate::hook::Call;
+use vramtrace_format::footprint::Part;
 use vramtrace_format::record::{Op, Record};
 use vramtrace_recorder as recorder;
 
@@ -13,7 +14,7 @@ pub fn set(call: &Call, limit: u32, value: u64, real: impl Real) -> u32 {
         return real();
     }
     let before = own_calls::memory_info();
-    let result = real();
+    let (result, _) = footprint::around(Part::Limit, real);
     errors::look_at(result, call.api());
     if result != SUCCESS {
         return result;
