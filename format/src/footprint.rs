@@ -8,7 +8,8 @@ use bytemuck::{Pod, Zeroable};
 /// Rows of the section: one a device, as accounts have them.
 pub const FOOTPRINT_ROWS: usize = MAX_DEVICES;
 
-/// The driver's own memory on one device. Every word is stored whole and none depends on another, so
+/// The driver's own memory on one device, since the process's first context there; it begins anew when
+/// another is made after all were gone. Every word is stored whole and none depends on another, so
 /// that a kill between two of them leaves no harm. Growths wrap: they may be negative.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]

@@ -119,6 +119,9 @@ impl Record {
     }
 }
 
+/// Id of a device's graph pool in the trace, less the device's ordinal.
+pub const GRAPH_POOL: u64 = 0x1000;
+
 /// `device` of memory that belongs to no device.
 pub const NO_DEVICE: u8 = 255;
 

@@ -4,6 +4,7 @@ pub mod check;
 pub mod leaks;
 pub mod moment;
 pub mod peak;
+pub mod reconcile;
 pub mod summary;
 pub mod timeline;
 pub mod view;

@@ -6,6 +6,7 @@ pub mod demo;
 pub mod doctor;
 pub mod leaks;
 pub mod peak;
+pub mod reconcile;
 pub mod run;
 pub mod summary;
 pub mod timeline;

@@ -4,12 +4,14 @@
 //! meaning (names behind ids, events in order, what was lost) and judges nothing: analyses do.
 
 mod identity;
+mod library;
 mod losses;
 mod merge;
 mod python;
 mod stacks;
 
 pub use identity::State;
+pub use library::Library;
 pub use losses::{Losses, Reason};
 pub use merge::{Loops, Name, NoNames, Remembered};
 pub use python::PythonStacks;

@@ -7,6 +7,7 @@ pub mod json;
 pub mod leaks;
 pub mod losses;
 pub mod peak;
+pub mod reconcile;
 pub mod style;
 pub mod summary;
 pub mod timeline;

@@ -51,6 +51,7 @@ impl Scene {
             .env("VRAMTRACE_LIB", stand_in())
             .env("XDG_RUNTIME_DIR", self.runtime())
             .env_remove("LD_PRELOAD");
+        as_from_a_terminal(&mut command);
         command
     }
 
@@ -165,4 +166,19 @@ fn trace(pid: u32, start: u64, final_path: Option<&Path>) -> Vec<u8> {
     let at = layout.of(Section::Control).offset as usize;
     bytes[at..at + size_of::<Control>()].copy_from_slice(bytemuck::bytes_of(&control));
     bytes
+}
+
+/// Whoever runs the tests in the background or under nohup has had these signals ignored, which a
+/// program inherits and a shell cannot undo.
+pub fn as_from_a_terminal(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    let reset = || {
+        for number in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+            // SAFETY: async-signal-safe; SIG_DFL is a valid action.
+            unsafe { libc::signal(number, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe calls are made.
+    unsafe { command.pre_exec(reset) };
 }

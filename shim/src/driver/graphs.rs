@@ -5,6 +5,7 @@ use crate::hook::driver_hooks;
 use crate::memory::allocation::out;
 use crate::memory::{capture, graphs, pools};
 use std::ffi::c_char;
+use vramtrace_format::record::GRAPH_POOL;
 
 /// `flags` of a CUDA_GRAPH_INSTANTIATE_PARAMS: its first word.
 fn flags_of(parameters: *const u64) -> u64 {
@@ -59,7 +60,7 @@ driver_hooks! { HOOKS:
             if result == 0 && attribute == 2 && vramtrace_recorder::is_on() {
                 // SAFETY: the program's out-parameter of a call that succeeded.
                 if let Some(bytes) = unsafe { out(value) } {
-                    pools::reserve_is(pools::GRAPH_POOL + device as u64, device as u8, bytes);
+                    pools::reserve_is(GRAPH_POOL + device as u64, device as u8, bytes);
                 }
             }
             result

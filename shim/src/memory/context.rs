@@ -251,7 +251,7 @@ fn contexts_gone(contexts: &[Known]) {
         !on_device.copied().any(|known| others(&known))
     });
     if none_left {
-        footprint::last_context_gone(device);
+        footprint::first_context(device);
     }
 }
 

@@ -19,15 +19,10 @@ fn bit(device: u8) -> u32 {
     1u32.checked_shl(device.into()).unwrap_or(0)
 }
 
-/// The process's first context on a device exists.
+/// The process's first context on a device exists, or the first after all others were gone. What
+/// those had cost stays in the trace until this one is measured: reports look back.
 pub fn first_context(device: u8) {
     PENDING.fetch_or(bit(device), Ordering::SeqCst);
-}
-
-/// Nothing of the process is left on a device.
-pub fn last_context_gone(device: u8) {
-    recorder::footprint(device, |footprint, _, _| *footprint = Footprint::default());
-    first_context(device);
 }
 
 /// A context became current, or is about to be used: if it is the first one of its device, what the
@@ -57,10 +52,13 @@ fn measure_start() {
         return;
     }
     recorder::footprint(device, |footprint, account, now| {
-        footprint.total = total;
-        footprint.measured_at = now;
-        // Where the context was not seen becoming current something may be allocated already.
-        footprint.used_at_start = (total - free.min(total)).saturating_sub(account.live_bytes);
+        *footprint = Footprint {
+            total,
+            measured_at: now,
+            // Where the context was not seen becoming current something may be allocated already.
+            used_at_start: (total - free.min(total)).saturating_sub(account.live_bytes),
+            ..Footprint::default()
+        };
     });
     recorder::event(&Record {
         op: Op::MemInfo as u8,

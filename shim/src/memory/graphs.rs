@@ -10,7 +10,7 @@ use crate::hook::Call;
 use crate::lifetime;
 use std::collections::HashMap;
 use std::sync::Arc;
-use vramtrace_format::record::{Allocation, Kind, Space};
+use vramtrace_format::record::{Allocation, GRAPH_POOL, Kind, Space};
 use vramtrace_recorder::{self as recorder, FreeToken, Renewable};
 
 /// What one launch of an executable graph does to memory.
@@ -222,7 +222,7 @@ fn take_effect(
 /// What the device's graph pool holds now.
 pub fn sample_reserve(device: u8) {
     if let Some(bytes) = own_calls::graph_pool_reserve(device) {
-        pools::reserve_is(pools::GRAPH_POOL + u64::from(device), device, bytes);
+        pools::reserve_is(GRAPH_POOL + u64::from(device), device, bytes);
     }
 }
 

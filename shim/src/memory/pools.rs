@@ -17,8 +17,6 @@ use vramtrace_recorder::{self as recorder, Renewable, per_thread};
 
 /// At most so often does a thread sample a pool's reserve, nanoseconds.
 const SAMPLE_NS: u64 = 50_000_000;
-/// Key of a device's graph pool: this plus the ordinal.
-pub const GRAPH_POOL: u64 = 0x1000;
 /// Ids of pools begin here, above the graph pools.
 const FIRST_ID: u64 = 0x2000;
 

@@ -17,11 +17,8 @@ use crate::analysis::{Filter, Sum};
 use crate::model::Process;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
-use vramtrace_format::record::{Kind, Layer, Op, Record};
+use vramtrace_format::record::{GRAPH_POOL, Kind, Layer, Op, Record};
 use vramtrace_format::totals::{End, Totals, TotalsKey};
-
-/// Pool id of a device's graph pool, less the device.
-const GRAPH_POOLS: u64 = 0x1000;
 
 /// What is not handed to the sink.
 #[derive(Default)]
@@ -199,7 +196,7 @@ impl Known {
                 Some(Kind::Torch) => known.blocks.push((entry.key, entry.size)),
                 Some(Kind::Async) => known.use_pool(entry.aux, entry.size),
                 Some(Kind::Graph) => {
-                    known.use_pool(GRAPH_POOLS + u64::from(entry.device), entry.size);
+                    known.use_pool(GRAPH_POOL + u64::from(entry.device), entry.size);
                 }
                 Some(Kind::Mapping) => {
                     let mapped = known.mappings.entry(entry.aux).or_default();

@@ -259,7 +259,7 @@ fn key(process: &Process, by: By, raw: &Raw, stack: &VisibleStack) -> Key {
             };
         }
         By::Python => python_frame(process, stack),
-        By::Library => library(process, stack),
+        By::Library => library(process, raw, stack),
         By::Range => name_or(process.mark(extra), "range", extra, "no range"),
         By::Thread => match raw.extra {
             Some(id) => name_or(process.thread(id), "thread", id, "unknown thread"),
@@ -300,23 +300,12 @@ fn python_frame(process: &Process, stack: &VisibleStack) -> String {
     python.unwrap_or_else(|| "no Python frame".to_owned())
 }
 
-fn library(process: &Process, stack: &VisibleStack) -> String {
-    let module = stack.frames.iter().find_map(|frame| match frame {
-        Frame::Native { module, .. } => process.modules.get(module),
-        _ => None,
-    });
-    match module {
-        Some(module) => {
-            let path = module.path.as_str();
-            path.rsplit('/').next().unwrap_or(path).to_owned()
-        }
-        None if stack
-            .frames
-            .iter()
-            .any(|f| matches!(f, Frame::Python { .. })) =>
-        {
-            "no native frames".to_owned()
-        }
+fn library(process: &Process, raw: &Raw, stack: &VisibleStack) -> String {
+    let python = |frame: &Frame| matches!(frame, Frame::Python { .. });
+    match process.library_of(raw.stack) {
+        Some(library) if library.name == library.file => library.file,
+        Some(library) => format!("{} ({})", library.name, library.file),
+        None if stack.frames.iter().any(python) => "no native frames".to_owned(),
         None => "unknown library".to_owned(),
     }
 }

@@ -1,0 +1,212 @@
+//! Where nvidia-smi's number goes: by hand, and what is said where something is not known.
+
+#![allow(missing_docs)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use support::*;
+use vramtrace_format::Section;
+use vramtrace_format::cold::Cold;
+use vramtrace_format::footprint::{Footprint, Part as Grown};
+use vramtrace_format::record::{GRAPH_POOL, Kind, Op, Record};
+use vramtrace_reader::analysis::moment::Found;
+use vramtrace_reader::analysis::reconcile::{
+    Answer, Line, Part, Question, Reconciled, Shown, reconcile,
+};
+use vramtrace_reader::model::Process;
+use vramtrace_reader::trace::Trace;
+
+const CONTEXT: u64 = 500 * MIB;
+const OTHERS: u64 = 9 * MIB;
+
+fn set_footprint(file: &mut TraceFile, footprint: Footprint) {
+    let at = file.layout.of(Section::Footprints).offset as usize;
+    file.bytes()[at..at + size_of::<Footprint>()].copy_from_slice(bytemuck::bytes_of(&footprint));
+}
+
+fn ask(file: &mut TraceFile, moment: Option<Found>, shown: Option<Shown>) -> Reconciled {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file.write(dir.path(), "t.vrt");
+    let process = Process::read(Trace::open(&path).unwrap());
+    let question = Question {
+        moment,
+        shown: shown.into_iter().map(|shown| (0, shown)).collect(),
+        devices: Vec::new(),
+    };
+    let mut answer = Answer::default();
+    reconcile(&mut answer, &process, &question);
+    assert_eq!(answer.without, Vec::<String>::new());
+    let [tree] = &answer.trees[..] else {
+        panic!("{answer:?}")
+    };
+    tree.clone()
+}
+
+fn lines(tree: &Reconciled) -> BTreeMap<(Part, &str), &Line> {
+    let named = |line| -> ((Part, &str), &Line) {
+        let line: &Line = line;
+        ((line.part, line.name.as_str()), line)
+    };
+    tree.lines.iter().map(named).collect()
+}
+
+fn grew(file: &mut TraceFile, bytes: i64) {
+    file.event(Record {
+        key: 0x100,
+        aux: bytes as u64,
+        ..control_event(Op::CodeGrew)
+    });
+}
+
+/// A process with something of everything; the last two events are later than its last sample.
+fn story() -> TraceFile {
+    let mut file = TraceFile::new(1 << 20);
+    file.cold(Cold::Module(module(6, "/x/nvidia/nccl/lib/libnccl.so.2")));
+    let program = file.program_stack(0x500);
+    let nccl = file.stack(&[native(2, 1), native(5, 2), native(6, 3), native(1, 4)]);
+    let torch = file.stack(&[native(2, 1), native(3, 2), native(4, 3), native(1, 5)]);
+    file.at(SECOND).alloc(Kind::Device, 10 * MIB, program);
+    file.alloc(Kind::Array, MIB, program);
+    for _ in 0..3 {
+        file.alloc(Kind::Vmm, 20 * MIB, nccl);
+    }
+    let segment = file.alloc(Kind::Device, 100 * MIB, torch);
+    file.alloc_at(Kind::Torch, segment.key, 30 * MIB, torch);
+    file.alloc_at(Kind::Torch, segment.key + 64 * MIB, 5 * MIB, torch);
+    file.alloc_at(Kind::Pool, 0x2000, 64 * MIB, 0);
+    let block = Record {
+        aux: 0x2000,
+        ..allocation(Kind::Async, 0x7700_0000_0000, 40 * MIB, program)
+    };
+    file.event(block);
+    file.alloc_at(Kind::Pool, GRAPH_POOL, 2 * MIB, 0);
+    file.alloc(Kind::Pinned, 7 * MIB, program);
+    file.alloc(Kind::Managed, 3 * MIB, program);
+    file.alloc(Kind::Import, 11 * MIB, program);
+    grew(&mut file, 4 * MIB as i64);
+    grew(&mut file, 2 * MIB as i64);
+    file.at(5 * SECOND);
+    grew(&mut file, 8 * MIB as i64);
+    file.alloc(Kind::Device, 200 * MIB, program);
+    let mut footprint = Footprint {
+        used_at_start: CONTEXT + OTHERS,
+        measured_at: SECOND,
+        total: 80 << 30,
+        ..Footprint::default()
+    };
+    for bytes in [4, 2, 8] {
+        footprint.grew(Grown::Code, bytes * MIB as i64);
+    }
+    footprint.grew(Grown::Limit, MIB as i64);
+    set_footprint(&mut file, footprint);
+    file
+}
+
+/// Of the story, in MiB: 10 + 1 program, 60 NCCL, 100 torch, 64 + 2 pools, 500 context, 6 code,
+/// 1 limits.
+const KNOWN: u64 = 744 * MIB;
+
+fn sampled(process: Option<u64>) -> Shown {
+    Shown {
+        process,
+        assumed: false,
+        device: KNOWN + 5 * MIB + OTHERS,
+        at_ns: START + 2 * SECOND,
+    }
+}
+
+#[test]
+fn every_byte_has_a_line_and_the_rest_is_unexplained() {
+    let shown = sampled(Some(KNOWN + 5 * MIB));
+    let tree = ask(&mut story(), Some(Found::Time(2 * SECOND)), Some(shown));
+    assert_eq!(tree.explained, KNOWN as i64);
+    assert_eq!(tree.unexplained, Some(5 * MIB as i64));
+    let lines = lines(&tree);
+    let mib = |part, name| lines[&(part, name)].bytes / MIB as i64;
+    assert_eq!(mib(Part::Library, "train"), 11);
+    assert_eq!(mib(Part::Library, "NCCL"), 60);
+    assert_eq!(lines[&(Part::Library, "NCCL")].file, "libnccl.so.2");
+    assert_eq!(mib(Part::TorchReserved, "PyTorch's caching allocator"), 100);
+    assert_eq!(mib(Part::Pools, ""), 64);
+    assert_eq!(mib(Part::GraphPool, ""), 2);
+    assert_eq!(mib(Part::Context, ""), 500);
+    assert_eq!(mib(Part::Code, ""), 6);
+    assert_eq!(mib(Part::Limits, ""), 1);
+    let within = |part, name| -> Vec<i64> {
+        let within = &lines[&(part, name)].within;
+        within.iter().map(|line| line.bytes / MIB as i64).collect()
+    };
+    assert_eq!(
+        within(Part::TorchReserved, "PyTorch's caching allocator"),
+        [35, 65]
+    );
+    assert_eq!(within(Part::Pools, ""), [40, 24]);
+    assert_eq!(tree.beside.pinned.bytes, 7 * MIB);
+    assert_eq!(tree.beside.managed.bytes, 3 * MIB);
+    assert_eq!(tree.beside.imports.bytes, 11 * MIB);
+}
+
+#[test]
+fn at_the_end_everything_later_counts_too() {
+    let tree = ask(&mut story(), None, None);
+    assert_eq!(tree.unexplained, None);
+    // Nobody said what other processes used: their part is in the context's line, and said.
+    assert_eq!(tree.explained, (KNOWN + 208 * MIB + OTHERS) as i64);
+    assert!(
+        tree.notes
+            .iter()
+            .any(|note| note.contains("other processes"))
+    );
+}
+
+#[test]
+fn where_only_the_device_is_known_that_is_explained() {
+    let tree = ask(
+        &mut story(),
+        Some(Found::Time(2 * SECOND)),
+        Some(sampled(None)),
+    );
+    assert_eq!(tree.explained, (KNOWN + OTHERS) as i64);
+    assert_eq!(tree.unexplained, Some(5 * MIB as i64));
+}
+
+#[test]
+fn traces_without_footprints_say_so() {
+    let mut file = TraceFile::new(1 << 20);
+    let stack = file.program_stack(0x500);
+    file.alloc(Kind::Device, MIB, stack);
+    let tree = ask(&mut file, None, None);
+    assert_eq!(tree.explained, MIB as i64);
+    assert!(tree.notes.iter().any(|note| note.contains("not measured")));
+}
+
+#[test]
+fn the_command_prints_the_tree() {
+    let dir = tempfile::tempdir().unwrap();
+    story().write(dir.path(), "t.vrt");
+    let ran = vramtrace(&["reconcile", "t.vrt"], dir.path());
+    assert!(ran.status.success(), "{ran:?}");
+    let text = String::from_utf8(ran.stdout).unwrap();
+    let lines: Vec<String> = text
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    for line in [
+        "├ CUDA context 509.0 MiB",
+        "├ train 211.0 MiB",
+        "├ PyTorch's caching allocator 100.0 MiB",
+        "│ ├ in use 35.0 MiB",
+        "└ enlarged limits 1.0 MiB",
+        "page-locked host memory: 7.00 MiB in 1 allocation",
+    ] {
+        assert!(
+            lines.iter().any(|found| found.starts_with(line)),
+            "{line}\n{text}"
+        );
+    }
+    let ran = vramtrace(&["reconcile", "--json", "t.vrt"], dir.path());
+    let document: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!(document["schema"], "vramtrace.reconcile/1");
+    assert_eq!(document["trees"][0]["lines"][0]["part"], "context");
+}
