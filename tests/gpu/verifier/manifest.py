@@ -7,6 +7,7 @@ from .failures import failures
 from .frameworks import exact_if, jax, torch
 from .killed import killed
 from .overhead import overhead
+from .reconcile import reconcile
 
 
 def driver(name, check=exact, program=None, **more):
@@ -73,6 +74,7 @@ CASES = [
     # Alone.
     jax_case("jax", PREALLOCATE="false"),
     jax_case("jax_preallocated", PREALLOCATE="true", MEM_FRACTION=".10"),
+    Case("reconcile", "python/torch_reconcile.py", reconcile, alone=True, limit=150),
     Case("overhead", "runtime_overhead", overhead, alone=True),
 ]
 

@@ -9,7 +9,7 @@ from .case import INFO, Row
 from .exact import command, folder
 
 ROUNDS = 25
-WHAT = ("async", "async_fast", "sync")
+WHAT = ("async", "async_fast", "sync", "launch")
 WAYS = {"bare": None, "no stacks": {"VRAMTRACE_STACKS": "off"}, "default": {}}
 
 
@@ -43,6 +43,6 @@ def overhead(box, case):
         least = {way: min(times[way][what]) for way in WAYS}
         row.data[what]["least_ns"] = least
         shown = ", ".join(f"{way} {middle[way]:,.0f} ns ({pairs[way]:.2f}×, least {least[way]:,.0f})" for way in WAYS)
-        row.notes.append(f"{what} pair: {shown}")
+        row.notes.append(f"{what if what == 'launch' else what + ' pair'}: {shown}")
     row.notes.append(f"medians of {ROUNDS} interleaved rounds; aim: async without stacks at most 1.15×")
     return row

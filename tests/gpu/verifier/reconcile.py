@@ -1,0 +1,65 @@
+"""The number that nvidia-smi shows, explained: by `vramtrace run` and `reconcile`, against NVML and PyTorch."""
+
+import json
+
+from .case import SKIPPED, Row
+from .exact import command, environment, folder
+from .frameworks import lacks
+from .sums import told
+
+MIB = 1 << 20
+SMALL, SHARE = 32 * MIB, 0.01
+"""What may stay unexplained: so many bytes, or this share of the number."""
+
+
+def reconcile(box, case):
+    row = Row(case.name)
+    if problem := lacks(box, "torch"):
+        row.verdict = SKIPPED
+        row.notes.append(problem)
+        return row
+    place, trace = folder(box, case), box.work / f"{case.name}.vrt"
+    ran = box.run([box.reader, "run", "-f", "-o", trace, "--", *command(box, case)], case.limit, environment(case))
+    (place / "run.out").write_text(ran.out + ran.err)
+    if problem := ran.failure("under us the program"):
+        row.wrong(problem)
+        return row
+    said = told("\n".join(line for line in ran.out.splitlines() if line.startswith("{")))[1]["reconcile"]
+    answer = box.run([box.reader, "reconcile", "--json", "--to", "mark:reconcile", trace], 60)
+    (place / "reconcile.json").write_text(answer.out + answer.err)
+    if problem := answer.failure("vramtrace reconcile"):
+        row.wrong(problem)
+        return row
+    [tree] = json.loads(answer.out)["trees"]
+    row.data["tree"] = tree
+    show(row, said, tree)
+    return row
+
+
+def show(row, said, tree):
+    shown = (tree["shown"] or {}).get("process_bytes")
+    row.truth = f"{said['shown'] or 0:,} B"
+    row.ours = f"{shown or 0:,} B"
+    lines = []
+    for line in sorted(tree["lines"], key=lambda line: -line["bytes"]):
+        inner = ", ".join(f"{part['part']} {part['bytes'] / MIB:,.1f}" for part in line.get("within", []))
+        lines.append(f"{line.get('name') or line['part']} {line['bytes'] / MIB:,.1f}" + (f" ({inner})" if inner else ""))
+    row.notes.append("MiB: " + ", ".join(lines))
+    row.notes.extend(tree["notes"])
+    if shown is None:
+        row.wrong("nobody sampled nvidia-smi's number")
+        number, explained = said["shown"] or said["device_used"], tree["explained"]
+    else:
+        number, explained = shown, tree["explained"]
+        if shown != said["shown"]:
+            row.wrong(f"NVML said {said['shown']} to the program")
+    left = number - explained
+    row.notes.append(f"unexplained {left / MIB:,.1f} MiB, {left / number:.2%} of {number / MIB:,.1f}")
+    if abs(left) > max(SMALL, SHARE * number):
+        row.wrong("too much is not explained")
+    torch = [line for line in tree["lines"] if line["part"] == "torch-reserved"]
+    if sum(line["bytes"] for line in torch) != said["reserved"]:
+        row.wrong(f"PyTorch reserved {said['reserved']:,} B")
+    used = [part["bytes"] for line in torch for part in line.get("within", []) if part["part"] == "in-use"]
+    if used and sum(used) != said["allocated"]:
+        row.wrong(f"PyTorch's tensors take {said['allocated']:,} B, ours {sum(used):,} B")
