@@ -1,6 +1,6 @@
 /* Loads code, makes contexts and sets limits, and measures itself what the driver takes for each:
  *   start BYTES       used on the device before anything but the first context was there
- *   grown PART BYTES  by contexts, code
+ *   grown PART BYTES  by contexts, code, streams
  *   event BYTES       what single loads and first uses took, in order
  * Between them it allocates and frees, which is none of that. */
 #include "driver.h"
@@ -22,7 +22,7 @@ static long long used(void) {
     return (long long)total - (long long)free;
 }
 
-static long long code, contexts, before;
+static long long code, contexts, streams, before;
 static void begin(void) { before = used(); }
 static void grown(long long *part, int is_event) {
     long long growth = used() - before;
@@ -73,11 +73,17 @@ int main(void) {
     begin();
     ALSO(cuKernelGetFunction, &function, kernel); /* into this context */
     grown(&code, 0);
+    CUhandle stream, other;
+    begin();
+    MUST(cuStreamCreate, &stream, 1);
+    MUST(cuStreamCreate, &other, 0);
+    MUST(cuStreamDestroy_v2, stream);
+    grown(&streams, 0);
     some = allocate(700000);
     MUST(cuCtxSetCurrent, primary);
     begin();
     ALSO(cuModuleUnload, module);
     grown(&code, 1);
-    printf("grown code %lld\ngrown contexts %lld\n", code, contexts);
+    printf("grown code %lld\ngrown contexts %lld\ngrown streams %lld\n", code, contexts, streams);
     return 0;
 }

@@ -21,7 +21,9 @@ fn said(finished: &Finished, what: &str) -> Vec<i64> {
 
 #[test]
 fn contexts_and_code_cost_what_the_program_measures() {
-    let finished = Run::new(program("code")).succeeds();
+    let finished = Run::new(program("code"))
+        .env("VRAMTRACE_SIM_STREAM", "2MiB")
+        .succeeds();
     let ours = footprint(&finished);
     let [start] = said(&finished, "start")[..] else {
         panic!("{finished:#?}")
@@ -36,6 +38,11 @@ fn contexts_and_code_cost_what_the_program_measures() {
     let code = said(&finished, "grown code")[0];
     assert!(code > 0);
     assert_eq!(ours.code as i64, code);
+    let streams = said(&finished, "grown streams");
+    assert_eq!(
+        (vec![ours.streams as i64], streams),
+        (vec![2 << 20], vec![2 << 20])
+    );
     assert_eq!((ours.limits, ours.unmeasured), (0, 0));
 }
 

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | a library's memory | its allocations of the device layer that are live |
 //! | pools | the reserve that the driver last said, and the live blocks in it |
-//! | contexts, code, limits | how much less was free after a call than before it |
+//! | contexts, code, limits, streams | how much less was free after a call than before it |
 //! | unexplained | the number, less all lines |
 //!
 //! Managed memory moves between device and host, imports are another process's, and what is
@@ -72,6 +72,8 @@ pub enum Part {
     Code,
     /// Stacks, heaps and buffers of kernels that were enlarged.
     Limits,
+    /// Streams: what the driver sets up for each.
+    Streams,
     /// Within another line: handed out.
     InUse,
     /// Within another line: kept and not handed out.
@@ -89,6 +91,7 @@ impl Part {
             Part::Context => "context",
             Part::Code => "code",
             Part::Limits => "limits",
+            Part::Streams => "streams",
             Part::InUse => "in-use",
             Part::Cached => "cached",
         }
@@ -401,7 +404,8 @@ fn own(row: Footprint, later: i64, shown: Option<Shown>, notes: &mut Vec<String>
     };
     if row.unmeasured > 0 {
         notes.push(format!(
-            "{} of {} loads of code were not measured: other memory changed meanwhile",
+            "{} of {} calls for which the driver may take memory were not measured: other memory changed \
+             meanwhile",
             row.unmeasured,
             row.unmeasured.saturating_add(row.measured)
         ));
@@ -415,9 +419,10 @@ fn own(row: Footprint, later: i64, shown: Option<Shown>, notes: &mut Vec<String>
     let context = first.saturating_add(row.contexts as i64);
     let code = (row.code as i64).wrapping_sub(later);
     let lines = [
-        measured(Part::Context, context, 1),
-        measured(Part::Code, code, row.measured),
+        measured(Part::Context, context, 0),
+        measured(Part::Code, code, 0),
         measured(Part::Limits, row.limits as i64, 0),
+        measured(Part::Streams, row.streams as i64, 0),
     ];
     lines.into_iter().filter(|line| line.bytes != 0).collect()
 }

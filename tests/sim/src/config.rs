@@ -14,6 +14,8 @@ pub struct Config {
     pub memory: u64,
     /// Bytes that one context costs on its device before it allocates anything.
     pub context_bytes: u64,
+    /// Bytes that one stream costs on its device.
+    pub stream_bytes: u64,
     /// Calls that shall fail.
     pub failures: Vec<Failure>,
     /// Time that each call takes at least, in nanoseconds (busy wait).
@@ -78,6 +80,7 @@ fn read() -> Config {
         memory: memory & !(2 * MIB - 1),
         context_bytes: var("VRAMTRACE_SIM_CONTEXT", parse_bytes)
             .unwrap_or((256 * MIB).min(memory / 8)),
+        stream_bytes: var("VRAMTRACE_SIM_STREAM", parse_bytes).unwrap_or(0),
         failures: var("VRAMTRACE_SIM_FAIL", parse_failures).unwrap_or_default(),
         latency_ns: var("VRAMTRACE_SIM_LATENCY_NS", |t| t.parse().ok()).unwrap_or(0),
         deinit_at_exit: var("VRAMTRACE_SIM_EXIT", |t| match t {

@@ -28,6 +28,7 @@
 //! | `VRAMTRACE_SIM_DEVICES` | number of devices, 0 to 16 | 1 |
 //! | `VRAMTRACE_SIM_MEMORY` | bytes per device; `KiB`, `MiB`, `GiB` | 8GiB |
 //! | `VRAMTRACE_SIM_CONTEXT` | bytes that a context costs | 256MiB, at most 1/8 of the memory |
+//! | `VRAMTRACE_SIM_STREAM` | bytes that a stream costs | 0 |
 //! | `VRAMTRACE_SIM_FAIL` | calls that fail, see below | none |
 //! | `VRAMTRACE_SIM_LATENCY_NS` | least duration of a call, busy | 0 |
 //! | `VRAMTRACE_SIM_EXIT` | `deinit`: calls after `exit` began answer 4; `live`: they work | `deinit` |

@@ -155,6 +155,7 @@ fn row(branch: &str, line: &Line) -> Row {
         Part::Context => "CUDA context".to_owned(),
         Part::Code => "kernels and modules".to_owned(),
         Part::Limits => "enlarged limits".to_owned(),
+        Part::Streams => "streams".to_owned(),
         Part::InUse => "in use".to_owned(),
         Part::Cached => "cached".to_owned(),
     };
@@ -165,7 +166,6 @@ fn row(branch: &str, line: &Line) -> Row {
         }
         (Part::Library | Part::TorchReserved, _) => allocations(),
         (Part::InUse, _) => counted(line.count, "block"),
-        (Part::Code, _) => format!("measured around {} loads", count(line.count)),
         (_, Basis::Measured) => "measured".to_owned(),
         (_, Basis::Gauge) => "as the driver last said".to_owned(),
         (_, Basis::Events) => String::new(),

@@ -15,6 +15,7 @@ fn create(c: &mut Call, out: Out<u64>, flags: u32, priority: i32) -> R {
         return Err(INVALID_VALUE);
     }
     let (ctx, id) = (c.ctx, c.fresh_id());
+    c.charge_stream(ctx)?;
     let priority = priority.clamp(PRIORITIES.0, PRIORITIES.1);
     let stream = c
         .streams
@@ -27,7 +28,9 @@ fn destroy(c: &mut Call, stream: u64) -> R {
         return Err(INVALID_HANDLE);
     }
     c.abandon_capture(stream);
-    c.streams.remove(stream);
+    if let Some(gone) = c.streams.remove(stream) {
+        c.discharge_streams(gone.ctx, 1);
+    }
     Ok(())
 }
 

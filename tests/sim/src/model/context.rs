@@ -227,10 +227,13 @@ impl State {
             self.end_array(array);
         }
         self.end_modules(ctx);
+        let mut streams = 0;
         for stream in self.streams.select(|s| s.ctx == ctx) {
             self.abandon_capture(stream);
-            self.streams.remove(stream);
+            let gone = self.streams.remove(stream);
+            streams += u64::from(gone.is_some_and(|gone| !gone.legacy));
         }
+        self.discharge_streams(ctx, streams);
         for event in self.events.select(|e| e.ctx == ctx) {
             self.events.remove(event);
         }
@@ -252,6 +255,21 @@ impl State {
             device.discharge(bytes);
         }
         self.synchronised();
+    }
+
+    /// What a stream costs.
+    pub fn charge_stream(&mut self, ctx: u64) -> R {
+        let device = self.context(ctx)?.device;
+        self.device(device as i32)?
+            .charge(config::get().stream_bytes)
+    }
+
+    /// Streams of a context are gone.
+    pub fn discharge_streams(&mut self, ctx: u64, count: u64) {
+        let device = self.contexts.get(ctx).map_or(0, |c| c.device);
+        if let Ok(device) = self.device(device as i32) {
+            device.discharge(count * config::get().stream_bytes);
+        }
     }
 
     /// cuCtxSetLimit.
