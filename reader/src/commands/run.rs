@@ -89,6 +89,9 @@ pub struct Args {
     /// Count what frameworks are documented to keep, too
     #[arg(long)]
     no_builtin_suppressions: bool,
+    /// Do not ask the driver (NVML) what nvidia-smi shows of the program while it runs
+    #[arg(long, env = "VRAMTRACE_NO_NVML", value_parser = clap::builder::FalseyValueParser::new())]
+    no_nvml: bool,
     /// The program, and its arguments
     #[arg(
         required = true,
@@ -150,7 +153,15 @@ pub fn execute(args: Args) -> i32 {
         Err(code) => return code,
     };
     match traced(&args) {
-        Ok(finished) => conclude(&args, &finished, suppressions),
+        Ok(finished) => {
+            let code = conclude(&args, &finished, suppressions);
+            if !finished.is_over() {
+                // An ordinary end would take the driver's library down under the thread in it.
+                // SAFETY: ends the process; nothing of it is buffered on standard error.
+                unsafe { libc::_exit(code) };
+            }
+            code
+        }
         Err(failure) => {
             say(&failure.message);
             failure.code
@@ -196,6 +207,7 @@ fn traced(args: &Args) -> Result<Finished, Failure> {
         } else {
             Existing::Keep
         },
+        nvml: !args.no_nvml,
         patience: PATIENCE,
         notice: &say,
     })
@@ -217,6 +229,7 @@ fn conclude(args: &Args, finished: &Finished, suppressions: Suppressions) -> i32
             left.display()
         ));
     }
+    finished.remarks.iter().for_each(|remark| say(remark));
     report_children(finished);
     let options = Options {
         suppressions,

@@ -1,0 +1,272 @@
+//! Asks NVML, while a program runs, what nvidia-smi shows of the processes that have traces.
+//!
+//! In a thread of its own, which may hang in a driver that hangs: nobody waits for it for long, and
+//! what it found so far is taken from it. NVML is left alone until there is a trace, that is until
+//! a process uses CUDA, and again when none does.
+
+use super::watch::Traces;
+use crate::nvml::series::Series;
+use crate::nvml::{Handle, Session, Unavailable, ask, monotonic_ns};
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Time between two samples, by how long ago the newest process came: what a context and libraries
+/// take, they take first.
+const STEPS: [(Duration, Duration); 2] = [
+    (Duration::from_secs(2), Duration::from_millis(50)),
+    (Duration::from_secs(10), Duration::from_millis(250)),
+];
+/// Time between two samples later.
+const STEADY: Duration = Duration::from_secs(1);
+/// How often the directory is looked at where the kernel does not tell of new files.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long the end of a run waits for an answer that is under way.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Samples of the devices of one trace, by ordinal.
+pub type OfTrace = BTreeMap<u8, Series>;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Samples {
+    /// By path of the trace in the run directory.
+    pub traces: HashMap<PathBuf, OfTrace>,
+    /// Why there are none, where NVML is there and refuses.
+    pub trouble: Option<Unavailable>,
+}
+
+/// The thread.
+#[derive(Debug)]
+pub struct Sampler {
+    shared: Arc<Shared>,
+    thread: JoinHandle<()>,
+    stopped: mpsc::Receiver<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Never held during a call of NVML.
+    samples: Mutex<Samples>,
+    stop: AtomicBool,
+    wake: OwnedFd,
+}
+
+impl Shared {
+    fn samples(&self) -> MutexGuard<'_, Samples> {
+        // A panic between two assignments leaves nothing half done.
+        self.samples
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Sampler {
+    /// Starts it. Signals that the calling thread blocks, it blocks too. `None` where the kernel
+    /// refuses a thread or a descriptor: then there are no samples.
+    pub fn start(run_dir: &Path) -> Option<Sampler> {
+        // SAFETY: plain integers.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            return None;
+        }
+        let shared = Arc::new(Shared {
+            samples: Mutex::default(),
+            stop: AtomicBool::new(false),
+            // SAFETY: eventfd just returned it; nobody else owns it.
+            wake: unsafe { OwnedFd::from_raw_fd(fd) },
+        });
+        let (tell, stopped) = mpsc::channel();
+        let (its_own, run_dir) = (Arc::clone(&shared), run_dir.to_owned());
+        let thread = std::thread::Builder::new()
+            .name("nvml".into())
+            .spawn(move || sample(&its_own, &run_dir, tell))
+            .ok()?;
+        Some(Sampler {
+            shared,
+            thread,
+            stopped,
+        })
+    }
+
+    /// Ends it, and takes what it found. It may go on for a moment, or for ever: see
+    /// [`Remainder::is_over`].
+    pub fn finish(self) -> (Samples, Remainder) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        let one = 1u64.to_ne_bytes();
+        // SAFETY: an open eventfd and eight bytes.
+        unsafe { libc::write(self.shared.wake.as_raw_fd(), one.as_ptr().cast(), 8) };
+        let _ = self.stopped.recv_timeout(PATIENCE);
+        let samples = std::mem::take(&mut *self.shared.samples());
+        (samples, Remainder(self.thread))
+    }
+}
+
+/// What is left of a sampler that was ended.
+#[derive(Debug)]
+pub struct Remainder(JoinHandle<()>);
+
+impl Remainder {
+    /// Whether its thread has ended. If not, it may be inside the driver's library, which must not
+    /// be taken down under it.
+    pub fn is_over(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
+/// The thread's work. `_done` says, by going, that no more samples come.
+fn sample(shared: &Shared, run_dir: &Path, _done: mpsc::Sender<()>) {
+    let arrivals = Arrivals::watch(run_dir);
+    let mut traces = Traces::default();
+    let mut open: Option<Open> = None;
+    let mut newest = Instant::now();
+    while !shared.stop.load(Ordering::SeqCst) {
+        if traces.refresh(run_dir) {
+            newest = Instant::now();
+        }
+        if traces.running().next().is_none() {
+            // Nobody uses CUDA: the GPU may sleep.
+            open = None;
+            arrivals.wait(&shared.wake, None);
+            continue;
+        }
+        let open = match &mut open {
+            Some(open) => open,
+            none => match Open::start() {
+                Ok(started) => none.insert(started),
+                Err(why) => {
+                    if why != Unavailable::NoLibrary {
+                        shared.samples().trouble = Some(why);
+                    }
+                    return;
+                }
+            },
+        };
+        open.sample(&traces, shared);
+        let age = newest.elapsed();
+        let step = STEPS.iter().find(|(until, _)| age < *until);
+        arrivals.wait(&shared.wake, Some(step.map_or(STEADY, |&(_, step)| step)));
+    }
+    drop(_done);
+    // Shutting down can take as long as the driver likes, while the run goes on.
+    drop(open);
+}
+
+/// NVML while it is initialised.
+struct Open {
+    session: Session,
+    /// By UUID and PCI id in traces; `None` for what NVML does not know.
+    handles: HashMap<(String, String), Option<(Handle, String)>>,
+}
+
+impl Open {
+    fn start() -> Result<Open, Unavailable> {
+        Ok(Open {
+            session: Session::start()?,
+            handles: HashMap::new(),
+        })
+    }
+
+    /// One sample of each device of each process that runs.
+    fn sample(&mut self, traces: &Traces, shared: &Shared) {
+        for (path, watched) in traces.running() {
+            if watched.devices.is_empty() {
+                continue;
+            }
+            for (&index, device) in &watched.devices {
+                let known = self
+                    .handles
+                    .entry((device.uuid.clone(), device.pci.clone()))
+                    .or_insert_with(|| match self.session.device(&device.uuid, &device.pci) {
+                        Ok(handle) => Some((handle, self.session.uuid(handle))),
+                        Err(why) => {
+                            shared.samples().trouble.get_or_insert(why);
+                            None
+                        }
+                    });
+                let Some((handle, uuid)) = known else {
+                    continue;
+                };
+                let alone = traces.users(&device.uuid) == 1;
+                let time = monotonic_ns().saturating_sub(watched.start_monotonic_ns);
+                match ask(&self.session, *handle, &watched.pids, alone, time) {
+                    // What ended meanwhile would look like a process without memory.
+                    Ok(_) if !watched.still_runs() => break,
+                    Ok(sample) => {
+                        let mut samples = shared.samples();
+                        let of_trace = samples.traces.entry(path.to_owned()).or_default();
+                        of_trace
+                            .entry(index)
+                            .or_insert_with(|| Series::new(uuid.clone()))
+                            .add(sample);
+                    }
+                    Err(why) => {
+                        shared.samples().trouble.get_or_insert(why);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// New files in a directory.
+struct Arrivals {
+    /// An inotify descriptor; `None` where the kernel gives none.
+    inotify: Option<OwnedFd>,
+}
+
+impl Arrivals {
+    fn watch(directory: &Path) -> Arrivals {
+        Arrivals {
+            inotify: inotify(directory).ok(),
+        }
+    }
+
+    /// Waits until a file has come, `wake` is written to, or `limit` is over.
+    fn wait(&self, wake: &OwnedFd, limit: Option<Duration>) {
+        let limit = match (limit, &self.inotify) {
+            (None, None) => Some(LOOK),
+            (limit, _) => limit,
+        };
+        let entry = |fd: i32| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // A negative descriptor is left out.
+        let inotify = self.inotify.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+        let mut entries = [entry(wake.as_raw_fd()), entry(inotify)];
+        let limit = limit.map_or(-1, |limit| limit.as_millis() as libc::c_int);
+        // SAFETY: two valid entries.
+        unsafe { libc::poll(entries.as_mut_ptr(), 2, limit) };
+        if entries[1].revents != 0 {
+            let mut events = [0u8; 4096];
+            // SAFETY: an open, non-blocking descriptor and a buffer of this length.
+            unsafe { libc::read(inotify, events.as_mut_ptr().cast(), events.len()) };
+        }
+    }
+}
+
+fn inotify(directory: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(directory.as_os_str().as_bytes())?;
+    // SAFETY: plain flags.
+    let fd = unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: inotify_init1 just returned it; nobody else owns it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let wanted = libc::IN_CREATE | libc::IN_MOVED_TO;
+    // SAFETY: an inotify descriptor and a NUL-terminated path.
+    match unsafe { libc::inotify_add_watch(fd.as_raw_fd(), path.as_ptr(), wanted) } {
+        watch if watch >= 0 => Ok(fd),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -1,0 +1,117 @@
+//! What nvidia-smi shows: asked of the system's management library (NVML), always from outside the
+//! process that it is about.
+//!
+//! In: a device by its UUID, and the process ids that a process has. Out: [`UseSample`]s. Without the
+//! library, or where it refuses, there is one reason, an [`Unavailable`].
+//!
+//! - [`library`]: loading libnvidia-ml.so.1, and its functions
+//! - [`session`]: the time in which it is initialised
+//! - [`find`]: which of the processes on a device is the one in question
+//! - [`series`]: samples of a device, thinned out as they become many
+
+pub mod find;
+mod library;
+pub mod series;
+mod session;
+
+pub use library::{Handle, Unavailable};
+pub use session::{Listed, Memory, Session};
+
+use crate::launch::liveness::Identity;
+use crate::model::{Process, UseSample};
+use find::{Found, find};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long an answer is waited for where somebody waits for ours.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What NVML says of a device now. `pids` are the ids of the process, ours first; `alone`: no other
+/// traced process uses the device; `time` is the sample's.
+pub fn ask(
+    session: &Session,
+    device: Handle,
+    pids: &[u32],
+    alone: bool,
+    time: u64,
+) -> Result<UseSample, Unavailable> {
+    // The list first: what the process takes in between shows in the device's figure, not the other
+    // way round.
+    let list = session.processes(device).unwrap_or_default();
+    let memory = session.memory(device)?;
+    let found = find(&list, pids, alone, &find::is_visible);
+    Ok(sample(time, memory, found))
+}
+
+fn sample(time: u64, memory: Memory, found: Option<Found>) -> UseSample {
+    UseSample {
+        time,
+        process_bytes: found.and_then(|found| found.bytes),
+        found_by: found.map_or_else(Default::default, |found| found.by),
+        used_bytes: memory.used,
+        reserved_bytes: memory.reserved,
+        total_bytes: memory.total,
+    }
+}
+
+/// What NVML says now of each device of a process that runs, by ordinal. The sample's time is event
+/// time, as everything in the trace. A device that NVML does not know is not there.
+pub fn sample_now(process: &Process) -> Result<Vec<(u8, UseSample)>, Unavailable> {
+    let identity = Identity {
+        pid: process.identity.pid,
+        start_ticks: process.identity.start_ticks,
+        pid_namespace: process.identity.pid_namespace,
+    };
+    let began = process.trace.header().start_monotonic_ns;
+    let devices: Vec<(u8, String, String)> = process
+        .devices
+        .values()
+        .map(|device| (device.index, device.uuid.clone(), device.pci.clone()))
+        .collect();
+    in_time(move || {
+        let session = Session::start()?;
+        let pids = identity.pids();
+        let mut samples = Vec::new();
+        for (index, uuid, pci) in devices {
+            let Ok(handle) = session.device(&uuid, &pci) else {
+                continue;
+            };
+            let time = monotonic_ns().saturating_sub(began);
+            // Whether others use it is not known here, so nothing is assumed.
+            samples.push((index, ask(&session, handle, &pids, false, time)?));
+        }
+        Ok(samples)
+    })
+}
+
+/// Version of the driver and number of GPUs, as far as NVML knows them.
+pub fn about() -> Result<(Option<String>, Option<u32>), Unavailable> {
+    in_time(|| {
+        let session = Session::start()?;
+        Ok((session.driver_version(), session.count()))
+    })
+}
+
+/// Asks in a thread of its own, which is left alone if it does not answer.
+fn in_time<T: Send + 'static>(
+    ask: impl FnOnce() -> Result<T, Unavailable> + Send + 'static,
+) -> Result<T, Unavailable> {
+    let (tell, told) = mpsc::channel();
+    let asking = std::thread::Builder::new().spawn(move || tell.send(ask()));
+    if asking.is_err() {
+        return Err(Unavailable::Silent);
+    }
+    told.recv_timeout(PATIENCE)
+        .unwrap_or(Err(Unavailable::Silent))
+}
+
+/// CLOCK_MONOTONIC, nanoseconds.
+pub fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a valid place for the answer.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
