@@ -2,9 +2,11 @@
 //! stands in for NVML.
 
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use vramtrace_tests::{Build, Check, Finished, Run, Scratch, artifacts, program, read_json};
 
 const MIB: u64 = 1 << 20;
@@ -58,6 +60,17 @@ impl Machine {
     fn run(&self, arguments: &[&str]) -> Finished {
         let run = self.prepared(&[]).arg(program("nvidia_smi"));
         run.args(arguments).finish()
+    }
+
+    /// `vramtrace` with these arguments, for one JSON document.
+    fn json(&self, arguments: &[&OsStr]) -> Value {
+        let mut command = Command::new(&artifacts().reader);
+        command
+            .args(arguments)
+            .env("LD_LIBRARY_PATH", self.library.path())
+            .env("STAND_IN_NVML", self.facts.path());
+        let output = command.output().expect("vramtrace starts");
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
     }
 
     /// What happened to the library.
@@ -352,4 +365,54 @@ fn a_machine_without_nvml_is_silent() {
     let said = said.map(|word| finished.stderr.contains(word));
     assert_eq!(said, [false; 2], "{finished:#?}");
     assert_eq!(shown(&machine.trace()), Value::Array(Vec::new()));
+}
+
+/// Without `vramtrace run`, too.
+#[test]
+fn a_process_that_runs_is_asked_about_now() {
+    let machine = Machine::new("");
+    let facts = machine.facts.path();
+    let run = Run::new(program("nvidia_smi")).args(["hanging", "518"]);
+    let (mut child, scratch) = run.env("STAND_IN_NVML", facts).spawn();
+    while !facts.join(child.id().to_string()).exists() {
+        let ended = child.try_wait().expect("a child").is_some();
+        assert!(!ended, "the program ended");
+        std::thread::yield_now();
+    }
+    let trace = scratch.traces().remove(0);
+    let arguments = ["summary".as_ref(), "--json".as_ref(), trace.as_os_str()];
+    let process = machine.json(&arguments)["processes"][0].take();
+    assert_eq!(process["end"], "running", "{process}");
+    let shown = &process["nvidia_smi"][0];
+    assert_eq!(shown["process_last_bytes"], 518 * MIB, "{process}");
+    assert_eq!(machine.log(), "init\nshutdown\n");
+    // It ends as soon as this is there, and nobody is asked about it then.
+    fs::write(facts.join("hanging"), "x").expect("a file");
+    assert!(child.wait().expect("a child").success());
+    let process = machine.json(&arguments)["processes"][0].take();
+    assert_eq!(process["nvidia_smi"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn doctor_says_whether_it_is_there() {
+    let finding = |machine: &Machine| {
+        let mut document = machine.json(&["doctor".as_ref(), "--json".as_ref()]);
+        let all = document["findings"].as_array_mut().expect("findings");
+        let found = all.iter().position(|finding| finding["check"] == "NVML");
+        let finding = all[found.expect("NVML")].take();
+        (finding["status"].clone(), finding["message"].to_string())
+    };
+    let (status, message) = finding(&Machine::new(""));
+    assert_eq!(status, "ok", "{message}");
+    assert!(message.contains("driver 580.159, 2 GPU(s)"), "{message}");
+    let (status, message) = finding(&Machine::new("init-fails"));
+    assert_eq!(status, "warn", "{message}");
+    assert!(
+        message.contains("nvmlInit_v2 fails with error 9"),
+        "{message}"
+    );
+    let lacks = Machine::with("", &Build::of("stub").shared().build());
+    let (status, message) = finding(&lacks);
+    assert_eq!(status, "warn", "{message}");
+    assert!(message.contains("has no nvmlInit_v2"), "{message}");
 }

@@ -153,15 +153,7 @@ pub fn execute(args: Args) -> i32 {
         Err(code) => return code,
     };
     match traced(&args) {
-        Ok(finished) => {
-            let code = conclude(&args, &finished, suppressions);
-            if !finished.is_over() {
-                // An ordinary end would take the driver's library down under the thread in it.
-                // SAFETY: ends the process; nothing of it is buffered on standard error.
-                unsafe { libc::_exit(code) };
-            }
-            code
-        }
+        Ok(finished) => conclude(&args, &finished, suppressions),
         Err(failure) => {
             say(&failure.message);
             failure.code

@@ -6,7 +6,7 @@
 
 use super::watch::Traces;
 use crate::nvml::series::Series;
-use crate::nvml::{Handle, Session, Unavailable, ask, monotonic_ns};
+use crate::nvml::{self, Handle, Session, Unavailable, ask, monotonic_ns};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::CString;
 use std::io;
@@ -15,7 +15,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Time between two samples, by how long ago the newest process came: what a context and libraries
@@ -47,7 +46,6 @@ pub struct Samples {
 #[derive(Debug)]
 pub struct Sampler {
     shared: Arc<Shared>,
-    thread: JoinHandle<()>,
     stopped: mpsc::Receiver<()>,
 }
 
@@ -85,44 +83,24 @@ impl Sampler {
         });
         let (tell, stopped) = mpsc::channel();
         let (its_own, run_dir) = (Arc::clone(&shared), run_dir.to_owned());
-        let thread = std::thread::Builder::new()
-            .name("nvml".into())
-            .spawn(move || sample(&its_own, &run_dir, tell))
-            .ok()?;
-        Some(Sampler {
-            shared,
-            thread,
-            stopped,
-        })
+        nvml::thread(move || sample(&its_own, &run_dir, tell)).ok()?;
+        Some(Sampler { shared, stopped })
     }
 
-    /// Ends it, and takes what it found. It may go on for a moment, or for ever: see
-    /// [`Remainder::is_over`].
-    pub fn finish(self) -> (Samples, Remainder) {
+    /// Ends it, and takes what it found. Its thread may go on for a moment, or for ever (see
+    /// [`nvml::end_process`]).
+    pub fn finish(self) -> Samples {
         self.shared.stop.store(true, Ordering::SeqCst);
         let one = 1u64.to_ne_bytes();
         // SAFETY: an open eventfd and eight bytes.
         unsafe { libc::write(self.shared.wake.as_raw_fd(), one.as_ptr().cast(), 8) };
         let _ = self.stopped.recv_timeout(PATIENCE);
-        let samples = std::mem::take(&mut *self.shared.samples());
-        (samples, Remainder(self.thread))
+        std::mem::take(&mut *self.shared.samples())
     }
 }
 
-/// What is left of a sampler that was ended.
-#[derive(Debug)]
-pub struct Remainder(JoinHandle<()>);
-
-impl Remainder {
-    /// Whether its thread has ended. If not, it may be inside the driver's library, which must not
-    /// be taken down under it.
-    pub fn is_over(&self) -> bool {
-        self.0.is_finished()
-    }
-}
-
-/// The thread's work. `_done` says, by going, that no more samples come.
-fn sample(shared: &Shared, run_dir: &Path, _done: mpsc::Sender<()>) {
+/// The thread's work. `done` says, by going, that no more samples come.
+fn sample(shared: &Shared, run_dir: &Path, done: mpsc::Sender<()>) {
     let arrivals = Arrivals::watch(run_dir);
     let mut traces = Traces::default();
     let mut open: Option<Open> = None;
@@ -154,7 +132,7 @@ fn sample(shared: &Shared, run_dir: &Path, _done: mpsc::Sender<()>) {
         let step = STEPS.iter().find(|(until, _)| age < *until);
         arrivals.wait(&shared.wake, Some(step.map_or(STEADY, |&(_, step)| step)));
     }
-    drop(_done);
+    drop(done);
     // Shutting down can take as long as the driver likes, while the run goes on.
     drop(open);
 }

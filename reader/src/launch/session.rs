@@ -6,7 +6,7 @@ use super::library;
 use super::liveness::{self, Running};
 use super::pattern::Pattern;
 use super::rundir::RunDir;
-use super::sampler::{Remainder, Sampler};
+use super::sampler::Sampler;
 use super::supervise::{Ended, Supervised};
 use super::transfer::Existing;
 use super::{Failure, orphans, rundir};
@@ -53,15 +53,6 @@ pub struct Finished {
     pub trouble: Option<std::io::Error>,
     /// What else the user should know; sentences.
     pub remarks: Vec<String>,
-    /// What is left of asking NVML.
-    pub sampler: Option<Remainder>,
-}
-
-impl Finished {
-    /// Whether this process can end in the ordinary way: nobody is inside the driver's library.
-    pub fn is_over(&self) -> bool {
-        self.sampler.as_ref().is_none_or(Remainder::is_over)
-    }
 }
 
 /// Runs a program to its end and brings its traces to their places. An error means that the
@@ -89,15 +80,16 @@ pub fn run(request: Request<'_>) -> Result<Finished, Failure> {
     if is_first_process() {
         end_everybody(&mut child, request.patience);
     }
-    let (samples, sampler) = sampler.map(Sampler::finish).unzip();
-    let samples = samples.unwrap_or_default();
-    let mut collector = Collector::new(request.existing, output_directory).keeping(samples.traces);
+    let samples = sampler.map(Sampler::finish).unwrap_or_default();
+    let unasked = samples.trouble.filter(|_| samples.traces.is_empty());
+    let collector = Collector::new(request.existing, output_directory);
+    let mut collector = collector.keeping(samples.traces);
     let (outcomes, trouble) = match collector.collect(run_dir.path()) {
         Ok(outcomes) => (outcomes, None),
         Err(error) => (Vec::new(), Some(error)),
     };
     let mut remarks = collector.remarks();
-    if let (Some(why), false) = (samples.trouble, outcomes.is_empty()) {
+    if let (Some(why), false) = (unasked, outcomes.is_empty()) {
         remarks.push(format!("what nvidia-smi shows is not known: {why}"));
     }
     let children = liveness::children();
@@ -115,7 +107,6 @@ pub fn run(request: Request<'_>) -> Result<Finished, Failure> {
         left,
         trouble,
         remarks,
-        sampler,
     })
 }
 

@@ -177,6 +177,13 @@ impl Process {
         }
     }
 
+    /// Adds what nvidia-smi shows of a device now.
+    pub fn add_use(&mut self, device: u8, sample: UseSample) {
+        let device = self.device_use.entry(device).or_default();
+        device.samples.push(sample);
+        device.sort();
+    }
+
     /// What the device layer's events say about contexts and about frees that were not seen.
     fn find_corrupted(&mut self) {
         let mut corrupted = BTreeMap::new();

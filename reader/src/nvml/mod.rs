@@ -20,6 +20,8 @@ pub use session::{Listed, Memory, Session};
 use crate::launch::liveness::Identity;
 use crate::model::{Process, UseSample};
 use find::{Found, find};
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -92,13 +94,48 @@ pub fn about() -> Result<(Option<String>, Option<u32>), Unavailable> {
     })
 }
 
+/// Threads that may be inside the library.
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
+
+/// Starts a thread that calls the library, and may never come back from it.
+pub fn thread(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    struct Inside;
+    impl Drop for Inside {
+        fn drop(&mut self) {
+            INSIDE.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    INSIDE.fetch_add(1, Ordering::SeqCst);
+    // If there is no thread, the closure goes, and it with it.
+    let inside = Inside;
+    let work = move || {
+        let _inside = inside;
+        work();
+    };
+    std::thread::Builder::new()
+        .name("nvml".into())
+        .spawn(work)
+        .map(drop)
+}
+
+/// Ends this process. Where a thread is still inside the library, without what libraries do at an
+/// ordinary end: it would be taken down under that thread.
+pub fn end_process(code: i32) -> ! {
+    if INSIDE.load(Ordering::SeqCst) != 0 {
+        // Nobody may be reading any more.
+        let _ = io::stdout().flush();
+        // SAFETY: takes a plain number. What was buffered is written.
+        unsafe { libc::_exit(code) };
+    }
+    std::process::exit(code)
+}
+
 /// Asks in a thread of its own, which is left alone if it does not answer.
 fn in_time<T: Send + 'static>(
     ask: impl FnOnce() -> Result<T, Unavailable> + Send + 'static,
 ) -> Result<T, Unavailable> {
     let (tell, told) = mpsc::channel();
-    let asking = std::thread::Builder::new().spawn(move || tell.send(ask()));
-    if asking.is_err() {
+    if thread(move || drop(tell.send(ask()))).is_err() {
         return Err(Unavailable::Silent);
     }
     told.recv_timeout(PATIENCE)
