@@ -1,7 +1,7 @@
 //! Asks NVML, while a program runs, what nvidia-smi shows of the processes that have traces.
 //!
-//! In a thread of its own, which may hang in a driver that hangs: nobody waits for it for long, and
-//! what it found so far is taken from it. NVML is left alone until there is a trace, that is until
+//! In a thread of its own, which may hang in a driver that hangs: nobody waits for it, and what it
+//! found so far is taken from it. NVML is left alone until there is a trace, that is until
 //! a process uses CUDA, and again when none does.
 
 use super::watch::Traces;
@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Time between two samples, by how long ago the newest process came: what a context and libraries
@@ -27,8 +27,6 @@ const STEPS: [(Duration, Duration); 2] = [
 const STEADY: Duration = Duration::from_secs(1);
 /// How often the directory is looked at where the kernel does not tell of new files.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long the end of a run waits for an answer that is under way.
-const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Samples of the devices of one trace, by ordinal.
 pub type OfTrace = BTreeMap<u8, Series>;
@@ -44,10 +42,7 @@ pub struct Samples {
 
 /// The thread.
 #[derive(Debug)]
-pub struct Sampler {
-    shared: Arc<Shared>,
-    stopped: mpsc::Receiver<()>,
-}
+pub struct Sampler(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -81,26 +76,24 @@ impl Sampler {
             // SAFETY: eventfd just returned it; nobody else owns it.
             wake: unsafe { OwnedFd::from_raw_fd(fd) },
         });
-        let (tell, stopped) = mpsc::channel();
         let (its_own, run_dir) = (Arc::clone(&shared), run_dir.to_owned());
-        nvml::thread(move || sample(&its_own, &run_dir, tell)).ok()?;
-        Some(Sampler { shared, stopped })
+        nvml::thread(move || sample(&its_own, &run_dir)).ok()?;
+        Some(Sampler(shared))
     }
 
-    /// Ends it, and takes what it found. Its thread may go on for a moment, or for ever (see
-    /// [`nvml::end_process`]).
+    /// Ends it, and takes what it found. Nothing is waited for: what is under way is about processes
+    /// that have ended. Its thread may go on for a moment, or for ever (see [`nvml::end_process`]).
     pub fn finish(self) -> Samples {
-        self.shared.stop.store(true, Ordering::SeqCst);
+        self.0.stop.store(true, Ordering::SeqCst);
         let one = 1u64.to_ne_bytes();
         // SAFETY: an open eventfd and eight bytes.
-        unsafe { libc::write(self.shared.wake.as_raw_fd(), one.as_ptr().cast(), 8) };
-        let _ = self.stopped.recv_timeout(PATIENCE);
-        std::mem::take(&mut *self.shared.samples())
+        unsafe { libc::write(self.0.wake.as_raw_fd(), one.as_ptr().cast(), 8) };
+        std::mem::take(&mut *self.0.samples())
     }
 }
 
-/// The thread's work. `done` says, by going, that no more samples come.
-fn sample(shared: &Shared, run_dir: &Path, done: mpsc::Sender<()>) {
+/// The thread's work.
+fn sample(shared: &Shared, run_dir: &Path) {
     let arrivals = Arrivals::watch(run_dir);
     let mut traces = Traces::default();
     let mut open: Option<Open> = None;
@@ -132,9 +125,6 @@ fn sample(shared: &Shared, run_dir: &Path, done: mpsc::Sender<()>) {
         let step = STEPS.iter().find(|(until, _)| age < *until);
         arrivals.wait(&shared.wake, Some(step.map_or(STEADY, |&(_, step)| step)));
     }
-    drop(done);
-    // Shutting down can take as long as the driver likes, while the run goes on.
-    drop(open);
 }
 
 /// NVML while it is initialised.

@@ -4,7 +4,9 @@
 use super::head::Head;
 use super::liveness::Identity;
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use vramtrace_format::Section;
@@ -23,7 +25,8 @@ pub struct Watched {
     pub runs: bool,
     /// Its process ids, ours first; they stay the same for life.
     pub pids: Vec<u32>,
-    file: File,
+    /// The trace, as long as its process runs.
+    file: Option<File>,
     /// Where its counters and its cold records are.
     control: u64,
     cold: (u64, u64),
@@ -44,7 +47,8 @@ impl Traces {
         let mut new = false;
         for entry in fs::read_dir(run_dir).into_iter().flatten().flatten() {
             let path = entry.path();
-            if self.all.contains_key(&path) || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+            if !is_file || self.all.contains_key(&path) || being_made(&entry.file_name()) {
                 continue;
             }
             // What cannot be read yet is looked at again the next time.
@@ -56,6 +60,9 @@ impl Traces {
         for watched in self.all.values_mut().filter(|watched| watched.runs) {
             watched.runs = watched.still_runs();
             watched.learn();
+        }
+        for watched in self.all.values_mut().filter(|watched| !watched.runs) {
+            watched.file = None;
         }
         self.leave_programs_behind();
         new
@@ -111,7 +118,7 @@ impl Watched {
             start_monotonic_ns: header.start_monotonic_ns,
             devices: BTreeMap::new(),
             runs: true,
-            file,
+            file: Some(file),
             control: control.offset,
             cold: (cold.offset, cold.length.min(most)),
             seen: 0,
@@ -138,13 +145,21 @@ impl Watched {
     }
 
     fn new_records(&self) -> Option<Vec<u8>> {
+        let file = self.file.as_ref()?;
         let mut control = [0; size_of::<Control>()];
-        self.file.read_exact_at(&mut control, self.control).ok()?;
+        file.read_exact_at(&mut control, self.control).ok()?;
         let control: Control = bytemuck::pod_read_unaligned(&control);
         let (offset, length) = self.cold;
         let complete = control.cold_used.min(length);
         let mut new = vec![0; complete.checked_sub(self.seen)? as usize];
-        self.file.read_exact_at(&mut new, offset + self.seen).ok()?;
+        file.read_exact_at(&mut new, offset + self.seen).ok()?;
         Some(new)
     }
+}
+
+/// Whether a file has the name under which the recorder prepares a trace where it cannot do so
+/// without a name; the same file gets its own name next.
+fn being_made(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    name.starts_with(b".vramtrace-") && name.ends_with(b".tmp")
 }
