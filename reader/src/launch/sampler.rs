@@ -5,8 +5,9 @@
 //! a process uses CUDA, and again when none does.
 
 use super::watch::Traces;
+use crate::model::UseSample;
 use crate::nvml::series::Series;
-use crate::nvml::{self, Handle, Session, Unavailable, ask, monotonic_ns};
+use crate::nvml::{self, Handle, Reading, Session, Unavailable};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::CString;
 use std::io;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+use vramtrace_format::cold::Device;
 
 /// Time between two samples, by how long ago the newest process came: what a context and libraries
 /// take, they take first.
@@ -25,6 +27,8 @@ const STEPS: [(Duration, Duration); 2] = [
 ];
 /// Time between two samples later.
 const STEADY: Duration = Duration::from_secs(1);
+/// Asking takes at most one part in so many of the time, however many devices there are.
+const SHARE: u32 = 40;
 /// How often the directory is looked at where the kernel does not tell of new files.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -120,11 +124,24 @@ fn sample(shared: &Shared, run_dir: &Path) {
                 }
             },
         };
-        open.sample(&traces, shared);
-        let age = newest.elapsed();
-        let step = STEPS.iter().find(|(until, _)| age < *until);
-        arrivals.wait(&shared.wake, Some(step.map_or(STEADY, |&(_, step)| step)));
+        let began = Instant::now();
+        let readings = open.ask(&traces, shared);
+        if traces.refresh(run_dir) {
+            newest = Instant::now();
+        }
+        open.give(&readings, &traces, shared);
+        let pause = pause(newest.elapsed(), began.elapsed());
+        arrivals.wait(&shared.wake, Some(pause));
     }
+}
+
+/// What was read.
+#[derive(Default)]
+struct Readings {
+    /// Traces of the processes that it was read for.
+    asked: Vec<PathBuf>,
+    /// What devices were said to have; `None` where NVML refused.
+    devices: HashMap<Handle, Option<Reading>>,
 }
 
 /// NVML while it is initialised.
@@ -142,46 +159,74 @@ impl Open {
         })
     }
 
-    /// One sample of each device of each process that runs.
-    fn sample(&mut self, traces: &Traces, shared: &Shared) {
+    /// Asks each device once, for all processes on it.
+    fn ask(&mut self, traces: &Traces, shared: &Shared) -> Readings {
+        let mut readings = Readings::default();
         for (path, watched) in traces.running() {
-            if watched.devices.is_empty() {
-                continue;
-            }
-            for (&index, device) in &watched.devices {
-                let known = self
-                    .handles
-                    .entry((device.uuid.clone(), device.pci.clone()))
-                    .or_insert_with(|| match self.session.device(&device.uuid, &device.pci) {
-                        Ok(handle) => Some((handle, self.session.uuid(handle))),
-                        Err(why) => {
-                            shared.samples().trouble.get_or_insert(why);
-                            None
-                        }
-                    });
-                let Some((handle, uuid)) = known else {
+            readings.asked.push(path.to_owned());
+            for device in watched.devices.values() {
+                let Some((handle, _)) = self.known(device, shared) else {
                     continue;
                 };
-                let alone = traces.users(&device.uuid) == 1;
-                let time = monotonic_ns().saturating_sub(watched.start_monotonic_ns);
-                match ask(&self.session, *handle, &watched.pids, alone, time) {
-                    // What ended meanwhile would look like a process without memory.
-                    Ok(_) if !watched.still_runs() => break,
-                    Ok(sample) => {
-                        let mut samples = shared.samples();
-                        let of_trace = samples.traces.entry(path.to_owned()).or_default();
-                        of_trace
-                            .entry(index)
-                            .or_insert_with(|| Series::new(uuid.clone()))
-                            .add(sample);
-                    }
-                    Err(why) => {
-                        shared.samples().trouble.get_or_insert(why);
-                    }
+                readings.devices.entry(handle).or_insert_with(|| {
+                    let reading = Reading::of(&self.session, handle);
+                    reading
+                        .map_err(|why| shared.samples().trouble.get_or_insert(why).clone())
+                        .ok()
+                });
+            }
+        }
+        readings
+    }
+
+    /// Gives what was read to the processes that it was read for.
+    fn give(&mut self, readings: &Readings, traces: &Traces, shared: &Shared) {
+        for path in &readings.asked {
+            // What was read may be about the program that it has become.
+            let Some(watched) = traces.get(path).filter(|watched| !watched.replaced) else {
+                continue;
+            };
+            for (&index, device) in &watched.devices {
+                let Some((handle, uuid)) = self.known(device, shared) else {
+                    continue;
+                };
+                let Some(Some(reading)) = readings.devices.get(&handle) else {
+                    continue;
+                };
+                let alone = watched.runs && traces.users(&device.uuid) == 1;
+                let began = watched.start_monotonic_ns;
+                let sample = reading.sample(&watched.pids, alone, began);
+                // One that has ended since would look like a process without memory.
+                let valid = |sample: &UseSample| watched.runs || sample.process_bytes.is_some();
+                if let Some(sample) = sample.filter(valid) {
+                    let mut samples = shared.samples();
+                    let of_trace = samples.traces.entry(path.to_owned()).or_default();
+                    let series = of_trace.entry(index);
+                    series.or_insert_with(|| Series::new(uuid)).add(sample);
                 }
             }
         }
     }
+
+    /// A device that a trace names, and its UUID; it is looked for once.
+    fn known(&mut self, device: &Device, shared: &Shared) -> Option<(Handle, String)> {
+        let key = (device.uuid.clone(), device.pci.clone());
+        let session = &self.session;
+        let look = || match session.device(&device.uuid, &device.pci) {
+            Ok(handle) => Some((handle, session.uuid(handle))),
+            Err(why) => {
+                shared.samples().trouble.get_or_insert(why);
+                None
+            }
+        };
+        self.handles.entry(key).or_insert_with(look).clone()
+    }
+}
+
+/// How long to wait after an answer that took so long, the newest process having come so long ago.
+fn pause(age: Duration, took: Duration) -> Duration {
+    let step = STEPS.iter().find(|(until, _)| age < *until);
+    step.map_or(STEADY, |&(_, step)| step).max(took * SHARE)
 }
 
 /// New files in a directory.
@@ -236,5 +281,20 @@ fn inotify(directory: &Path) -> io::Result<OwnedFd> {
     match unsafe { libc::inotify_add_watch(fd.as_raw_fd(), path.as_ptr(), wanted) } {
         watch if watch >= 0 => Ok(fd),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_asked_often_first_and_never_all_the_time() {
+        let ms = Duration::from_millis;
+        assert_eq!(pause(ms(0), ms(0)), ms(50));
+        assert_eq!(pause(ms(2000), ms(1)), ms(250));
+        assert_eq!(pause(ms(10_000), ms(1)), ms(1000));
+        assert_eq!(pause(ms(0), ms(5)), ms(200));
+        assert_eq!(pause(ms(60_000), ms(100)), ms(4000));
     }
 }

@@ -23,6 +23,8 @@ pub struct Watched {
     pub devices: BTreeMap<u8, Device>,
     /// Whether its process runs, as of the last look.
     pub runs: bool,
+    /// Whether its process became another program, whose trace is written since.
+    pub replaced: bool,
     /// Its process ids, ours first; they stay the same for life.
     pub pids: Vec<u32>,
     /// The trace, as long as its process runs.
@@ -80,7 +82,8 @@ impl Traces {
         }
         for watched in self.all.values_mut() {
             let start = newest.get(&key(&watched.identity));
-            watched.runs &= start == Some(&watched.start_monotonic_ns);
+            watched.replaced = start != Some(&watched.start_monotonic_ns);
+            watched.runs &= !watched.replaced;
         }
     }
 
@@ -88,6 +91,11 @@ impl Traces {
     pub fn running(&self) -> impl Iterator<Item = (&Path, &Watched)> {
         let running = self.all.iter().filter(|(_, watched)| watched.runs);
         running.map(|(path, watched)| (path.as_path(), watched))
+    }
+
+    /// One of them.
+    pub fn get(&self, path: &Path) -> Option<&Watched> {
+        self.all.get(path)
     }
 
     /// How many of the processes that run use a device with this UUID.
@@ -118,6 +126,7 @@ impl Watched {
             start_monotonic_ns: header.start_monotonic_ns,
             devices: BTreeMap::new(),
             runs: true,
+            replaced: false,
             file: Some(file),
             control: control.offset,
             cold: (cold.offset, cold.length.min(most)),
@@ -126,7 +135,7 @@ impl Watched {
     }
 
     /// Whether its process runs now.
-    pub fn still_runs(&self) -> bool {
+    fn still_runs(&self) -> bool {
         let pid = self.pids.first();
         pid.is_some_and(|&pid| self.identity.still_runs_as(pid))
     }

@@ -67,7 +67,7 @@ pub(super) const INSUFFICIENT_SIZE: u32 = 7;
 pub(super) const NOT_AVAILABLE: u64 = u64::MAX;
 
 /// nvmlDevice_t. Of the session that it was asked in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Handle(pub(super) *mut c_void);
 

@@ -18,8 +18,8 @@ pub use library::{Handle, Unavailable};
 pub use session::{Listed, Memory, Session};
 
 use crate::launch::liveness::Identity;
-use crate::model::{Process, UseSample};
-use find::{Found, find};
+use crate::model::{FoundBy, Process, UseSample};
+use find::find;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -28,31 +28,39 @@ use std::time::Duration;
 /// How long an answer is waited for where somebody waits for ours.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What NVML says of a device now. `pids` are the ids of the process, ours first; `alone`: no other
-/// traced process uses the device; `time` is the sample's.
-pub fn ask(
-    session: &Session,
-    device: Handle,
-    pids: &[u32],
-    alone: bool,
-    time: u64,
-) -> Result<UseSample, Unavailable> {
-    // The list first: what the process takes in between shows in the device's figure, not the other
-    // way round.
-    let list = session.processes(device).unwrap_or_default();
-    let memory = session.memory(device)?;
-    let found = find(&list, pids, alone, &find::is_visible);
-    Ok(sample(time, memory, found))
+/// What NVML said of a device.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    list: Vec<Listed>,
+    memory: Memory,
+    /// CLOCK_MONOTONIC, nanoseconds.
+    at: u64,
 }
 
-fn sample(time: u64, memory: Memory, found: Option<Found>) -> UseSample {
-    UseSample {
-        time,
-        process_bytes: found.and_then(|found| found.bytes),
-        found_by: found.map_or_else(Default::default, |found| found.by),
-        used_bytes: memory.used,
-        reserved_bytes: memory.reserved,
-        total_bytes: memory.total,
+impl Reading {
+    /// Asks now.
+    pub fn of(session: &Session, device: Handle) -> Result<Reading, Unavailable> {
+        let at = monotonic_ns();
+        // The list first: what a process takes in between shows in the device's figure, not the
+        // other way round. Without a list there is still that figure.
+        let list = session.processes(device).unwrap_or_default();
+        let memory = session.memory(device)?;
+        Ok(Reading { list, memory, at })
+    }
+
+    /// What that says about a process: its ids, ours first; whether no other traced process uses the
+    /// device; and CLOCK_MONOTONIC of its event time 0. `None` if that was later.
+    pub fn sample(&self, pids: &[u32], alone: bool, began: u64) -> Option<UseSample> {
+        let time = self.at.checked_sub(began)?;
+        let found = find(&self.list, pids, alone, &find::is_visible);
+        Some(UseSample {
+            time,
+            process_bytes: found.and_then(|found| found.bytes),
+            found_by: found.map_or_else(FoundBy::default, |found| found.by),
+            used_bytes: self.memory.used,
+            reserved_bytes: self.memory.reserved,
+            total_bytes: self.memory.total,
+        })
     }
 }
 
@@ -78,9 +86,10 @@ pub fn sample_now(process: &Process) -> Result<Vec<(u8, UseSample)>, Unavailable
             let Ok(handle) = session.device(&uuid, &pci) else {
                 continue;
             };
-            let time = monotonic_ns().saturating_sub(began);
             // Whether others use it is not known here, so nothing is assumed.
-            samples.push((index, ask(&session, handle, &pids, false, time)?));
+            let reading = Reading::of(&session, handle)?;
+            let sample = reading.sample(&pids, false, began);
+            samples.extend(sample.map(|sample| (index, sample)));
         }
         Ok(samples)
     })
@@ -143,7 +152,7 @@ fn in_time<T: Send + 'static>(
 }
 
 /// CLOCK_MONOTONIC, nanoseconds.
-pub fn monotonic_ns() -> u64 {
+fn monotonic_ns() -> u64 {
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
