@@ -154,6 +154,51 @@ pub struct Interpreter {
     pub reason: String,
 }
 
+/// How much of a device the process had, as the system's management library (NVML) said from outside:
+/// what nvidia-smi shows. Written after the process has ended, by whoever ran it; never by the
+/// recorder.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct DeviceUse {
+    /// Ordinal in this process, as in [`Device::index`].
+    pub device: u8,
+    /// UUID as NVML has it (`GPU-…`, or `MIG-…` of a part of a GPU).
+    pub uuid: String,
+    /// Bytes of memory of the device.
+    pub total_bytes: u64,
+    /// Bytes of it that the driver keeps for itself; `None` where NVML does not tell them from what
+    /// is used, and [`UseSample::used_bytes`] includes them.
+    pub reserved_bytes: Option<u64>,
+    /// When and how much, oldest first. Further records of the device continue the list.
+    pub samples: Vec<UseSample>,
+}
+
+/// One answer of NVML.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct UseSample {
+    /// Nanoseconds since the header's start time, as in events.
+    pub time: u64,
+    /// Bytes that NVML counts for the process; `None` where it does not say.
+    pub process_bytes: Option<u64>,
+    /// How the process was found among those that use the device: one of the numbers in
+    /// [`found_by`].
+    pub found_by: u8,
+    /// Bytes in use on the device, by whomever.
+    pub used_bytes: u64,
+}
+
+/// What [`UseSample::found_by`] says.
+pub mod found_by {
+    /// It is not among them, or there is no list.
+    pub const NOTHING: u8 = 0;
+    /// By its process id.
+    pub const PID: u8 = 1;
+    /// By its process id in an inner pid namespace.
+    pub const INNER_PID: u8 = 2;
+    /// Assumed: NVML knows one process, by a number that means nothing here, and one traced process
+    /// uses the device.
+    pub const ASSUMED: u8 = 3;
+}
+
 /// What [`Interpreter::stacks`] says.
 pub mod stacks_of {
     /// No thread with Python frames has allocated so far.
@@ -218,6 +263,8 @@ cold! {
     PythonCode(PythonCode) = 20,
     /// The Python interpreter.
     Interpreter(Interpreter) = 21,
+    /// How much of a device the process had, as NVML said.
+    DeviceUse(DeviceUse) = 30,
 }
 
 /// Bytes of a frame's head.
@@ -346,7 +393,7 @@ mod tests {
         }
 
         #[test]
-        fn plausible_frames_with_foreign_payloads_never_panic(number in 0u32..24, payload in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn plausible_frames_with_foreign_payloads_never_panic(number in 0u32..40, payload in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut bytes = Vec::new();
             bytes.extend((payload.len() as u32).to_le_bytes());
             bytes.extend(number.to_le_bytes());

@@ -4,7 +4,7 @@
 //! what the numbers in it stand for → `analysis` answers questions, as pure functions from the
 //! model to result structs → `report` shows those structs as text or JSON and computes nothing.
 //! `symbols` turns return addresses into source lines. `launch` is the other direction: it starts
-//! programs with the recorder in them. `commands` has one command of the binary per file.
+//! programs with the recorder in them. `nvml` asks the system what nvidia-smi shows. `commands` has one command of the binary per file.
 //!
 //! Nothing read from a file is trusted: a torn, truncated, foreign or hostile trace gives a precise
 //! error or a partial answer that says what is missing; never a panic, never unbounded memory.
@@ -14,6 +14,7 @@ pub mod cli;
 pub mod commands;
 pub mod launch;
 pub mod model;
+pub mod nvml;
 pub mod report;
 pub mod symbols;
 pub mod trace;

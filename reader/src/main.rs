@@ -1,5 +1,5 @@
 //! The `vramtrace` command.
 
 fn main() {
-    std::process::exit(vramtrace_reader::cli::main());
+    vramtrace_reader::nvml::end_process(vramtrace_reader::cli::main());
 }

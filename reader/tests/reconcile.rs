@@ -113,7 +113,8 @@ fn sampled(process: Option<u64>) -> Shown {
         process,
         assumed: false,
         device: KNOWN + 5 * MIB + OTHERS,
-        at_ns: START + 2 * SECOND,
+        others: process.map(|_| OTHERS),
+        time: 2 * SECOND,
     }
 }
 

@@ -14,7 +14,7 @@
 use super::Sum;
 use super::moment::{Forgotten, Found, Past};
 use super::view::{Devices, ProcessView};
-use crate::model::Process;
+use crate::model::{DeviceUse, FoundBy, Process, UseSample};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use vramtrace_format::footprint::Footprint;
@@ -27,10 +27,27 @@ pub struct Shown {
     pub process: Option<u64>,
     /// Which process of the list it is was not certain.
     pub assumed: bool,
-    /// Used bytes of the whole device, of all processes and the driver.
+    /// Used bytes of the whole device, of all processes.
     pub device: u64,
-    /// When that was, Unix nanoseconds.
-    pub at_ns: u64,
+    /// Part of that which is not this process's, where it is known: others' and the driver's.
+    pub others: Option<u64>,
+    /// When that was, event time.
+    pub time: u64,
+}
+
+impl From<&UseSample> for Shown {
+    fn from(sample: &UseSample) -> Shown {
+        // Where the driver's own reserve is among what is in use, cuMemGetInfo counts otherwise.
+        let comparable = sample.reserved_bytes.is_some();
+        let others = |process| sample.used_bytes.saturating_sub(process);
+        Shown {
+            process: sample.process_bytes,
+            assumed: sample.found_by == FoundBy::Assumed,
+            device: sample.used_bytes,
+            others: sample.process_bytes.filter(|_| comparable).map(others),
+            time: sample.time,
+        }
+    }
 }
 
 /// How a line is known.
@@ -176,6 +193,7 @@ pub struct Answer {
 }
 
 /// What is asked of one process.
+#[derive(Clone, Debug, Default)]
 pub struct Question {
     /// The moment; `None` for the end of its trace.
     pub moment: Option<Found>,
@@ -184,6 +202,42 @@ pub struct Question {
     /// Devices that it is asked about; all if empty.
     pub devices: Vec<u8>,
 }
+
+impl Question {
+    /// About a moment of a process whose numbers are in its trace: those that were taken nearest to it.
+    /// Without a moment, where the last one was taken.
+    pub fn recorded(process: &Process, moment: Option<Found>, devices: Vec<u8>) -> Question {
+        let asked = |device: &u8| devices.is_empty() || devices.contains(device);
+        let uses = || {
+            process
+                .device_use
+                .iter()
+                .filter(|(device, _)| asked(device))
+        };
+        let last = || {
+            let times = uses().filter_map(|(_, all)| Some(all.last()?.time));
+            times.max().map(Found::Time)
+        };
+        let moment = moment.or_else(last);
+        let at = moment.and_then(|moment| moment.time(process));
+        let nearest = |(device, all): (&u8, &DeviceUse)| {
+            let distance = |sample: &&UseSample| sample.time.abs_diff(at?).into();
+            let sample = all
+                .samples
+                .iter()
+                .min_by_key(|sample| -> Option<u64> { distance(sample) });
+            Some((*device, Shown::from(sample?)))
+        };
+        Question {
+            moment,
+            shown: uses().filter_map(nearest).collect(),
+            devices,
+        }
+    }
+}
+
+/// A number taken so much before or after the moment is worth a word, nanoseconds.
+const FAR: u64 = 1_500_000_000;
 
 /// Explains the numbers of one process, which becomes the answer's next.
 pub fn reconcile(answer: &mut Answer, process: &Process, question: &Question) {
@@ -226,10 +280,17 @@ pub fn reconcile(answer: &mut Answer, process: &Process, question: &Question) {
                     .to_owned(),
             );
         }
+        if let Some(shown) = shown.filter(|shown| shown.time.abs_diff(at) > FAR) {
+            let seconds = shown.time.abs_diff(at) as f64 / 1e9;
+            let when = if shown.time < at { "before" } else { "after" };
+            notes.push(format!(
+                "nvidia-smi's number was taken {seconds:.1} s {when} this moment"
+            ));
+        }
         answer.trees.push(Reconciled {
             process: id,
             device: device_id,
-            at_ns: shown.map_or_else(|| process.unix_ns(at), |shown| shown.at_ns),
+            at_ns: process.unix_ns(at),
             shown,
             explained,
             unexplained: number.map(|number| (number as i64).saturating_sub(explained)),
@@ -387,21 +448,14 @@ fn used_and_cached(reserve: Sum, used: Sum) -> Vec<Line> {
 fn own(row: Footprint, later: i64, shown: Option<Shown>, notes: &mut Vec<String>) -> Vec<Line> {
     // What the device used then was not all this process's. The others are known where both the
     // device's and the process's number are.
-    let others = match shown {
-        Some(Shown {
-            process: Some(process),
-            device,
-            ..
-        }) => device.saturating_sub(process),
-        _ => {
-            notes.push(
-                "the context's line is all that the device used when it was made, other processes \
-                 included"
-                    .to_owned(),
-            );
-            0
-        }
-    };
+    let others = shown.and_then(|shown| shown.others);
+    if others.is_none() {
+        notes.push(
+            "the context's line is all that the device used when it was made, other processes included"
+                .to_owned(),
+        );
+    }
+    let others = others.unwrap_or(0);
     if row.unmeasured > 0 {
         notes.push(format!(
             "{} of {} calls for which the driver may take memory were not measured: other memory changed \

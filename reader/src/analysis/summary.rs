@@ -3,7 +3,8 @@
 use super::view::{DeviceView, Devices, ProcessView};
 use super::{Filter, Sum};
 use crate::model::{
-    CudaUse, Loops, Losses, Process, PythonStacks, Remembered, Unhidden, VisibleStack,
+    CudaUse, FoundBy, Loops, Losses, Process, PythonStacks, Remembered, Unhidden, UseSample,
+    VisibleStack,
 };
 use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
@@ -75,6 +76,33 @@ pub struct TopStack {
     pub stack: VisibleStack,
 }
 
+/// What nvidia-smi showed of one device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NvidiaSmiView {
+    /// Id of the device in the answer.
+    pub device: usize,
+    /// Number of samples.
+    pub samples: usize,
+    /// Its number for the process at its peak, and when that was, Unix nanoseconds. `None` where it
+    /// had no number for it.
+    pub peak: Option<(u64, u64)>,
+    /// Its last number for the process, likewise.
+    pub last: Option<(u64, u64)>,
+    /// The process could not be told from others by its id: its numbers are those of the only process
+    /// that was there.
+    pub assumed: bool,
+    /// Most bytes that were in use on the device, by whomever.
+    pub used_peak_bytes: u64,
+    /// Bytes in use on the device at the last sample.
+    pub used_last_bytes: u64,
+    /// Bytes that the driver keeps for itself; `None` where they are among those in use.
+    pub reserved_bytes: Option<u64>,
+    /// Bytes of the device.
+    pub total_bytes: u64,
+    /// Most bytes of the device layer: what of that the process asked for.
+    pub device_layer_peak_bytes: u64,
+}
+
 /// What is said of one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessSummary {
@@ -96,6 +124,8 @@ pub struct ProcessSummary {
     pub accounts: Vec<AccountView>,
     /// Sums by device and kind.
     pub kinds: Vec<KindView>,
+    /// What nvidia-smi showed, by device.
+    pub nvidia_smi: Vec<NvidiaSmiView>,
     /// Contexts that broke: device id in the answer, driver's error code.
     pub corrupted: Vec<(Option<usize>, u64)>,
     /// What is not in the trace.
@@ -180,6 +210,7 @@ fn of_process(
         stacks: control.stack_count,
         accounts,
         kinds: kinds(process, id, filter, devices),
+        nvidia_smi: nvidia_smi(process, id, filter, devices),
         corrupted,
         losses: process.losses.clone(),
         python: process.python_stacks(),
@@ -195,6 +226,41 @@ fn of_process(
             .map(|d| d.what.clone())
             .collect(),
     }
+}
+
+fn nvidia_smi(
+    process: &Process,
+    id: usize,
+    filter: &Filter,
+    devices: &mut Devices,
+) -> Vec<NvidiaSmiView> {
+    let shown = process
+        .device_use
+        .iter()
+        .filter(|(device, _)| filter.takes_account(Some(**device), Layer::Device));
+    shown
+        .filter_map(|(&index, used)| {
+            let (newest, fullest) = (used.samples.last()?, used.fullest()?);
+            let number = |sample: &UseSample| {
+                let bytes = sample.process_bytes?;
+                Some((bytes, process.unix_ns(sample.time)))
+            };
+            let row = account::index(index, Layer::Device);
+            let account = process.trace.copy.accounts.get(row);
+            Some(NvidiaSmiView {
+                device: devices.id_of(process, id, index),
+                samples: used.samples.len(),
+                peak: used.peak().and_then(number),
+                last: used.last().and_then(number),
+                assumed: used.peak().is_some_and(|s| s.found_by == FoundBy::Assumed),
+                used_peak_bytes: fullest.used_bytes,
+                used_last_bytes: newest.used_bytes,
+                reserved_bytes: newest.reserved_bytes,
+                total_bytes: newest.total_bytes,
+                device_layer_peak_bytes: account.map_or(0, |account| account.peak_bytes),
+            })
+        })
+        .collect()
 }
 
 fn account_view(

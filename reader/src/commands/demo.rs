@@ -86,6 +86,7 @@ fn run(own: &Path, driver: &Driver, directory: &Path) -> Result<Vec<PathBuf>, Fa
             .collect(),
         output: Pattern::new("demo.%p.vrt", directory)?,
         existing: Existing::Keep,
+        nvml: false,
         patience: Duration::from_secs(2),
         notice: &say,
     })?;

@@ -4,9 +4,10 @@ use super::{code, find_moment, in_each, open, print, refuse_unknown_devices};
 use crate::analysis::moment::Moment;
 use crate::analysis::reconcile::{Answer, Question, reconcile};
 use crate::cli::{MOMENTS, Traces, exit};
+use crate::model::{Process, State};
+use crate::nvml;
 use crate::report::reconcile::{json, text};
 use crate::report::style::Style;
-use std::collections::BTreeMap;
 
 /// Arguments.
 #[derive(clap::Args, Clone, Debug)]
@@ -47,10 +48,9 @@ fn run(args: &Args) -> Result<i32, i32> {
     })?;
     let mut answer = Answer::default();
     for (process, moment) in opened.processes.iter().zip(moments) {
-        let question = Question {
-            moment,
-            shown: BTreeMap::new(),
-            devices: args.device.clone(),
+        let question = match moment {
+            None if process.state == State::Running => now(process, args.device.clone()),
+            moment => Question::recorded(process, moment, args.device.clone()),
         };
         reconcile(&mut answer, process, &question);
     }
@@ -64,4 +64,19 @@ fn run(args: &Args) -> Result<i32, i32> {
     } else {
         exit::FINE
     })
+}
+
+/// Of a process that runs: as it is now. What can't be asked is in its trace, if `run` put it there.
+fn now(process: &Process, devices: Vec<u8>) -> Question {
+    match nvml::sample_now(process) {
+        Ok(samples) if !samples.is_empty() => Question {
+            moment: None,
+            shown: samples
+                .iter()
+                .map(|(device, sample)| (*device, sample.into()))
+                .collect(),
+            devices,
+        },
+        _ => Question::recorded(process, None, devices),
+    }
 }

@@ -89,6 +89,9 @@ pub struct Args {
     /// Count what frameworks are documented to keep, too
     #[arg(long)]
     no_builtin_suppressions: bool,
+    /// Do not ask the driver (NVML) what nvidia-smi shows of the program while it runs
+    #[arg(long, env = "VRAMTRACE_NO_NVML", value_parser = clap::builder::FalseyValueParser::new())]
+    no_nvml: bool,
     /// The program, and its arguments
     #[arg(
         required = true,
@@ -196,6 +199,7 @@ fn traced(args: &Args) -> Result<Finished, Failure> {
         } else {
             Existing::Keep
         },
+        nvml: !args.no_nvml,
         patience: PATIENCE,
         notice: &say,
     })
@@ -217,6 +221,7 @@ fn conclude(args: &Args, finished: &Finished, suppressions: Suppressions) -> i32
             left.display()
         ));
     }
+    finished.remarks.iter().for_each(|remark| say(remark));
     report_children(finished);
     let options = Options {
         suppressions,

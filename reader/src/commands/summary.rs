@@ -3,6 +3,8 @@
 use super::{code, open, print, refuse_unknown_devices};
 use crate::analysis::summary::summary;
 use crate::cli::{FilterOptions, Traces, exit};
+use crate::model::{Process, State};
+use crate::nvml;
 use crate::report::frames::Frames;
 use crate::report::style::Style;
 use crate::report::summary::{Shown, json, text};
@@ -32,8 +34,20 @@ pub fn execute(args: Args) -> i32 {
     code(run(&args))
 }
 
+/// Of a process that runs, what nvidia-smi shows now is as good as what `vramtrace run` will have
+/// recorded of it.
+fn ask_now(process: &mut Process) {
+    if process.state != State::Running {
+        return;
+    }
+    for (device, sample) in nvml::sample_now(process).unwrap_or_default() {
+        process.add_use(device, sample);
+    }
+}
+
 fn run(args: &Args) -> Result<i32, i32> {
-    let opened = open(&args.traces.traces, args.json)?;
+    let mut opened = open(&args.traces.traces, args.json)?;
+    opened.processes.iter_mut().for_each(ask_now);
     let top = match args.top {
         Some(0) => usize::MAX,
         Some(top) => top,

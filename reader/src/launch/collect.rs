@@ -4,8 +4,10 @@
 //! its path, and so is one whose process still runs.
 
 use super::head::Head;
+use super::keep_samples::keep;
+use super::sampler::OfTrace;
 use super::transfer::{Existing, move_file};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -100,6 +102,9 @@ pub struct Collector {
     /// Where a trace goes that does not say.
     fallback: PathBuf,
     given: HashSet<PathBuf>,
+    /// What NVML said of the processes, by path of the trace before it is moved.
+    samples: HashMap<PathBuf, OfTrace>,
+    remarks: Vec<String>,
 }
 
 impl Collector {
@@ -109,7 +114,20 @@ impl Collector {
             existing,
             fallback,
             given: HashSet::new(),
+            samples: HashMap::new(),
+            remarks: Vec::new(),
         }
+    }
+
+    /// Puts these samples, by path in the run directory, into the traces before they are moved.
+    pub fn keeping(mut self, samples: HashMap<PathBuf, OfTrace>) -> Collector {
+        self.samples = samples;
+        self
+    }
+
+    /// What could not be put into traces; sentences.
+    pub fn remarks(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.remarks)
     }
 
     /// Moves every trace in `run_dir` whose process has ended.
@@ -145,6 +163,13 @@ impl Collector {
             self.fallback
                 .join(format!("vramtrace.{name}.{}.vrt", head.identity.pid))
         });
+        if let Some(samples) = self.samples.remove(&found.path)
+            && let Err(why) = keep(&found.path, samples)
+        {
+            let name = wanted.file_name().unwrap_or_default().display();
+            self.remarks
+                .push(format!("{name} is without what nvidia-smi showed: {why}"));
+        }
         Some(match self.move_to(&found.path, &wanted) {
             Ok((path, foreign)) => Outcome::Moved {
                 path,

@@ -21,20 +21,40 @@ impl Identity {
     /// Whether it still runs. One that cannot be seen from here does not: programs that we started
     /// are in our namespace or one below it, and all of these are visible.
     pub fn runs(&self) -> bool {
+        self.seen_as().is_some()
+    }
+
+    /// Its process id as we see it; `None` if it does not run any more.
+    fn seen_as(&self) -> Option<u32> {
         if self.pid == 0 {
-            return false;
+            return None;
         }
         let ours = || own_namespace().is_none_or(|own| own == self.pid_namespace);
         if self.pid_namespace == 0 || (ours() && proc_is_ours()) {
-            return self.is(self.pid);
+            return self.is(self.pid).then_some(self.pid);
         }
-        let Ok(entries) = fs::read_dir("/proc") else {
-            return false;
-        };
-        entries
+        fs::read_dir("/proc")
+            .ok()?
             .flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .any(|outer| innermost_pid(outer) == Some(self.pid) && self.is(outer))
+            .find(|&outer| namespace_pids(outer).last() == Some(&self.pid) && self.is(outer))
+    }
+
+    /// Whether it still runs, for whom we know as `pid` (the first of [`Identity::pids`]).
+    pub fn still_runs_as(&self, pid: u32) -> bool {
+        self.is(pid)
+    }
+
+    /// Its ids while it runs, from the one that we see to the one that it sees itself.
+    pub fn pids(&self) -> Vec<u32> {
+        let Some(outer) = self.seen_as() else {
+            return Vec::new();
+        };
+        match namespace_pids(outer) {
+            pids if pids.first() == Some(&outer) => pids,
+            // A /proc of another namespace, or a kernel before 4.1.
+            _ => vec![outer],
+        }
     }
 
     /// Whether it was in our pid namespace, or that is not known. Of others, [`Identity::runs`] can
@@ -131,13 +151,14 @@ fn proc_is_ours() -> bool {
     fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == own.as_str())
 }
 
-/// What a process that we see as `pid` is in its own namespace.
-fn innermost_pid(pid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("NSpid:"))?;
-    line.split_ascii_whitespace().last()?.parse().ok()
+/// What a process that we see as `pid` is in each pid namespace that it is in, its own last.
+fn namespace_pids(pid: u32) -> Vec<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    line.unwrap_or_default()
+        .split_ascii_whitespace()
+        .filter_map(|number| number.parse().ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -162,6 +183,7 @@ mod tests {
             ..own()
         };
         assert!(unknown.runs());
+        assert_eq!(own().pids().first(), Some(&std::process::id()));
     }
 
     #[test]
@@ -177,6 +199,7 @@ mod tests {
             ..own()
         };
         assert!(!elsewhere.runs());
+        assert!(elsewhere.pids().is_empty());
     }
 
     #[test]

@@ -13,6 +13,9 @@
 //! - [`head`]: the little of a trace that says whose it is
 //! - [`liveness`]: whether the process of a trace still runs
 //! - [`transfer`]: moving one file without losing or overwriting anything
+//! - [`watch`]: the traces that appear while programs run
+//! - [`sampler`]: asking NVML what nvidia-smi shows of their processes
+//! - [`keep_samples`]: putting that into the traces
 //! - [`collect`]: moving all traces of a run
 //! - [`orphans`]: moving what runs left that were killed
 //! - [`session`]: all of that in order
@@ -23,15 +26,18 @@ pub mod checkup;
 pub mod collect;
 pub mod head;
 pub mod inspect;
+pub mod keep_samples;
 pub mod library;
 pub mod liveness;
 pub mod orphans;
 pub mod pattern;
 pub mod rundir;
+pub mod sampler;
 pub mod session;
 pub mod size;
 pub mod supervise;
 pub mod transfer;
+pub mod watch;
 
 use std::fmt;
 

@@ -6,6 +6,7 @@ use super::library;
 use super::liveness::{self, Running};
 use super::pattern::Pattern;
 use super::rundir::RunDir;
+use super::sampler::Sampler;
 use super::supervise::{Ended, Supervised};
 use super::transfer::Existing;
 use super::{Failure, orphans, rundir};
@@ -29,6 +30,8 @@ pub struct Request<'a> {
     pub output: Pattern,
     /// What to do about files that are there already.
     pub existing: Existing,
+    /// Whether to ask NVML what nvidia-smi shows of the program.
+    pub nvml: bool,
     /// How long to wait for children that outlive the program.
     pub patience: Duration,
     /// Takes what the user should know before the program starts.
@@ -48,6 +51,8 @@ pub struct Finished {
     pub left: Option<PathBuf>,
     /// Why the directory could not be looked through, if it could not.
     pub trouble: Option<std::io::Error>,
+    /// What else the user should know; sentences.
+    pub remarks: Vec<String>,
 }
 
 /// Runs a program to its end and brings its traces to their places. An error means that the
@@ -65,17 +70,28 @@ pub fn run(request: Request<'_>) -> Result<Finished, Failure> {
             return Err(failure);
         }
     };
+    // Now that signals are blocked: what is for the program must not interrupt this thread.
+    let sampler = (request.nvml)
+        .then(|| Sampler::start(run_dir.path()))
+        .flatten();
     let ended = child.wait();
     child.settle(request.patience, || !collect::any_runs(run_dir.path()));
     child.settle(LAST_MOMENT, || liveness::children().is_empty());
     if is_first_process() {
         end_everybody(&mut child, request.patience);
     }
-    let mut collector = Collector::new(request.existing, output_directory);
+    let samples = sampler.map(Sampler::finish).unwrap_or_default();
+    let unasked = samples.trouble.filter(|_| samples.traces.is_empty());
+    let collector = Collector::new(request.existing, output_directory);
+    let mut collector = collector.keeping(samples.traces);
     let (outcomes, trouble) = match collector.collect(run_dir.path()) {
         Ok(outcomes) => (outcomes, None),
         Err(error) => (Vec::new(), Some(error)),
     };
+    let mut remarks = collector.remarks();
+    if let (Some(why), false) = (unasked, outcomes.is_empty()) {
+        remarks.push(format!("what nvidia-smi shows is not known: {why}"));
+    }
     let children = liveness::children();
     let moved = |outcome: &Outcome| matches!(outcome, Outcome::Moved { .. });
     let done = trouble.is_none() && children.is_empty() && outcomes.iter().all(moved);
@@ -90,6 +106,7 @@ pub fn run(request: Request<'_>) -> Result<Finished, Failure> {
         children,
         left,
         trouble,
+        remarks,
     })
 }
 

@@ -3,6 +3,7 @@
 //! In: an opened [`Trace`]. Out: a [`Process`] that gives the numbers of the format their
 //! meaning (names behind ids, events in order, what was lost) and judges nothing: analyses do.
 
+mod device_use;
 mod identity;
 mod library;
 mod losses;
@@ -10,6 +11,7 @@ mod merge;
 mod python;
 mod stacks;
 
+pub use device_use::{DeviceUse, FoundBy, UseSample};
 pub use identity::State;
 pub use library::Library;
 pub use losses::{Losses, Reason};
@@ -88,6 +90,8 @@ pub struct Process {
     pub modules: FxHashMap<u32, cold::Module>,
     /// The Python interpreter, if there is one.
     pub interpreter: Option<cold::Interpreter>,
+    /// What nvidia-smi showed of the process, by device ordinal; where `vramtrace run` could ask.
+    pub device_use: BTreeMap<u8, DeviceUse>,
     /// What the recorder wants reports to say.
     pub notes: Vec<cold::Note>,
     /// What is not in the trace.
@@ -115,6 +119,7 @@ impl Process {
             streams: FxHashMap::default(),
             modules: FxHashMap::default(),
             interpreter: None,
+            device_use: BTreeMap::new(),
             notes: Vec::new(),
             losses: Losses::default(),
             apis: FxHashMap::default(),
@@ -129,6 +134,7 @@ impl Process {
         for record in std::mem::take(&mut process.trace.cold) {
             process.learn(record);
         }
+        process.device_use.values_mut().for_each(DeviceUse::sort);
         process.complete_identity();
         process.name_modules();
         process.duration_ns = process.find_duration();
@@ -166,10 +172,18 @@ impl Process {
             Cold::Driver(name) => self.driver = Some(name.id),
             Cold::PythonCode(code) => drop(self.python.insert(code.id, code)),
             Cold::Interpreter(interpreter) => self.interpreter = Some(interpreter),
+            Cold::DeviceUse(part) => self.device_use.entry(part.device).or_default().learn(part),
             // Later kinds of facts; what they are about is shown by its number.
             #[allow(unreachable_patterns)]
             _ => {}
         }
+    }
+
+    /// Adds what nvidia-smi shows of a device now.
+    pub fn add_use(&mut self, device: u8, sample: UseSample) {
+        let device = self.device_use.entry(device).or_default();
+        device.samples.push(sample);
+        device.sort();
     }
 
     /// What the device layer's events say about contexts and about frees that were not seen.

@@ -5,6 +5,7 @@
 //! what is wrong. A live file is never seen as memory of ours, and nothing in a file can make the
 //! reader panic, loop, or take memory beyond a fixed multiple of what the file really holds.
 
+mod append;
 mod copy;
 mod error;
 mod events;
@@ -14,6 +15,7 @@ mod roll;
 mod sections;
 mod source;
 
+pub use append::{Refusal, append};
 pub use copy::Copy;
 pub use error::{OpenError, Problem};
 pub use events::{Events, Reach};

@@ -6,6 +6,7 @@ from .exact import exact
 from .failures import failures
 from .frameworks import exact_if, jax, torch
 from .killed import killed
+from .nvidia_smi import nvidia_smi
 from .overhead import overhead
 from .reconcile import reconcile
 
@@ -37,6 +38,7 @@ CASES = [
     driver("killed", killed),
     # Alone: it looks at how much memory of the card is in use.
     driver("conformance", conformance_if_there, limit=180, alone=True),
+    driver("nvidia_smi", nvidia_smi, alone=True),
     # The driver API.
     driver("linear", oracle="compare"),
     driver("linear_linked", oracle="compare", exit_by="_exit"),

@@ -1,7 +1,8 @@
-//! Checks of the machine: C library, shared memory, driver.
+//! Checks of the machine: C library, shared memory, driver, NVML.
 
 use super::{Finding, Status};
 use crate::launch::rundir::{FileSystem, writable};
+use crate::nvml;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,7 @@ pub(super) fn examine() -> Vec<Finding> {
     findings.extend(runtime_directory());
     findings.push(output_directory());
     findings.extend(driver());
+    findings.push(management_library());
     findings
 }
 
@@ -150,6 +152,24 @@ fn driver() -> Vec<Finding> {
         message,
         advice: advice.map(str::to_owned),
     }]
+}
+
+/// Whether traces can have what nvidia-smi shows in them.
+fn management_library() -> Finding {
+    let check = "NVML";
+    match nvml::about() {
+        Ok((version, count)) => {
+            let version = version.map_or_else(String::new, |v| format!(", driver {v}"));
+            let count = count.map_or_else(String::new, |count| format!(", {count} GPU(s)"));
+            Finding::ok(check, format!("libnvidia-ml.so.1 answers{version}{count}"))
+        }
+        Err(why) => Finding::warn(
+            check,
+            format!("{why}: traces are without what nvidia-smi shows"),
+            "give the container the driver's capability utility \
+             (NVIDIA_DRIVER_CAPABILITIES=compute,utility), or install the driver",
+        ),
+    }
 }
 
 /// `NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.159  …`

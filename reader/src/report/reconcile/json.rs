@@ -1,7 +1,7 @@
 //! `vramtrace.reconcile/1`.
 
 use crate::analysis::Sum;
-use crate::analysis::reconcile::{Answer, Beside, Line, Reconciled, Shown};
+use crate::analysis::reconcile::{Answer, Beside, Line, Reconciled};
 use crate::report::json::{DeviceJson, ProcessJson, SumJson, document, list};
 use serde::Serialize;
 
@@ -33,6 +33,7 @@ struct ShownJson {
     process_bytes: Option<u64>,
     assumed: bool,
     device_bytes: u64,
+    others_bytes: Option<u64>,
     at_ns: u64,
 }
 
@@ -64,31 +65,32 @@ pub fn json(answer: &Answer) -> String {
         schema: "vramtrace.reconcile/1",
         processes: list(&answer.processes),
         devices: list(&answer.devices.all),
-        trees: answer.trees.iter().map(tree).collect(),
+        trees: answer
+            .trees
+            .iter()
+            .map(|of| tree(of, answer.processes[of.process].start_ns))
+            .collect(),
         without: &answer.without,
     })
 }
 
-fn tree(tree: &Reconciled) -> TreeJson<'_> {
+fn tree(tree: &Reconciled, start_ns: u64) -> TreeJson<'_> {
     TreeJson {
         process: tree.process,
         device: tree.device,
         at_ns: tree.at_ns,
-        shown: tree.shown.map(shown),
+        shown: tree.shown.map(|shown| ShownJson {
+            process_bytes: shown.process,
+            assumed: shown.assumed,
+            device_bytes: shown.device,
+            others_bytes: shown.others,
+            at_ns: start_ns.saturating_add(shown.time),
+        }),
         explained: tree.explained,
         unexplained: tree.unexplained,
         lines: tree.lines.iter().map(line).collect(),
         beside: beside(&tree.beside),
         notes: &tree.notes,
-    }
-}
-
-fn shown(shown: Shown) -> ShownJson {
-    ShownJson {
-        process_bytes: shown.process,
-        assumed: shown.assumed,
-        device_bytes: shown.device,
-        at_ns: shown.at_ns,
     }
 }
 

@@ -1,7 +1,7 @@
 //! `vramtrace.summary/1`.
 
 use super::Shown;
-use crate::analysis::summary::{AccountView, KindView, ProcessSummary, TopStack};
+use crate::analysis::summary::{AccountView, KindView, NvidiaSmiView, ProcessSummary, TopStack};
 use crate::model::CudaUse;
 use crate::report::frames::ShownFrame;
 use crate::report::json::{DeviceJson, ProcessJson, PythonJson, SumJson, document, list};
@@ -33,6 +33,7 @@ struct ProcessSummaryJson<'a> {
     incomplete_because: Vec<String>,
     accounts: Vec<AccountJson>,
     kinds: Vec<KindJson>,
+    nvidia_smi: Vec<NvidiaSmiJson>,
     corrupted_contexts: Vec<CorruptedJson>,
     losses: LossesJson,
     damage: &'a [String],
@@ -63,6 +64,22 @@ struct KindJson {
     live: SumJson,
     allocated: SumJson,
     at_peak: SumJson,
+}
+
+#[derive(Serialize)]
+struct NvidiaSmiJson {
+    device: usize,
+    samples: usize,
+    process_peak_bytes: Option<u64>,
+    process_peak_ns: Option<u64>,
+    process_last_bytes: Option<u64>,
+    process_last_ns: Option<u64>,
+    assumed: bool,
+    used_peak_bytes: u64,
+    used_last_bytes: u64,
+    reserved_bytes: Option<u64>,
+    total_bytes: u64,
+    device_layer_peak_bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -124,6 +141,7 @@ fn process(process: &ProcessSummary) -> ProcessSummaryJson<'_> {
         incomplete_because: losses::reasons(&process.losses),
         accounts: process.accounts.iter().map(account).collect(),
         kinds: process.kinds.iter().map(kind).collect(),
+        nvidia_smi: process.nvidia_smi.iter().map(nvidia_smi).collect(),
         corrupted_contexts: process
             .corrupted
             .iter()
@@ -167,6 +185,25 @@ fn kind(kind: &KindView) -> KindJson {
         live: kind.live.into(),
         allocated: kind.allocated.into(),
         at_peak: kind.at_peak.into(),
+    }
+}
+
+fn nvidia_smi(shown: &NvidiaSmiView) -> NvidiaSmiJson {
+    let bytes = |number: Option<(u64, u64)>| number.map(|(bytes, _)| bytes);
+    let when = |number: Option<(u64, u64)>| number.map(|(_, when)| when);
+    NvidiaSmiJson {
+        device: shown.device,
+        samples: shown.samples,
+        process_peak_bytes: bytes(shown.peak),
+        process_peak_ns: when(shown.peak),
+        process_last_bytes: bytes(shown.last),
+        process_last_ns: when(shown.last),
+        assumed: shown.assumed,
+        used_peak_bytes: shown.used_peak_bytes,
+        used_last_bytes: shown.used_last_bytes,
+        reserved_bytes: shown.reserved_bytes,
+        total_bytes: shown.total_bytes,
+        device_layer_peak_bytes: shown.device_layer_peak_bytes,
     }
 }
 

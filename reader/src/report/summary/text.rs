@@ -2,7 +2,7 @@
 
 use super::Shown;
 use crate::analysis::leaks::Point;
-use crate::analysis::summary::{AccountView, ProcessSummary, Summary};
+use crate::analysis::summary::{AccountView, NvidiaSmiView, ProcessSummary, Summary};
 use crate::report::frames::up_to_main;
 use crate::report::leaks::{lines, process_line, symbol_warnings};
 use crate::report::losses;
@@ -63,6 +63,13 @@ fn of_process(out: &mut String, summary: &Summary, process: &ProcessSummary, sty
     if process.kinds.len() > 1 {
         out.push('\n');
         kinds(out, summary, process);
+    }
+    if !process.nvidia_smi.is_empty() {
+        out.push('\n');
+    }
+    for shown in &process.nvidia_smi {
+        let line = nvidia_smi(summary, process, shown);
+        let _ = writeln!(out, "    {line}");
     }
     for (device, error) in &process.corrupted {
         let line = format!(
@@ -140,6 +147,32 @@ fn row(summary: &Summary, process: &ProcessSummary, account: &AccountView) -> [S
         in_count(freed),
         count(account.failed_count),
     ]
+}
+
+fn nvidia_smi(summary: &Summary, process: &ProcessSummary, shown: &NvidiaSmiView) -> String {
+    let numbers = match (shown.peak, shown.last) {
+        (Some((peak, at)), Some((last, _))) => format!(
+            "{}{} at its peak (at {}), {} at last; the device layer's peak was {}",
+            bytes(peak),
+            if shown.assumed {
+                ", of a process assumed to be this one,"
+            } else {
+                ""
+            },
+            duration(at.saturating_sub(process.view.start_ns)),
+            bytes(last),
+            bytes(shown.device_layer_peak_bytes)
+        ),
+        _ => format!(
+            "nothing of this process; {} in use on the device at most, {} at last",
+            bytes(shown.used_peak_bytes),
+            bytes(shown.used_last_bytes)
+        ),
+    };
+    format!(
+        "{}, nvidia-smi: {numbers}",
+        place(summary, Some(shown.device))
+    )
 }
 
 fn kinds(out: &mut String, summary: &Summary, process: &ProcessSummary) {
