@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use vramtrace_tests::{Build, Check, Finished, Run, Scratch, artifacts, program, read_json};
+use vramtrace_tests::{Build, Check, Finished, Run, Scratch, artifacts, program, read_json, skip};
 
 const MIB: u64 = 1 << 20;
 /// What the stand-in says of a device that nobody uses, and what its driver keeps for itself.
@@ -233,6 +233,33 @@ fn children_have_their_own_numbers() {
     assert_eq!(peaks, [518 * MIB, 618 * MIB]);
 }
 
+/// As in a container: the process knows itself by another id than we do.
+#[test]
+fn a_process_in_a_pid_namespace_of_its_own() {
+    let unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork"];
+    let mut possible = Command::new(unshare[0]);
+    possible.args(&unshare[1..]).arg("true");
+    if !possible
+        .output()
+        .is_ok_and(|output| output.status.success())
+    {
+        skip("a pid namespace of its own", "unshare is not allowed here");
+        return;
+    }
+    let machine = Machine::new("");
+    let run = machine.prepared(&[]).args(unshare);
+    let finished = run
+        .arg(program("nvidia_smi"))
+        .args(["exit", "518"])
+        .finish();
+    assert_eq!(finished.code(), 0, "{finished:#?}");
+    let trace = machine.trace();
+    assert_eq!(read_json("summary", &trace, &[])["processes"][0]["pid"], 1);
+    let shown = machine.shown();
+    assert_eq!(shown["process_peak_bytes"], 518 * MIB, "{shown}");
+    assert_eq!(shown["assumed"], false);
+}
+
 /// Two traces of one process id.
 #[test]
 fn a_program_that_becomes_another() {
@@ -385,7 +412,7 @@ fn a_machine_without_nvml_is_silent() {
         .finish();
     assert_eq!(finished.code(), 0, "{finished:#?}");
     if Path::new("/dev/nvidiactl").exists() {
-        vramtrace_tests::skip("a machine without NVML", "this one may have it");
+        skip("a machine without NVML", "this one may have it");
         return;
     }
     let said = ["nvidia-smi", "libnvidia-ml"];

@@ -234,13 +234,15 @@ fn process_1_ends_the_others_and_brings_their_traces_home() {
     let scene = Scene::new();
     let home = scene.out().join("daemon.vrt");
     let trace = scene.trace("3.vrt", 3, 1, Some(&home));
-    // The shell is process 2; the daemon, whose trace it is, process 3.
+    // The shell is process 2; the daemon, whose trace it is, process 3: one more thread would take
+    // that number.
     let program = r#"
 setsid sleep 60 >/dev/null 2>&1 &
 [ $! = 3 ] || exit 70
 cp "$1" "$VRAMTRACE_RUN_DIR"
 "#;
-    let Some(mut command) = as_first(&scene, &["sh", "-c", program, "sh", &trace]) else {
+    let arguments = ["--no-nvml", "--", "sh", "-c", program, "sh", &trace];
+    let Some(mut command) = as_first(&scene, &arguments) else {
         return;
     };
     let start = Instant::now();
