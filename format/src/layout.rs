@@ -7,6 +7,7 @@ use crate::account::{ACCOUNT_ROWS, Account};
 use crate::history::{CELLS_PER_LEVEL, Cell, LEVELS};
 use crate::journal::Journal;
 use crate::record::Record;
+use crate::reported::{REPORTED_ROWS, Reported};
 use crate::totals::Totals;
 use bytemuck::{Pod, Zeroable};
 
@@ -51,11 +52,13 @@ pub enum Section {
     RingDevice = 11,
     /// Event ring of the framework layer.
     RingFramework = 12,
+    /// [`Reported`] rows, one a device.
+    Reported = 13,
 }
 
 impl Section {
     /// Every section that this version writes, in file order.
-    pub const ALL: [Section; 12] = [
+    pub const ALL: [Section; 13] = [
         Section::Control,
         Section::Journal,
         Section::Accounts,
@@ -68,6 +71,7 @@ impl Section {
         Section::LiveFramework,
         Section::RingDevice,
         Section::RingFramework,
+        Section::Reported,
     ];
 
     /// Bytes of one entry.
@@ -85,13 +89,14 @@ impl Section {
             | Section::LiveFramework
             | Section::RingDevice
             | Section::RingFramework => size_of::<Record>(),
+            Section::Reported => size_of::<Reported>(),
         }
     }
 
     /// Share of the space after the fixed sections, in thousandths; `None` for fixed sections.
     const fn share(self) -> Option<u64> {
         match self {
-            Section::Control | Section::Journal | Section::Accounts => None,
+            Section::Control | Section::Journal | Section::Accounts | Section::Reported => None,
             Section::Cold => Some(60),
             Section::Stacks => Some(120),
             Section::StackIndex => Some(16),
@@ -210,7 +215,8 @@ impl Layout {
         let fixed: u64 = PAGE
             + page_up(size_of::<Control>() as u64)
             + page_up(size_of::<Journal>() as u64)
-            + page_up((ACCOUNT_ROWS * size_of::<Account>()) as u64);
+            + page_up((ACCOUNT_ROWS * size_of::<Account>()) as u64)
+            + page_up((REPORTED_ROWS * size_of::<Reported>()) as u64);
         let free = file_size - fixed;
         for (entry, &section) in sections.iter_mut().zip(&Section::ALL) {
             let entry_size = section.entry_size() as u64;
@@ -273,6 +279,7 @@ const fn page_up(bytes: u64) -> u64 {
 const fn fixed_entries(section: Section) -> u64 {
     match section {
         Section::Accounts => ACCOUNT_ROWS as u64,
+        Section::Reported => REPORTED_ROWS as u64,
         _ => 1,
     }
 }

@@ -16,6 +16,7 @@ use vramtrace_format::history::History;
 use vramtrace_format::journal::Journal;
 use vramtrace_format::layout::{Control, Header, MIN_SIZE, PAGE};
 use vramtrace_format::live::LiveTable;
+use vramtrace_format::reported::Reported;
 use vramtrace_format::ring::Ring;
 use vramtrace_format::stacks::StackTable;
 use vramtrace_format::totals::TotalsTable;
@@ -296,6 +297,8 @@ pub struct Sections {
     pub stacks: StackTable<'static>,
     /// Cold records.
     pub cold: &'static mut [u8],
+    /// What a framework itself says, by device.
+    pub reported: &'static mut [Reported],
 }
 
 impl TraceFile {
@@ -337,6 +340,7 @@ impl TraceFile {
                 section(&self, Section::StackIndex),
             ),
             cold: section(&self, Section::Cold),
+            reported: section(&self, Section::Reported),
             control,
         }
     }

@@ -8,6 +8,7 @@ use crate::file::Sections;
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::live::Place;
 use vramtrace_format::record::{Kind, Op, Record, Space};
+use vramtrace_format::reported;
 use vramtrace_format::stacks::{self, Interned};
 
 /// The trace of this process, as its writer sees it.
@@ -239,6 +240,14 @@ impl Ledger {
         rings[lane].write(&event, &mut control.ring_written[lane]);
         tables.apply(&event, None, control);
         control.last_time = event.time;
+    }
+
+    /// A framework said, with the last event, what it holds on a device by its own account.
+    #[inline(always)]
+    pub fn reported(&mut self, device: u8, allocated: u64, reserved: u64) {
+        if let Some(row) = self.trace.reported.get_mut(reported::row_of(device)) {
+            row.set(self.seq, allocated, reserved);
+        }
     }
 
     /// From now on frees are teardown.

@@ -42,6 +42,12 @@ pub(crate) fn prefetch(lane: usize, space: Space, key: u64) {
 /// Records an allocation that succeeded. Returns its time, or 0 if it is not known yet.
 #[inline(always)]
 pub fn allocated(allocation: Allocation) -> u64 {
+    allocated_and(allocation, |_| {})
+}
+
+/// As [`allocated`]; `then` is run on the ledger right after the event.
+#[inline(always)]
+pub(crate) fn allocated_and(allocation: Allocation, then: impl Fn(&mut Ledger)) -> u64 {
     let thread = process::thread_id();
     if process::first_seen() {
         name_thread(thread);
@@ -53,11 +59,15 @@ pub fn allocated(allocation: Allocation) -> u64 {
         let recorded = match Wanted::of(Some(allocation.kind)) {
             Wanted::Nothing => with(|ledger| {
                 entry.set_stack_and_thread(NO_STACK, thread);
-                ledger.allocated(&mut entry)
+                let time = ledger.allocated(&mut entry);
+                then(ledger);
+                time
             }),
             wanted => with_stack(wanted, |ledger, stack| {
                 entry.set_stack_and_thread(stack, thread);
-                ledger.allocated(&mut entry)
+                let time = ledger.allocated(&mut entry);
+                then(ledger);
+                time
             }),
         };
         recorded.unwrap_or_else(|| {
@@ -106,13 +116,19 @@ pub fn mark(text: &str) {
 
 /// As [`event`], with the stack of the calling thread.
 pub fn event_with_stack(record: &Record) {
+    event_with_stack_and(record, |_| {});
+}
+
+/// As [`event_with_stack`]; `then` is run on the ledger right after the event.
+pub(crate) fn event_with_stack_and(record: &Record, then: impl Fn(&mut Ledger)) {
     guarded(|| {
         let event = Record {
             thread: process::thread_id(),
             ..*record
         };
         let recorded = with_stack(Wanted::of(None), |ledger, stack| {
-            ledger.event(Record { stack, ..event })
+            ledger.event(Record { stack, ..event });
+            then(ledger);
         });
         if recorded.is_none() {
             leave(
