@@ -2,7 +2,9 @@
  *
  * Blocks are rounded to 512 bytes and cut from segments of 2 MiB (below 1 MiB), 20 MiB, or their own size; freed blocks
  * are merged with their neighbours and kept. torch_mode() chooses, before the first block: "native", "expandable" (one
- * range of addresses a pool, physical memory mapped where it is needed), "async" (cuMemAllocAsync, reports nothing). */
+ * range of addresses a pool, physical memory mapped where it is needed), "async" (cuMemAllocAsync, reports nothing).
+ *
+ * -DALONE is linked to no libc10.so: only where somebody else has the functions are they called. */
 #include "driver.h"
 #include <pthread.h>
 
@@ -15,9 +17,16 @@ struct device { int8_t type, index; };
 #define USAGE "_ZN3c1027reportMemoryUsageToProfilerEPvlmmNS_6DeviceE"
 #define OUT_OF_MEMORY "_ZN3c1026reportOutOfMemoryToProfilerElmmNS_6DeviceE"
 #endif
-void usage(void *address, int64_t bytes, size_t allocated, size_t reserved, struct device device) __asm__(USAGE);
-void out_of_memory(int64_t asked, size_t allocated, size_t reserved, struct device device) __asm__(OUT_OF_MEMORY);
+#ifdef ALONE
+#define WEAK __attribute__((weak))
+static unsigned long long c10_heard(void) { return 0; }
+static unsigned long long c10_reports(void) { return 0; }
+#else
+#define WEAK
 unsigned long long c10_heard(void), c10_reports(void);
+#endif
+WEAK void usage(void *address, int64_t bytes, size_t allocated, size_t reserved, struct device device) __asm__(USAGE);
+WEAK void out_of_memory(int64_t asked, size_t allocated, size_t reserved, struct device device) __asm__(OUT_OF_MEMORY);
 
 #define MIB (1ull << 20)
 #define UNIT 512
@@ -56,14 +65,17 @@ static void tell(unsigned long long word) { told = (told ^ word) * 1099511628211
 static void report(CUdeviceptr at, int64_t bytes, size_t allocated, size_t reserved, struct device device) {
     reports++;
     tell(at), tell(bytes), tell(allocated), tell(reserved), tell(device.type), tell(device.index);
-    usage((void *)at, bytes, allocated, reserved, device);
+    if (&usage) usage((void *)at, bytes, allocated, reserved, device);
 }
 
 static void report_out_of_memory(int64_t asked, size_t allocated, size_t reserved, struct device device) {
     reports++;
     tell(asked), tell(allocated), tell(reserved), tell(device.type), tell(device.index);
-    out_of_memory(asked, allocated, reserved, device);
+    if (&out_of_memory) out_of_memory(asked, allocated, reserved, device);
 }
+
+/* Tells the profiler anything, of GPU 0. */
+void torch_tell(CUdeviceptr at, int64_t bytes, size_t allocated) { report(at, bytes, allocated, allocated, (struct device){1, 0}); }
 
 /* An allocator of the CPU's reports through the same function. */
 void torch_cpu(CUdeviceptr at, int64_t bytes) { report(at, bytes, bytes < 0 ? 0 : bytes, 0, (struct device){0, -1}); }

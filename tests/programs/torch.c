@@ -3,40 +3,58 @@
  * SCOPE is how the libraries are loaded: `linked` (with -DWITH_TORCH), `local` or `global` (dlopen of $TORCH_LIBRARY). */
 #include "driver.h"
 #include <pthread.h>
+#include <sys/wait.h>
 
 #define MIB (1ul << 20)
 
+#define FUNCTIONS_OF_TORCH(F) \
+    F(void, mode, (const char *)) \
+    F(CUdeviceptr, malloc, (size_t, int)) \
+    F(CUdeviceptr, malloc_in, (size_t, int, int)) \
+    F(void, free, (CUdeviceptr)) \
+    F(void, empty_cache, (int)) \
+    F(void, snapshot, (void)) \
+    F(void, say, (void)) \
+    F(void, cpu, (CUdeviceptr, int64_t)) \
+    F(void, tell, (CUdeviceptr, int64_t, size_t))
+
 #ifdef WITH_TORCH
-void torch_mode(const char *), torch_free(CUdeviceptr), torch_empty_cache(int), torch_snapshot(void), torch_say(void), torch_cpu(CUdeviceptr, int64_t);
-CUdeviceptr torch_malloc(size_t, int), torch_malloc_in(size_t, int, int);
+#define F(type, name, parameters) extern type torch_##name parameters;
+FUNCTIONS_OF_TORCH(F)
+#undef F
+static void load(const char *scope, const char *path) {}
 #else
-static void (*torch_mode)(const char *), (*torch_free)(CUdeviceptr), (*torch_empty_cache)(int), (*torch_snapshot)(void), (*torch_say)(void), (*torch_cpu)(CUdeviceptr, int64_t);
-static CUdeviceptr (*torch_malloc)(size_t, int), (*torch_malloc_in)(size_t, int, int);
+#define F(type, name, parameters) static type(*torch_##name) parameters;
+FUNCTIONS_OF_TORCH(F)
+#undef F
+static void load(const char *scope, const char *path) {
+    void *library = dlopen(path, RTLD_NOW | (strcmp(scope, "global") ? RTLD_LOCAL : RTLD_GLOBAL));
+    if (!library) fprintf(stderr, "%s\n", dlerror()), exit(71);
+#define F(type, name, parameters) \
+    if (!(torch_##name = (type(*) parameters)dlsym(library, "torch_" #name))) exit(71);
+    FUNCTIONS_OF_TORCH(F)
+#undef F
+}
 #endif
 
-static void load(const char *scope) {
-#ifndef WITH_TORCH
-    void *library = dlopen(getenv("TORCH_LIBRARY"), RTLD_NOW | (strcmp(scope, "global") ? RTLD_LOCAL : RTLD_GLOBAL));
-    if (!library) fprintf(stderr, "%s\n", dlerror()), exit(71);
-#define FIND(name) if (!(name = dlsym(library, #name))) exit(71)
-    FIND(torch_mode); FIND(torch_free); FIND(torch_empty_cache); FIND(torch_snapshot); FIND(torch_say); FIND(torch_cpu);
-    FIND(torch_malloc); FIND(torch_malloc_in);
-#endif
-}
+static int async;
+/* With cudaMallocAsync the driver's blocks are the tensors, of the bytes asked for. */
+#define stays(bytes, count) \
+    left(async ? "async" : "torch", async ? "cuMemAllocAsync" : "", (async ? (bytes) : ((bytes) + 511) / 512 * 512) * (count), count)
 
 /* What stays: in three places, of small and large segments, a private pool, and another device. */
 static volatile int three = 3; /* no loop that is unrolled: one place is one return address */
 static void tensors(void) {
     for (int i = 0; i < three; i++) torch_malloc(1000, 0);
-    left("torch", "", 3 * 1024, 3);
+    stays(1000, 3);
 }
 static void private_pool(void) {
     torch_malloc_in(3 * MIB, 0, 7);
-    left("torch", "", 3 * MIB, 1);
+    stays(3 * MIB, 1);
 }
 static void other_device(void) {
     torch_malloc(30 * MIB, 1);
-    left("torch", "", 30 * MIB, 1);
+    stays(30 * MIB, 1);
 }
 /* Freed blocks are handed out again, whole and in parts. */
 static void reused(void) {
@@ -44,7 +62,7 @@ static void reused(void) {
     torch_free(large);
     CUdeviceptr part = torch_malloc(3 * MIB, 0), other = torch_malloc(MIB + 1, 0);
     torch_free(next), torch_free(part);
-    left("torch", "", MIB + 512, 1);
+    stays(MIB + 1, 1);
     if (!other) exit(69);
 }
 /* Memory that PyTorch does not manage is the program's own. */
@@ -106,6 +124,44 @@ static void reset(void) {
     MUST(cuDevicePrimaryCtxReset_v2, 0);
 }
 
+/* Two copies of the libraries: each has a profiler of its own. */
+static void two_copies(const char *mode) {
+    tensors();
+    torch_say();
+    load("local", getenv("TORCH_LIBRARY_TOO"));
+    torch_mode(mode);
+    private_pool(), other_device();
+}
+
+/* What a child of fork frees of its parent's is nobody's business. */
+static void forks(void) {
+    CUdeviceptr parents = torch_malloc(5000, 0);
+    tensors();
+    fflush(stdout);
+    pid_t child = fork();
+    if (!child) torch_free(parents), _exit(0);
+    int status;
+    waitpid(child, &status, 0);
+    torch_free(parents);
+    printf("child %d\n", status);
+}
+
+/* A block that was there before the first that was seen is freed, another is not. */
+static void before_us(void) {
+    tensors();
+    torch_tell(0x5000000000, -512, 3 * 1024 + 2048);
+}
+
+/* Tensors come and go until somebody ends the program. */
+static void storm(void) {
+    CUdeviceptr kept[200] = {0};
+    for (unsigned step = 0, state = 1;; step++) {
+        unsigned at = rand_r(&state) % 200;
+        if (kept[at]) torch_free(kept[at]);
+        kept[at] = torch_malloc(rand_r(&state) % 30000, step % 2);
+    }
+}
+
 static void no_cache(void) {
     tensors();
     torch_free(torch_malloc(3 * MIB, 0));
@@ -114,7 +170,8 @@ static void no_cache(void) {
 
 int main(int argc, char **argv) {
     const char *what = argv[3];
-    load(argv[1]);
+    load(argv[1], getenv("TORCH_LIBRARY"));
+    async = !strcmp(argv[2], "async");
     torch_mode(argv[2]);
     if (!strcmp(what, "some")) some();
     if (!strcmp(what, "threads")) threads(atoi(argv[4]));
@@ -122,6 +179,10 @@ int main(int argc, char **argv) {
     if (!strcmp(what, "at-exit")) at_exit();
     if (!strcmp(what, "reset")) reset();
     if (!strcmp(what, "no-cache")) no_cache();
+    if (!strcmp(what, "two-copies")) two_copies(argv[2]);
+    if (!strcmp(what, "forks")) forks();
+    if (!strcmp(what, "before-us")) before_us();
+    if (!strcmp(what, "storm")) storm();
     torch_snapshot();
     torch_say();
     return 0;

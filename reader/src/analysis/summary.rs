@@ -3,7 +3,7 @@
 use super::view::{DeviceView, Devices, ProcessView};
 use super::{Filter, Sum};
 use crate::model::{
-    CudaUse, Loops, Losses, Process, PythonStacks, Remembered, Unhidden, VisibleStack,
+    CudaUse, Loops, Losses, Process, PythonStacks, Remembered, Torch, Unhidden, VisibleStack,
 };
 use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
@@ -96,6 +96,8 @@ pub struct ProcessSummary {
     pub accounts: Vec<AccountView>,
     /// Sums by device and kind.
     pub kinds: Vec<KindView>,
+    /// What PyTorch's allocator says of itself: device id in the answer, and what.
+    pub torch: Vec<(usize, Torch)>,
     /// Contexts that broke: device id in the answer, driver's error code.
     pub corrupted: Vec<(Option<usize>, u64)>,
     /// What is not in the trace.
@@ -168,6 +170,10 @@ fn of_process(
             (device, corruption.error)
         })
         .collect();
+    let torch = process.torch.iter();
+    let torch = torch
+        .map(|&torch| (devices.id_of(process, id, torch.device), torch))
+        .collect();
     ProcessSummary {
         view: ProcessView::of(process, id),
         driver: process
@@ -180,6 +186,7 @@ fn of_process(
         stacks: control.stack_count,
         accounts,
         kinds: kinds(process, id, filter, devices),
+        torch,
         corrupted,
         losses: process.losses.clone(),
         python: process.python_stacks(),

@@ -8,12 +8,14 @@ mod losses;
 mod merge;
 mod python;
 mod stacks;
+mod torch;
 
 pub use identity::State;
 pub use losses::{Losses, Reason};
 pub use merge::{Loops, Name, NoNames, Remembered};
 pub use python::PythonStacks;
 pub use stacks::{Role, Unhidden, VisibleStack};
+pub use torch::Torch;
 
 use crate::trace::{Events, Trace};
 use rustc_hash::FxHashMap;
@@ -90,6 +92,8 @@ pub struct Process {
     pub notes: Vec<cold::Note>,
     /// What is not in the trace.
     pub losses: Losses,
+    /// What PyTorch's allocator says of itself, by device.
+    pub torch: Vec<Torch>,
     apis: FxHashMap<u32, String>,
     threads: FxHashMap<u32, String>,
     marks: FxHashMap<u32, String>,
@@ -115,6 +119,7 @@ impl Process {
             interpreter: None,
             notes: Vec::new(),
             losses: Losses::default(),
+            torch: Vec::new(),
             apis: FxHashMap::default(),
             threads: FxHashMap::default(),
             marks: FxHashMap::default(),
@@ -134,7 +139,8 @@ impl Process {
             &process.identity,
             process.trace.copy.control.clean_exit != 0,
         );
-        process.losses = Losses::of(&process.trace);
+        process.torch = Torch::all(&process.trace);
+        process.losses = Losses::of(&process.trace, &process.torch);
         process.find_corrupted();
         process
     }

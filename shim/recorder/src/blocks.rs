@@ -2,20 +2,12 @@
 //! allocator says of itself at that moment.
 
 use crate::ledger::By;
+pub use crate::ledger::Holds;
 use crate::process;
-use crate::recorder::{allocated_and, event_with_stack_and, prefetch};
+use crate::recorder::{allocated_and, event_with_stack, prefetch};
 use crate::turn::{Request, guarded, leave, with};
 use crate::waiting::Ticket;
 use vramtrace_format::record::{Allocation, Kind, Op, Record, Space};
-
-/// What an allocator says that it holds on a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holds {
-    /// Bytes of the blocks that it has handed out.
-    pub allocated: u64,
-    /// Bytes that it has from the driver.
-    pub reserved: u64,
-}
 
 /// A block of PyTorch's caching allocator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,9 +34,7 @@ pub fn block_handed_out(block: Block, holds: Holds) {
         kind: Kind::Torch,
         device: block.device,
     };
-    allocated_and(allocation, |ledger| {
-        ledger.reported(block.device, holds.allocated, holds.reserved);
-    });
+    allocated_and(allocation, |ledger| ledger.reported(block.device, holds));
 }
 
 /// A block was given back; the allocator says what it holds, this block not included.
@@ -65,7 +55,7 @@ pub fn block_given_back(block: Block, holds: Holds) {
             if !ledger.freed(LANE, Space::Torch, block.address, by, &mut entry) {
                 ledger.event(unmatched(block, thread));
             }
-            ledger.reported(block.device, holds.allocated, holds.reserved);
+            ledger.reported(block.device, holds);
         });
         if recorded.is_none() {
             let request = Request::Freed {
@@ -97,20 +87,18 @@ fn unmatched(block: Block, thread: u32) -> Record {
     }
 }
 
-/// The allocator gave up: `asked` bytes were not to be had on a device.
+/// The allocator gave up: `asked` bytes were not to be had on a device, where it had handed out
+/// `allocated` bytes of the `reserved` ones that it had.
 #[cold]
-pub fn framework_out_of_memory(asked: u64, device: u8, holds: Holds) {
-    let event = Record {
+pub fn framework_out_of_memory(asked: u64, device: u8, allocated: u64, reserved: u64) {
+    event_with_stack(&Record {
         op: Op::FrameworkOom as u8,
         space: Space::Torch as u8,
         kind: Kind::Torch as u8,
         device,
         size: asked,
-        key: holds.allocated,
-        aux: holds.reserved,
+        key: allocated,
+        aux: reserved,
         ..Record::default()
-    };
-    event_with_stack_and(&event, |ledger| {
-        ledger.reported(device, holds.allocated, holds.reserved);
     });
 }

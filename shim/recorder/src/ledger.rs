@@ -32,6 +32,18 @@ pub struct Ending {
     pub ends: fn(&Record) -> bool,
 }
 
+/// What a framework's allocator says that it holds on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holds {
+    /// Bytes of the blocks that it has handed out.
+    pub allocated: u64,
+    /// Bytes that it has from the driver.
+    pub reserved: u64,
+    /// Whether it is the only one in the process: of several, each knows its own part, and nothing
+    /// of this can be compared.
+    pub alone: bool,
+}
+
 /// By whom an allocation ends.
 #[derive(Clone, Copy, Debug)]
 pub struct By {
@@ -244,9 +256,10 @@ impl Ledger {
 
     /// A framework said, with the last event, what it holds on a device by its own account.
     #[inline(always)]
-    pub fn reported(&mut self, device: u8, allocated: u64, reserved: u64) {
+    pub fn reported(&mut self, device: u8, holds: Holds) {
         if let Some(row) = self.trace.reported.get_mut(reported::row_of(device)) {
-            row.set(self.seq, allocated, reserved);
+            let seq = if holds.alone { self.seq } else { 0 };
+            row.set(seq, holds.allocated, holds.reserved);
         }
     }
 

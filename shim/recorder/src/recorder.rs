@@ -116,19 +116,13 @@ pub fn mark(text: &str) {
 
 /// As [`event`], with the stack of the calling thread.
 pub fn event_with_stack(record: &Record) {
-    event_with_stack_and(record, |_| {});
-}
-
-/// As [`event_with_stack`]; `then` is run on the ledger right after the event.
-pub(crate) fn event_with_stack_and(record: &Record, then: impl Fn(&mut Ledger)) {
     guarded(|| {
         let event = Record {
             thread: process::thread_id(),
             ..*record
         };
         let recorded = with_stack(Wanted::of(None), |ledger, stack| {
-            ledger.event(Record { stack, ..event });
-            then(ledger);
+            ledger.event(Record { stack, ..event })
         });
         if recorded.is_none() {
             leave(

@@ -25,6 +25,7 @@ use crate::lifetime;
 use crate::link::entries::ENTRIES;
 use crate::link::runtime;
 use std::ffi::{CStr, c_void};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use vramtrace_recorder::{self as recorder, Block, Holds};
 
 /// `c10::DeviceType::CUDA`.
@@ -40,7 +41,7 @@ fn cuda_ordinal(device: u16) -> Option<u8> {
 
 /// A block was handed out (`bytes` above 0) or taken back (below).
 #[inline(always)]
-fn usage(address: u64, bytes: i64, holds: Holds, device: u16) {
+fn usage(address: u64, bytes: i64, totals: (u64, u64), device: u16, real: *mut c_void) {
     let Some(device) = cuda_ordinal(device) else {
         return;
     };
@@ -52,6 +53,7 @@ fn usage(address: u64, bytes: i64, holds: Holds, device: u16) {
         bytes: bytes.unsigned_abs(),
         device,
     };
+    let holds = holds(totals.0, totals.1, real);
     if bytes > 0 {
         recorder::block_handed_out(block, holds);
     } else {
@@ -62,11 +64,11 @@ fn usage(address: u64, bytes: i64, holds: Holds, device: u16) {
 
 /// The allocator gave up.
 #[inline(always)]
-fn out_of_memory(asked: i64, holds: Holds, device: u16) {
+fn out_of_memory(asked: i64, (allocated, reserved): (u64, u64), device: u16) {
     if let Some(device) = cuda_ordinal(device)
         && recorder::is_on()
     {
-        recorder::framework_out_of_memory(asked.unsigned_abs(), device, holds);
+        recorder::framework_out_of_memory(asked.unsigned_abs(), device, allocated, reserved);
     }
 }
 
@@ -99,6 +101,31 @@ macro_rules! jump_after {
             inner = sym $inner,
         )
     };
+}
+
+/// The reporting function of the first allocator that was heard; 1 stands for none.
+static FIRST: AtomicUsize = AtomicUsize::new(0);
+
+/// What an allocator says that it holds. `real` is the function that it reports to: two copies of
+/// PyTorch in a process have one each.
+#[inline(always)]
+fn holds(allocated: u64, reserved: u64, real: *mut c_void) -> Holds {
+    static SEVERAL: AtomicBool = AtomicBool::new(false);
+    let real = (real as usize).max(1);
+    let first = FIRST.load(Ordering::Relaxed);
+    if first != real
+        && (first != 0
+            || FIRST
+                .compare_exchange(0, real, Ordering::Relaxed, Ordering::Relaxed)
+                .is_err_and(|first| first != real))
+    {
+        SEVERAL.store(true, Ordering::Relaxed);
+    }
+    Holds {
+        allocated,
+        reserved,
+        alone: !SEVERAL.load(Ordering::Relaxed),
+    }
 }
 
 /// Defines what stands before one form of the two functions.
@@ -152,12 +179,9 @@ macro_rules! inner {
             caller: *mut c_void,
         ) -> *mut c_void {
             static HOOK: Hook = hook!($usage);
-            let holds = Holds {
-                allocated,
-                reserved,
-            };
-            usage(address, bytes, holds, device);
-            runtime::real_for(&HOOK, caller)
+            let real = runtime::real_for(&HOOK, caller);
+            usage(address, bytes, (allocated, reserved), device, real);
+            real
         }
 
         pub extern "C" fn $out_of_memory(
@@ -168,11 +192,7 @@ macro_rules! inner {
             caller: *mut c_void,
         ) -> *mut c_void {
             static HOOK: Hook = hook!($out_of_memory);
-            let holds = Holds {
-                allocated,
-                reserved,
-            };
-            out_of_memory(asked, holds, device);
+            out_of_memory(asked, (allocated, reserved), device);
             runtime::real_for(&HOOK, caller)
         }
     };

@@ -11,7 +11,7 @@
 //! A segment is known by the live blocks that lie in it, or by the allocator's frames in its
 //! stack (a segment may hold cached blocks only).
 
-use super::{Aside, EntryEnd, Item, Point, Window};
+use super::{Aside, Cached, EntryEnd, Item, Point, Window};
 use crate::analysis::moment::Found;
 use crate::analysis::{Filter, Sum};
 use crate::model::Process;
@@ -26,10 +26,18 @@ const GRAPH_POOLS: u64 = 0x1000;
 /// What is not handed to the sink.
 #[derive(Default)]
 pub(super) struct Rest {
-    pub cached: u64,
+    pub caches: BTreeMap<u8, Cached>,
     pub aside: Aside,
     pub unknown_kinds: u64,
     pub timeless: Sum,
+}
+
+impl Rest {
+    /// A cache holds `reserved` bytes of a device, and doesn't use so many of them.
+    fn cache(&mut self, device: u8, reserved: u64, unused: u64) {
+        let cached = self.caches.entry(device).or_default();
+        cached.merge(Cached { reserved, unused });
+    }
 }
 
 /// Hands all leaked memory to `sink`.
@@ -61,7 +69,7 @@ pub(super) fn items(
         if let Some(aside) = aside {
             aside.add(entry.size, 1);
         } else if let Some(cached) = known.cached_in(process, entry, kind) {
-            rest.cached = rest.cached.saturating_add(cached);
+            rest.cache(entry.device, entry.size, cached);
         } else {
             sink(Item {
                 stack: entry.stack,
@@ -77,6 +85,7 @@ pub(super) fn items(
                 count: 1,
                 first_time: entry.time,
                 last_time: entry.time,
+                key: Some((entry.space, entry.key)),
             });
         }
     }
@@ -374,10 +383,13 @@ fn ended(
             count: row.live_count,
             first_time: origin.first_time,
             last_time: origin.last_time,
+            key: None,
         });
     }
-    for cache in caches.into_values() {
-        let unused = cache.held.saturating_sub(cache.used);
-        rest.cached = rest.cached.saturating_add(unused);
+    for ((device, ..), cache) in caches {
+        if cache.held > 0 {
+            let unused = cache.held.saturating_sub(cache.used);
+            rest.cache(device, cache.held, unused);
+        }
     }
 }

@@ -33,6 +33,7 @@ struct ProcessSummaryJson<'a> {
     incomplete_because: Vec<String>,
     accounts: Vec<AccountJson>,
     kinds: Vec<KindJson>,
+    torch: Vec<TorchJson>,
     corrupted_contexts: Vec<CorruptedJson>,
     losses: LossesJson,
     damage: &'a [String],
@@ -63,6 +64,13 @@ struct KindJson {
     live: SumJson,
     allocated: SumJson,
     at_peak: SumJson,
+}
+
+#[derive(Serialize)]
+struct TorchJson {
+    device: usize,
+    #[serde(flatten)]
+    torch: crate::report::json::TorchJson,
 }
 
 #[derive(Serialize)]
@@ -124,6 +132,14 @@ fn process(process: &ProcessSummary) -> ProcessSummaryJson<'_> {
         incomplete_because: losses::reasons(&process.losses),
         accounts: process.accounts.iter().map(account).collect(),
         kinds: process.kinds.iter().map(kind).collect(),
+        torch: process
+            .torch
+            .iter()
+            .map(|(device, torch)| TorchJson {
+                device: *device,
+                torch: torch.into(),
+            })
+            .collect(),
         corrupted_contexts: process
             .corrupted
             .iter()
