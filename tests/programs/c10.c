@@ -10,10 +10,10 @@ struct device { int8_t type, index; };
 
 #ifdef OLD
 #define USAGE "_ZN3c1027reportMemoryUsageToProfilerEPvlllNS_6DeviceE"
-#define OUT_OF_MEMORY "_ZN3c1026reportOutOfMemoryToProfilerElllNS_6DeviceE"
+#define OUT_OF_MEMORY "_ZN3c1027reportOutOfMemoryToProfilerElllNS_6DeviceE"
 #else
 #define USAGE "_ZN3c1027reportMemoryUsageToProfilerEPvlmmNS_6DeviceE"
-#define OUT_OF_MEMORY "_ZN3c1026reportOutOfMemoryToProfilerElmmNS_6DeviceE"
+#define OUT_OF_MEMORY "_ZN3c1027reportOutOfMemoryToProfilerElmmNS_6DeviceE"
 #endif
 void usage(void *address, int64_t bytes, size_t allocated, size_t reserved, struct device device) __asm__(USAGE);
 void out_of_memory(int64_t asked, size_t allocated, size_t reserved, struct device device) __asm__(OUT_OF_MEMORY);

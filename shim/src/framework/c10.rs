@@ -214,11 +214,11 @@ macro_rules! hook {
 
 form!(
     _ZN3c1027reportMemoryUsageToProfilerEPvlllNS_6DeviceE,
-    _ZN3c1026reportOutOfMemoryToProfilerElllNS_6DeviceE
+    _ZN3c1027reportOutOfMemoryToProfilerElllNS_6DeviceE
 );
 form!(
     _ZN3c1027reportMemoryUsageToProfilerEPvlmmNS_6DeviceE,
-    _ZN3c1026reportOutOfMemoryToProfilerElmmNS_6DeviceE
+    _ZN3c1027reportOutOfMemoryToProfilerElmmNS_6DeviceE
 );
 
 /// What is called before the jump; answers where to jump.
@@ -228,10 +228,10 @@ mod inner {
 
     inner!(
         _ZN3c1027reportMemoryUsageToProfilerEPvlllNS_6DeviceE,
-        _ZN3c1026reportOutOfMemoryToProfilerElllNS_6DeviceE
+        _ZN3c1027reportOutOfMemoryToProfilerElllNS_6DeviceE
     );
     inner!(
         _ZN3c1027reportMemoryUsageToProfilerEPvlmmNS_6DeviceE,
-        _ZN3c1026reportOutOfMemoryToProfilerElmmNS_6DeviceE
+        _ZN3c1027reportOutOfMemoryToProfilerElmmNS_6DeviceE
     );
 }

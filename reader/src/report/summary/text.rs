@@ -68,10 +68,9 @@ fn of_process(out: &mut String, summary: &Summary, process: &ProcessSummary, sty
     for (device, torch) in &process.torch {
         let _ = writeln!(
             out,
-            "    {}, PyTorch says: {} in tensors, of {} reserved{}",
+            "    {}, PyTorch says: {} in tensors{}",
             place(summary, Some(*device)),
             bytes(torch.allocated),
-            bytes(torch.reserved),
             match torch.seen {
                 Some(_) if torch.differs() => "; the trace has another number",
                 Some(_) => "; the trace has the same tensors",
