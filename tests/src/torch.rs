@@ -31,6 +31,12 @@ impl Form {
         self.of("c10_cuda").flag(self.c10()).build()
     }
 
+    /// Another copy of the allocator, with what it reports to.
+    pub fn another(self) -> PathBuf {
+        let c10 = self.of("c10").flag("-DTOO").build();
+        self.of("c10_cuda").flag("-DTOO").flag(c10).build()
+    }
+
     /// The allocator, linked to nothing that it could report to.
     pub fn alone(self) -> PathBuf {
         self.of("c10_cuda").flag("-DALONE").build()

@@ -240,20 +240,9 @@ fn blocks_go_with_their_device() {
 /// Each hears what its own allocator says, as without us.
 #[test]
 fn two_copies_in_a_process() {
-    for (first, second) in [(Form::New, Form::Old), (Form::New, Form::New)] {
-        let folder = vramtrace_tests::Scratch::new();
-        // The second one lies elsewhere, and is linked to its own.
-        let c10 = folder.path().join("libc10.so");
-        std::fs::copy(second.c10(), &c10).expect("a copy");
-        let build = Build::of("c10_cuda").shared().flag(&c10);
-        let build = match second {
-            Form::Old => build.flag("-DOLD"),
-            Form::New => build.flag("-DTOO"),
-        };
-        let too = folder.path().join("libc10_cuda.so");
-        std::fs::copy(build.build(), &too).expect("a copy");
+    for too in [Form::Old.allocator(), Form::New.another()] {
         let run =
-            || torch(first, "local", "native", &["two-copies"]).env("TORCH_LIBRARY_TOO", &too);
+            || torch(Form::New, "local", "native", &["two-copies"]).env("TORCH_LIBRARY_TOO", &too);
         profilers_heard_all(&run().plain().succeeds(), 2);
         let finished = run().succeeds();
         profilers_heard_all(&finished, 2);

@@ -195,6 +195,13 @@ impl Answer {
                 self.incomplete_because.push(reason);
             }
         }
+        if found.opaque.count > 0 {
+            self.notes.push(format!(
+                "{} bytes in {} allocations are segments of PyTorch's allocator, whose tensors were \
+                 not seen (PyTorch before 1.10 does not tell of them): they count as a whole",
+                found.opaque.bytes, found.opaque.count
+            ));
+        }
         if found.timeless.count > 0 {
             self.incomplete_because.push(format!(
                 "ended-with-context: {} bytes in {} allocations ended with their context or \

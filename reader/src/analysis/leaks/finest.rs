@@ -30,6 +30,8 @@ pub(super) struct Rest {
     pub aside: Aside,
     pub unknown_kinds: u64,
     pub timeless: Sum,
+    /// Segments of PyTorch's allocator whose blocks are not known, which count as they are.
+    pub opaque: Sum,
 }
 
 impl Rest {
@@ -71,6 +73,9 @@ pub(super) fn items(
         } else if let Some(cached) = known.cached_in(process, entry, kind) {
             rest.cache(entry.device, entry.size, cached);
         } else {
+            if known.is_opaque(process, entry, kind) {
+                rest.opaque.add(entry.size, 1);
+            }
             sink(Item {
                 stack: entry.stack,
                 api: entry.api,
@@ -255,6 +260,13 @@ impl Known {
             return None;
         }
         Some(entry.size.saturating_sub(used))
+    }
+
+    /// Whether it is a segment of PyTorch's allocator in a process of which no block was seen.
+    fn is_opaque(&mut self, process: &Process, entry: &Record, kind: Kind) -> bool {
+        !self.torch
+            && matches!(kind, Kind::Device | Kind::Managed | Kind::Vmm)
+            && self.is_torch_stack(process, entry.stack)
     }
 
     /// Bytes of live blocks within an address range.

@@ -186,6 +186,8 @@ pub struct Leaks {
     pub unknown_kinds: u64,
     /// What is known as sums only, not by when it was allocated, and so left out of a window.
     pub timeless: Sum,
+    /// Part of `gpu`: segments of PyTorch's allocator in a process of which no tensor was seen.
+    pub opaque: Sum,
     /// What was suppressed, by which pattern; in no other sum and in no group.
     pub suppressed: Vec<Suppressed>,
     /// Groups, largest first. Those that ended `corrupted` are among them.
@@ -226,6 +228,7 @@ pub fn leaks_in(
         aside: Aside::default(),
         unknown_kinds: 0,
         timeless: Sum::default(),
+        opaque: Sum::default(),
         suppressed: Vec::new(),
         groups: Vec::new(),
     };
@@ -254,6 +257,7 @@ pub fn leaks_in(
     found.aside = rest.aside;
     found.unknown_kinds = rest.unknown_kinds;
     found.timeless = rest.timeless;
+    found.opaque = rest.opaque;
     found.suppressed = judge.finish();
     found.groups = grouping.finish(loops);
     found
