@@ -109,7 +109,9 @@ impl Account {
                 self.resized_bytes = self.resized_bytes.wrapping_add(growth);
                 self.set_live(self.live_bytes.wrapping_add(growth), event.time);
             }
-            Op::AllocFailed => self.failed_count = self.failed_count.saturating_add(1),
+            Op::AllocFailed | Op::FrameworkOom => {
+                self.failed_count = self.failed_count.saturating_add(1);
+            }
             Op::FreeUnmatched => self.unmatched_count = self.unmatched_count.saturating_add(1),
             op if op.ends_allocation() => {
                 self.live_bytes = self.live_bytes.wrapping_sub(size);

@@ -8,6 +8,7 @@ use crate::footprint::{FOOTPRINT_ROWS, Footprint};
 use crate::history::{CELLS_PER_LEVEL, Cell, LEVELS};
 use crate::journal::Journal;
 use crate::record::Record;
+use crate::reported::{REPORTED_ROWS, Reported};
 use crate::totals::Totals;
 use bytemuck::{Pod, Zeroable};
 
@@ -54,11 +55,13 @@ pub enum Section {
     RingFramework = 12,
     /// [`Footprint`] rows, one a device.
     Footprints = 13,
+    /// [`Reported`] rows, one a device.
+    Reported = 14,
 }
 
 impl Section {
     /// Every section that this version writes, in file order.
-    pub const ALL: [Section; 13] = [
+    pub const ALL: [Section; 14] = [
         Section::Control,
         Section::Journal,
         Section::Accounts,
@@ -72,11 +75,12 @@ impl Section {
         Section::RingDevice,
         Section::RingFramework,
         Section::Footprints,
+        Section::Reported,
     ];
 
     /// Whether older traces do without it.
     pub const fn is_optional(self) -> bool {
-        matches!(self, Section::Footprints)
+        matches!(self, Section::Footprints | Section::Reported)
     }
 
     /// Bytes of one entry.
@@ -95,13 +99,18 @@ impl Section {
             | Section::RingDevice
             | Section::RingFramework => size_of::<Record>(),
             Section::Footprints => size_of::<Footprint>(),
+            Section::Reported => size_of::<Reported>(),
         }
     }
 
     /// Share of the space after the fixed sections, in thousandths; `None` for fixed sections.
     const fn share(self) -> Option<u64> {
         match self {
-            Section::Control | Section::Journal | Section::Accounts | Section::Footprints => None,
+            Section::Control
+            | Section::Journal
+            | Section::Accounts
+            | Section::Footprints
+            | Section::Reported => None,
             Section::Cold => Some(60),
             Section::Stacks => Some(120),
             Section::StackIndex => Some(16),
@@ -221,7 +230,8 @@ impl Layout {
             + page_up(size_of::<Control>() as u64)
             + page_up(size_of::<Journal>() as u64)
             + page_up((ACCOUNT_ROWS * size_of::<Account>()) as u64)
-            + page_up((FOOTPRINT_ROWS * size_of::<Footprint>()) as u64);
+            + page_up((FOOTPRINT_ROWS * size_of::<Footprint>()) as u64)
+            + page_up((REPORTED_ROWS * size_of::<Reported>()) as u64);
         let free = file_size - fixed;
         for (entry, &section) in sections.iter_mut().zip(&Section::ALL) {
             let entry_size = section.entry_size() as u64;
@@ -285,6 +295,7 @@ const fn fixed_entries(section: Section) -> u64 {
     match section {
         Section::Accounts => ACCOUNT_ROWS as u64,
         Section::Footprints => FOOTPRINT_ROWS as u64,
+        Section::Reported => REPORTED_ROWS as u64,
         _ => 1,
     }
 }

@@ -27,6 +27,7 @@ pub mod layout;
 pub mod live;
 mod publish;
 pub mod record;
+pub mod reported;
 pub mod ring;
 pub mod stacks;
 pub mod totals;

@@ -243,6 +243,10 @@ words! {
         FreeUnmatched = 18 => "free-unmatched",
         /// The device's memory, by cuMemGetInfo: `size` total, `aux` free bytes.
         MemInfo = 19 => "mem-info",
+        /// A framework's allocator gave up: the driver gave no more, and emptying its cache did not
+        /// help. `size`: bytes asked for (PyTorch blocks: rounded), `key`: bytes that it has handed
+        /// out on the device, `aux`: bytes that it has reserved there.
+        FrameworkOom = 20 => "framework-oom",
         /// A context exists from here on. `key`: the handle.
         ContextCreated = 24 => "context-created",
         /// A context is being destroyed; what it owned ends between this and `ContextGone`.

@@ -8,7 +8,7 @@ use std::path::Path;
 use support::*;
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::record::{Kind, Op, Record};
-use vramtrace_reader::analysis::leaks::{By, EntryEnd, Leaks, Options, Point, leaks};
+use vramtrace_reader::analysis::leaks::{By, Cached, EntryEnd, Leaks, Options, Point, leaks};
 use vramtrace_reader::analysis::{Filter, Sum};
 use vramtrace_reader::model::{NoNames, Process, Unhidden};
 use vramtrace_reader::trace::Trace;
@@ -98,7 +98,7 @@ fn the_document() {
         "total": {
             "gpu": {"bytes": 300 * MIB, "count": 30},
             "host": {"bytes": 4096, "count": 1},
-            "cached": {"bytes": 0},
+            "cached": {"bytes": 0, "reserved": 0, "used": 0},
             "teardown": {"bytes": 0, "count": 0},
             "corrupted": {"bytes": 0, "count": 0},
             "imports": {"bytes": 0, "count": 0},
@@ -130,6 +130,8 @@ fn the_document() {
             the file, or its debug file, into a directory of VRAMTRACE_DEBUG_PATH (build id \
             0101010101010101010101010101010101010101)"],
         "suppressed": [],
+        "caches": [],
+        "torch": [],
     });
     assert_eq!(document, expected);
 }
@@ -166,7 +168,13 @@ fn segments_count_as_their_blocks() {
     file.alloc(Kind::Device, 5 * MIB, stack);
     let leaks = found(&mut file, &Options::default());
     assert_eq!(leaks.gpu, sum(10 * MIB, 3));
-    assert_eq!(leaks.cached, 17 * MIB + 2 * MIB + 2 * MIB);
+    assert_eq!(
+        leaks.caches[&0],
+        Cached {
+            reserved: 26 * MIB,
+            unused: 21 * MIB
+        }
+    );
     assert_eq!(leaks.aside.mappings, sum(4 * MIB, 2));
     assert_eq!(leaks.aside.reservations, sum(90 << 30, 1));
     let kinds: Vec<_> = leaks
@@ -205,7 +213,7 @@ fn pools_are_caches_and_their_blocks_count() {
     file.alloc_at(Kind::Import, 0x5000, 77, stack);
     let leaks = found(&mut file, &Options::default());
     assert_eq!(leaks.gpu, sum(23 * MIB, 3));
-    assert_eq!(leaks.cached, 44 * MIB + 5 * MIB);
+    assert_eq!(leaks.caches[&0].unused, 49 * MIB);
     assert_eq!(leaks.aside.imports, sum(77, 1));
 }
 

@@ -10,6 +10,7 @@ pub mod python;
 mod report;
 mod run;
 mod scratch;
+pub mod torch;
 
 pub use artifacts::{Artifacts, artifacts, repository};
 pub use programs::{Build, c_compiler, program};

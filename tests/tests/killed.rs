@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
+use vramtrace_tests::torch::Form;
 use vramtrace_tests::{Check, Leaks, Run, program, skip};
 
 /// As in killed.c: notes a thread can write, and words of its part of the file.
@@ -108,10 +109,20 @@ fn stop_one(process: u32, round: u64) -> Result<Option<libc::pid_t>, ()> {
 }
 
 /// Returns whether the trace says that its live set is exact; then it is.
-fn kill_once(threads: usize, size: &str, stacks: &str, round: u64, stop: bool) -> bool {
-    let run = Run::new(program("killed"))
+fn kill_once(
+    threads: usize,
+    size: &str,
+    stacks: &str,
+    round: u64,
+    stop: bool,
+    torch: Option<&Path>,
+) -> bool {
+    let mut run = Run::new(program("killed"))
         .env("VRAMTRACE_SIZE", size)
         .env("VRAMTRACE_STACKS", stacks);
+    if let Some(library) = torch {
+        run = run.env("TORCH_LIBRARY", library);
+    }
     let file = run.scratch().join("notes");
     let (mut child, scratch) = run
         .args([
@@ -211,7 +222,7 @@ fn kill_often(threads: usize, size: &str, rounds: std::ops::Range<u64>, stop: bo
     };
     let inexact = rounds
         .clone()
-        .filter(|&round| !kill_once(threads, size, stacks(round), round, stop))
+        .filter(|&round| !kill_once(threads, size, stacks(round), round, stop, None))
         .count();
     println!("{inexact} of {rounds:?} inexact");
     inexact
@@ -235,6 +246,21 @@ fn the_live_set_of_four_threads_is_the_truth() {
 #[test]
 fn of_four_threads_also_when_the_rings_wrapped() {
     assert!(kill_often(4, "1MiB", 150..200, false) < 10);
+}
+
+/// Tensors, too, of which the allocator's segments are known by its frames.
+#[test]
+fn the_live_set_of_tensors_is_the_truth() {
+    let library = Form::New.allocator();
+    for (threads, rounds) in [(1, 300..330), (4, 330..350)] {
+        let exact = |&round: &u64| {
+            let size = if round % 2 == 0 { "8MiB" } else { "1MiB" };
+            kill_once(threads, size, "native", round, false, Some(&library))
+        };
+        let all = rounds.end - rounds.start;
+        let inexact = all as usize - rounds.filter(exact).count();
+        assert!(inexact < 5 && (threads > 1 || inexact == 0), "{inexact}");
+    }
 }
 
 /// A thread that is stopped while it holds the recorder's lock: the others don't wait, and what

@@ -85,7 +85,8 @@ impl Moment {
                 .map(|(.., account)| Found::Time(account.peak_time))
                 .ok_or_else(|| "no GPU memory was allocated".to_owned()),
             Moment::Oom => last_event(process, |event| {
-                event.op() == Some(Op::AllocFailed) && event.aux == OUT_OF_MEMORY
+                event.op() == Some(Op::FrameworkOom)
+                    || event.op() == Some(Op::AllocFailed) && event.aux == OUT_OF_MEMORY
             })
             .ok_or_else(|| {
                 "no allocation failed for lack of memory, as far as its event log reaches"

@@ -270,6 +270,7 @@ fn item(row: &Totals, kind: Kind, held: Sum) -> Item {
         count: held.count,
         first_time: row.first_time,
         last_time: row.last_time,
+        key: None,
     }
 }
 

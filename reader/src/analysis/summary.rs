@@ -3,7 +3,7 @@
 use super::view::{DeviceView, Devices, ProcessView};
 use super::{Filter, Sum};
 use crate::model::{
-    CudaUse, FoundBy, Loops, Losses, Process, PythonStacks, Remembered, Unhidden, UseSample,
+    CudaUse, FoundBy, Loops, Losses, Process, PythonStacks, Remembered, Torch, Unhidden, UseSample,
     VisibleStack,
 };
 use rustc_hash::FxHashMap;
@@ -126,6 +126,8 @@ pub struct ProcessSummary {
     pub kinds: Vec<KindView>,
     /// What nvidia-smi showed, by device.
     pub nvidia_smi: Vec<NvidiaSmiView>,
+    /// What PyTorch's allocator says of itself: device id in the answer, and what.
+    pub torch: Vec<(usize, Torch)>,
     /// Contexts that broke: device id in the answer, driver's error code.
     pub corrupted: Vec<(Option<usize>, u64)>,
     /// What is not in the trace.
@@ -198,6 +200,10 @@ fn of_process(
             (device, corruption.error)
         })
         .collect();
+    let torch = process.torch.iter();
+    let torch = torch
+        .map(|&torch| (devices.id_of(process, id, torch.device), torch))
+        .collect();
     ProcessSummary {
         view: ProcessView::of(process, id),
         driver: process
@@ -211,6 +217,7 @@ fn of_process(
         accounts,
         kinds: kinds(process, id, filter, devices),
         nvidia_smi: nvidia_smi(process, id, filter, devices),
+        torch,
         corrupted,
         losses: process.losses.clone(),
         python: process.python_stacks(),

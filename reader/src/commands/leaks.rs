@@ -28,6 +28,9 @@ pub struct Args {
     /// Print one JSON document (schema vramtrace.leaks/1)
     #[arg(long)]
     json: bool,
+    /// With --json: list every allocation of each group, with its address
+    #[arg(long, requires = "json")]
+    members: bool,
     /// Write a JUnit report for CI, too: what --fail fails for are failures and errors there
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
@@ -98,6 +101,7 @@ fn run(args: &Args) -> Result<i32, i32> {
             native: args.native,
         },
         suppressions,
+        members: args.members,
     };
     let top = match args.top {
         Some(0) => None,

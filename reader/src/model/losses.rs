@@ -1,5 +1,6 @@
 //! What a trace does not know, and whether its live set is exact all the same.
 
+use super::Torch;
 use crate::trace::{Reach, Trace};
 
 /// Counts of what was not recorded, or is not kept any more.
@@ -45,7 +46,7 @@ pub struct Reason {
 }
 
 impl Losses {
-    pub(super) fn of(trace: &Trace) -> Losses {
+    pub(super) fn of(trace: &Trace, torch: &[Torch]) -> Losses {
         let control = &trace.copy.control;
         let mut losses = Losses {
             events_lost: control.events_lost,
@@ -66,6 +67,7 @@ impl Losses {
                 .saturating_add(row.unmatched_count.into());
         }
         losses.live_inexact = losses.reasons(trace);
+        losses.live_inexact.extend(torch.iter().filter_map(differs));
         losses
     }
 
@@ -123,4 +125,17 @@ impl Losses {
         }
         reasons
     }
+}
+
+/// That PyTorch has other blocks than the trace, if it has.
+fn differs(torch: &Torch) -> Option<Reason> {
+    let seen = torch.seen.filter(|_| torch.differs())?;
+    Some(Reason {
+        code: "torch-differs",
+        text: format!(
+            "PyTorch says that it had handed out {} bytes on GPU {} when it said so last, the trace \
+             has {seen}: it was there before the trace, or blocks went past it",
+            torch.allocated, torch.device
+        ),
+    })
 }

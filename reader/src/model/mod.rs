@@ -10,6 +10,7 @@ mod losses;
 mod merge;
 mod python;
 mod stacks;
+mod torch;
 
 pub use device_use::{DeviceUse, FoundBy, UseSample};
 pub use identity::State;
@@ -18,6 +19,7 @@ pub use losses::{Losses, Reason};
 pub use merge::{Loops, Name, NoNames, Remembered};
 pub use python::PythonStacks;
 pub use stacks::{Role, Unhidden, VisibleStack};
+pub use torch::Torch;
 
 use crate::trace::{Events, Trace};
 use rustc_hash::FxHashMap;
@@ -96,6 +98,8 @@ pub struct Process {
     pub notes: Vec<cold::Note>,
     /// What is not in the trace.
     pub losses: Losses,
+    /// What PyTorch's allocator says of itself, by device.
+    pub torch: Vec<Torch>,
     apis: FxHashMap<u32, String>,
     threads: FxHashMap<u32, String>,
     marks: FxHashMap<u32, String>,
@@ -122,6 +126,7 @@ impl Process {
             device_use: BTreeMap::new(),
             notes: Vec::new(),
             losses: Losses::default(),
+            torch: Vec::new(),
             apis: FxHashMap::default(),
             threads: FxHashMap::default(),
             marks: FxHashMap::default(),
@@ -142,7 +147,8 @@ impl Process {
             &process.identity,
             process.trace.copy.control.clean_exit != 0,
         );
-        process.losses = Losses::of(&process.trace);
+        process.torch = Torch::all(&process.trace);
+        process.losses = Losses::of(&process.trace, &process.torch);
         process.find_corrupted();
         process
     }

@@ -15,7 +15,8 @@ pub enum Role {
     Ours,
     /// The CUDA driver or runtime: hidden above the call into it.
     Cuda,
-    /// PyTorch's caching allocator: what it takes from the driver are its segments.
+    /// PyTorch's caching allocator: what it takes from the driver are its segments. Hidden above the
+    /// call into it, which is where its blocks are from, whichever way it went inside.
     TorchAllocator,
     /// The Python interpreter: hidden where Python frames say what it did.
     Python,
@@ -117,7 +118,7 @@ impl Process {
         let hidden = |frame: &&Frame| match frame {
             Frame::Native { module, .. } => match self.role(*module) {
                 Role::Ours => true,
-                Role::Cuda => !unhidden.cuda,
+                Role::Cuda | Role::TorchAllocator => !unhidden.cuda,
                 _ => false,
             },
             _ => false,

@@ -2,7 +2,7 @@
 
 use crate::analysis::Sum;
 use crate::analysis::view::{DeviceView, ProcessView};
-use crate::model::PythonStacks;
+use crate::model::{PythonStacks, Torch};
 use serde::Serialize;
 
 /// `{"bytes","count"}`.
@@ -105,6 +105,27 @@ impl From<&PythonStacks> for PythonJson {
             version: python.version.clone(),
             stacks_recorded: python.recorded,
             why_not: (!python.recorded).then(|| python.why.clone()),
+        }
+    }
+}
+
+/// What PyTorch's allocator says of itself: `{"allocated","reserved","seen","differs"}`. `seen` are
+/// the bytes of the blocks in the trace at that moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct TorchJson {
+    allocated: u64,
+    reserved: u64,
+    seen: Option<u64>,
+    differs: bool,
+}
+
+impl From<&Torch> for TorchJson {
+    fn from(torch: &Torch) -> TorchJson {
+        TorchJson {
+            allocated: torch.allocated,
+            reserved: torch.reserved,
+            seen: torch.seen,
+            differs: torch.differs(),
         }
     }
 }

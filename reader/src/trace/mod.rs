@@ -31,6 +31,7 @@ use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::footprint::Footprint;
 use vramtrace_format::history::Cell;
 use vramtrace_format::layout::Header;
+use vramtrace_format::reported::Reported;
 use vramtrace_format::{Record, Section};
 
 /// Something in a file that is not as it should be, though it gave an answer.
@@ -50,6 +51,8 @@ pub struct Trace {
     pub file_len: u64,
     /// Tables, as of one event.
     pub copy: Copy,
+    /// What a framework itself said that it holds, by device, with which event.
+    pub reported: Vec<Reported>,
     /// Cold records, in order.
     pub cold: Vec<Cold>,
     /// Complete words of the stack table.
@@ -81,11 +84,14 @@ impl Trace {
         }
         let source = Source::new(file, metadata.len());
         let sections = Sections::read(&source)?;
+        // First: what it says is of an event that the tables have, too.
+        let reported = sections.reported(&source).map_err(Problem::Io)?;
         let copy = copy::copy(&source, &sections).map_err(Problem::Io)?;
         let mut trace = Trace {
             path: path.to_owned(),
             file_len: metadata.len(),
             copy,
+            reported,
             cold: Vec::new(),
             stacks: Vec::new(),
             footprints: Vec::new(),
@@ -171,8 +177,11 @@ impl Trace {
                     extent.rows, extent.promised
                 )
             };
-            // The writer's own index is of no use to a reader.
-            if section != Section::StackIndex {
+            // The writer's own index is of no use to a reader, and older recorders did not write
+            // what frameworks say.
+            let dispensable = section == Section::StackIndex
+                || section == Section::Reported && extent.row_size == 0;
+            if !dispensable {
                 self.damaged(what, affects_live);
             }
         }

@@ -8,6 +8,7 @@ use vramtrace_format::account::{ACCOUNT_ROWS, Account};
 use vramtrace_format::footprint::{FOOTPRINT_ROWS, Footprint};
 use vramtrace_format::journal::Journal;
 use vramtrace_format::layout::{Control, Header, MAGIC, MAX_SECTIONS, PAGE, VERSION};
+use vramtrace_format::reported::{REPORTED_ROWS, Reported};
 use vramtrace_format::{Section, layout::SectionEntry};
 
 /// Larger files are refused: memory stays bounded whatever a file claims.
@@ -163,6 +164,14 @@ impl Sections {
         let mut footprints = vec![Footprint::zeroed(); rows as usize];
         self.rows(source, Section::Footprints, &mut footprints)?;
         Ok(footprints)
+    }
+
+    /// What a framework itself said, by device, as it is at this moment; nothing in a file without.
+    pub fn reported(&self, source: &Source) -> io::Result<Vec<Reported>> {
+        let rows = self.of(Section::Reported).rows as usize;
+        let mut reported = vec![Reported::zeroed(); rows.min(REPORTED_ROWS)];
+        self.rows(source, Section::Reported, &mut reported)?;
+        Ok(reported)
     }
 
     fn rows<T: bytemuck::Pod>(

@@ -17,6 +17,7 @@ use vramtrace_format::history::History;
 use vramtrace_format::journal::Journal;
 use vramtrace_format::layout::{Control, Header, MIN_SIZE, PAGE};
 use vramtrace_format::live::LiveTable;
+use vramtrace_format::reported::Reported;
 use vramtrace_format::ring::Ring;
 use vramtrace_format::stacks::StackTable;
 use vramtrace_format::totals::TotalsTable;
@@ -299,6 +300,8 @@ pub struct Sections {
     pub cold: &'static mut [u8],
     /// What the driver holds for itself, by device.
     pub footprints: &'static mut [Footprint],
+    /// What a framework itself says, by device.
+    pub reported: &'static mut [Reported],
 }
 
 impl TraceFile {
@@ -341,6 +344,7 @@ impl TraceFile {
             ),
             cold: section(&self, Section::Cold),
             footprints: section(&self, Section::Footprints),
+            reported: section(&self, Section::Reported),
             control,
         }
     }

@@ -10,6 +10,7 @@ use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::footprint::Footprint;
 use vramtrace_format::live::Place;
 use vramtrace_format::record::{Kind, Layer, Op, Record, Space};
+use vramtrace_format::reported;
 use vramtrace_format::stacks::{self, Interned};
 
 /// The trace of this process, as its writer sees it.
@@ -31,6 +32,18 @@ pub struct Ending {
     pub how: Op,
     /// Whether an entry of it ends with it.
     pub ends: fn(&Record) -> bool,
+}
+
+/// What a framework's allocator says that it holds on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holds {
+    /// Bytes of the blocks that it has handed out.
+    pub allocated: u64,
+    /// Bytes that it has from the driver.
+    pub reserved: u64,
+    /// Whether it is the only one in the process: of several, each knows its own part, and nothing
+    /// of this can be compared.
+    pub alone: bool,
 }
 
 /// By whom an allocation ends.
@@ -250,6 +263,15 @@ impl Ledger {
         rings[lane].write(&event, &mut control.ring_written[lane]);
         tables.apply(&event, None, control);
         control.last_time = event.time;
+    }
+
+    /// A framework said, with the last event, what it holds on a device by its own account.
+    #[inline(always)]
+    pub fn reported(&mut self, device: u8, holds: Holds) {
+        if let Some(row) = self.trace.reported.get_mut(reported::row_of(device)) {
+            let seq = if holds.alone { self.seq } else { 0 };
+            row.set(seq, holds.allocated, holds.reserved);
+        }
     }
 
     /// From now on frees are teardown.

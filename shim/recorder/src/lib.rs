@@ -8,6 +8,8 @@
 //! [`lane`]), touching the disk outside [`start`], unwinding into the caller, or writing as a
 //! forked child into the parent's file.
 
+#[cfg(not(loom))]
+mod blocks;
 pub mod clock;
 pub mod counter;
 pub mod file;
@@ -32,6 +34,8 @@ mod turn;
 #[cfg(not(loom))]
 mod waiting;
 
+#[cfg(not(loom))]
+pub use blocks::*;
 #[cfg(not(loom))]
 pub use frees::*;
 #[cfg(not(loom))]

@@ -44,6 +44,12 @@ pub(crate) fn prefetch(lane: usize, space: Space, key: u64) {
 /// Records an allocation that succeeded. Returns its time, or 0 if it is not known yet.
 #[inline(always)]
 pub fn allocated(allocation: Allocation) -> u64 {
+    allocated_and(allocation, |_| {})
+}
+
+/// As [`allocated`]; `then` is run on the ledger right after the event.
+#[inline(always)]
+pub(crate) fn allocated_and(allocation: Allocation, then: impl Fn(&mut Ledger)) -> u64 {
     let thread = process::thread_id();
     if process::first_seen() {
         name_thread(thread);
@@ -55,11 +61,15 @@ pub fn allocated(allocation: Allocation) -> u64 {
         let recorded = match Wanted::of(Some(allocation.kind)) {
             Wanted::Nothing => with(|ledger| {
                 entry.set_stack_and_thread(NO_STACK, thread);
-                ledger.allocated(&mut entry)
+                let time = ledger.allocated(&mut entry);
+                then(ledger);
+                time
             }),
             wanted => with_stack(wanted, |ledger, stack| {
                 entry.set_stack_and_thread(stack, thread);
-                ledger.allocated(&mut entry)
+                let time = ledger.allocated(&mut entry);
+                then(ledger);
+                time
             }),
         };
         recorded.unwrap_or_else(|| {

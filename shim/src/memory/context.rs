@@ -311,7 +311,13 @@ fn ends_with_context(entry: &Record) -> bool {
     let device_wide = matches!(
         entry.kind(),
         Some(
-            Kind::Vmm | Kind::Async | Kind::Graph | Kind::Pool | Kind::Mapping | Kind::Reservation
+            Kind::Vmm
+                | Kind::Torch
+                | Kind::Async
+                | Kind::Graph
+                | Kind::Pool
+                | Kind::Mapping
+                | Kind::Reservation
         ) | None
     );
     // Nor do physical memory on the host, or imported, and blocks of a pool of host memory.
@@ -390,6 +396,10 @@ pub fn reset(call: &Call, device: i32, only_if_last: bool, real: impl super::Rea
             .iter()
             .for_each(|known| errors::context_is_new(known.id));
         end_with(call, &primaries, Op::EndByReset, began);
+        // A framework's blocks lie in its segments, which went.
+        recorder::end_all(Op::EndByReset, call.api(), &|entry| {
+            entry.kind() == Some(Kind::Torch) && entry.device == ordinal && entry.seq < began
+        });
         contexts_gone(&primaries);
     } else {
         streams.come_back();

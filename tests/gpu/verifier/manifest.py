@@ -9,6 +9,8 @@ from .killed import killed
 from .nvidia_smi import nvidia_smi
 from .overhead import overhead
 from .reconcile import reconcile
+from .torch_blocks import moment, planted
+from .torch_pace import pace
 
 
 def driver(name, check=exact, program=None, **more):
@@ -19,9 +21,13 @@ def runtime(name, **more):
     return Case(name, name, exact, **more)
 
 
-def torch_case(name, settings, check=torch):
+def torch_case(name, settings, check=torch, script="torch_training"):
     env = {"PYTORCH_CUDA_ALLOC_CONF": settings, "PYTORCH_ALLOC_CONF": settings} if settings else {}
-    return Case(name, "python/torch_training.py", check, environment=env, limit=150)
+    return Case(name, f"python/{script}.py", check, environment=env, limit=150)
+
+
+def torch_leak(which):
+    return Case(f"torch_leak_{which}", "python/torch_leaks.py", planted, arguments=(which,), limit=150)
 
 
 def jax_case(name, **env):
@@ -34,6 +40,12 @@ CASES = [
     torch_case("torch", ""),
     torch_case("torch_expandable", "expandable_segments:True"),
     torch_case("torch_async", "backend:cudaMallocAsync", exact_if("torch")),
+    torch_case("torch_blocks", "", moment, "torch_blocks"),
+    torch_case("torch_blocks_expandable", "expandable_segments:True", moment, "torch_blocks"),
+    torch_case("torch_blocks_async", "backend:cudaMallocAsync", moment, "torch_blocks"),
+    torch_leak("graph"),
+    torch_leak("cache"),
+    torch_leak("cycle"),
     Case("cupy", "python/cupy_pool.py", exact_if("cupy"), limit=150),
     driver("killed", killed),
     # Alone: it looks at how much memory of the card is in use.
@@ -77,6 +89,7 @@ CASES = [
     jax_case("jax", PREALLOCATE="false"),
     jax_case("jax_preallocated", PREALLOCATE="true", MEM_FRACTION=".10"),
     Case("reconcile", "python/torch_reconcile.py", reconcile, alone=True, limit=150),
+    Case("torch_pace", "python/torch_pace.py", pace, alone=True, limit=150),
     Case("overhead", "runtime_overhead", overhead, alone=True),
 ]
 

@@ -1,10 +1,11 @@
 //! The leaks of several processes, as one answer.
 
-use super::{Aside, Group, Leaks, Options, Point, Suppressed, Window, leaks_in};
+use super::{Aside, Cached, Group, Leaks, Options, Point, Suppressed, Window, leaks_in};
 use crate::analysis::view::{DeviceView, Devices, ProcessView};
 use crate::analysis::{Filter, Sum};
-use crate::model::{CudaUse, Loops, Process, VisibleStack};
+use crate::model::{CudaUse, Loops, Process, Torch, VisibleStack};
 use std::cmp::Reverse;
+use vramtrace_format::record::NO_DEVICE;
 
 /// A group, and where it belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,28 @@ pub struct Placed {
     pub device: Option<usize>,
     /// The group.
     pub group: Group,
+}
+
+/// What caching allocators and pools of a process hold on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlacedCache {
+    /// Id of its process.
+    pub process: usize,
+    /// Id of its device.
+    pub device: Option<usize>,
+    /// How much.
+    pub cached: Cached,
+}
+
+/// What PyTorch's allocator of a process says that it holds on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlacedTorch {
+    /// Id of its process.
+    pub process: usize,
+    /// Id of its device.
+    pub device: usize,
+    /// What it says, and what was seen.
+    pub torch: Torch,
 }
 
 /// What several processes leaked.
@@ -40,8 +63,12 @@ pub struct Answer {
     pub host: Sum,
     /// Leaked memory of the GPU and of the host, by process.
     pub leaked_by: Vec<[Sum; 2]>,
-    /// Bytes that caching allocators hold and don't use.
-    pub cached: u64,
+    /// What caching allocators and pools hold.
+    pub cached: Cached,
+    /// The same by process and device.
+    pub caches: Vec<PlacedCache>,
+    /// What PyTorch's allocator says of itself, by process and device.
+    pub torch: Vec<PlacedTorch>,
     /// Part of the leaks that teardown released.
     pub teardown_only: Sum,
     /// What can't be freed any more because its context broke.
@@ -56,6 +83,8 @@ pub struct Answer {
     pub notes: Vec<String>,
     /// Whether all frames were asked for.
     pub all_frames: bool,
+    /// Whether groups list their members.
+    pub members: bool,
     /// What it is limited to.
     pub filter: Filter,
     /// The part of the processes' lives.
@@ -109,7 +138,9 @@ impl Answer {
             gpu: Sum::default(),
             host: Sum::default(),
             leaked_by: Vec::new(),
-            cached: 0,
+            cached: Cached::default(),
+            caches: Vec::new(),
+            torch: Vec::new(),
             teardown_only: Sum::default(),
             corrupted: Sum::default(),
             suppressed: Vec::new(),
@@ -117,6 +148,7 @@ impl Answer {
             unknown_kinds: 0,
             notes: Vec::new(),
             all_frames: options.unhidden.cuda,
+            members: options.members,
             filter: options.filter.clone(),
             asked: asked.clone(),
             groups: Vec::new(),
@@ -163,6 +195,13 @@ impl Answer {
                 self.incomplete_because.push(reason);
             }
         }
+        if found.opaque.count > 0 {
+            self.notes.push(format!(
+                "{} bytes in {} allocations are segments of PyTorch's allocator, whose tensors were \
+                 not seen (PyTorch before 1.10 does not tell of them): they count as a whole",
+                found.opaque.bytes, found.opaque.count
+            ));
+        }
         if found.timeless.count > 0 {
             self.incomplete_because.push(format!(
                 "ended-with-context: {} bytes in {} allocations ended with their context or \
@@ -178,7 +217,21 @@ impl Answer {
         self.leaked_by.push([found.gpu, found.host]);
         self.gpu.merge(found.gpu);
         self.host.merge(found.host);
-        self.cached = self.cached.saturating_add(found.cached);
+        for (&index, &cached) in &found.caches {
+            self.cached.merge(cached);
+            let device = (index != NO_DEVICE).then(|| devices.id_of(process, id, index));
+            self.caches.push(PlacedCache {
+                process: id,
+                device,
+                cached,
+            });
+        }
+        self.torch
+            .extend(process.torch.iter().map(|&torch| PlacedTorch {
+                process: id,
+                device: devices.id_of(process, id, torch.device),
+                torch,
+            }));
         self.teardown_only.merge(found.teardown_only);
         self.corrupted.merge(found.corrupted);
         self.aside.merge(found.aside);

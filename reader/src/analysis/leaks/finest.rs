@@ -11,7 +11,7 @@
 //! A segment is known by the live blocks that lie in it, or by the allocator's frames in its
 //! stack (a segment may hold cached blocks only).
 
-use super::{Aside, EntryEnd, Item, Point, Window};
+use super::{Aside, Cached, EntryEnd, Item, Point, Window};
 use crate::analysis::moment::Found;
 use crate::analysis::{Filter, Sum};
 use crate::model::Process;
@@ -23,10 +23,20 @@ use vramtrace_format::totals::{End, Totals, TotalsKey};
 /// What is not handed to the sink.
 #[derive(Default)]
 pub(super) struct Rest {
-    pub cached: u64,
+    pub caches: BTreeMap<u8, Cached>,
     pub aside: Aside,
     pub unknown_kinds: u64,
     pub timeless: Sum,
+    /// Segments of PyTorch's allocator whose blocks are not known, which count as they are.
+    pub opaque: Sum,
+}
+
+impl Rest {
+    /// A cache holds `reserved` bytes of a device, and doesn't use so many of them.
+    fn cache(&mut self, device: u8, reserved: u64, unused: u64) {
+        let cached = self.caches.entry(device).or_default();
+        cached.merge(Cached { reserved, unused });
+    }
 }
 
 /// Hands all leaked memory to `sink`.
@@ -58,8 +68,11 @@ pub(super) fn items(
         if let Some(aside) = aside {
             aside.add(entry.size, 1);
         } else if let Some(cached) = known.cached_in(process, entry, kind) {
-            rest.cached = rest.cached.saturating_add(cached);
+            rest.cache(entry.device, entry.size, cached);
         } else {
+            if known.is_opaque(process, entry, kind) {
+                rest.opaque.add(entry.size, 1);
+            }
             sink(Item {
                 stack: entry.stack,
                 api: entry.api,
@@ -74,6 +87,7 @@ pub(super) fn items(
                 count: 1,
                 first_time: entry.time,
                 last_time: entry.time,
+                key: Some((entry.space, entry.key)),
             });
         }
     }
@@ -245,6 +259,13 @@ impl Known {
         Some(entry.size.saturating_sub(used))
     }
 
+    /// Whether it is a segment of PyTorch's allocator in a process of which no block was seen.
+    fn is_opaque(&mut self, process: &Process, entry: &Record, kind: Kind) -> bool {
+        !self.torch
+            && matches!(kind, Kind::Device | Kind::Managed | Kind::Vmm)
+            && self.is_torch_stack(process, entry.stack)
+    }
+
     /// Bytes of live blocks within an address range.
     fn used_in(&self, start: u64, size: u64) -> u64 {
         let end = start.saturating_add(size);
@@ -371,10 +392,13 @@ fn ended(
             count: row.live_count,
             first_time: origin.first_time,
             last_time: origin.last_time,
+            key: None,
         });
     }
-    for cache in caches.into_values() {
-        let unused = cache.held.saturating_sub(cache.used);
-        rest.cached = rest.cached.saturating_add(unused);
+    for ((device, ..), cache) in caches {
+        if cache.held > 0 {
+            let unused = cache.held.saturating_sub(cache.used);
+            rest.cache(device, cache.held, unused);
+        }
     }
 }

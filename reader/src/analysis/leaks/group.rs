@@ -5,7 +5,7 @@ use crate::model::{Loops, Process, Remembered, VisibleStack};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
-use vramtrace_format::record::{Kind, Layer, NO_DEVICE};
+use vramtrace_format::record::{Kind, Layer, NO_DEVICE, Space};
 use vramtrace_format::stacks::Frame;
 
 /// What groups are made by.
@@ -65,6 +65,21 @@ impl By {
 /// Names of threads or ranges of a group, ascending by id.
 pub type Names = Vec<(u32, Option<String>)>;
 
+/// One allocation of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// What `key` is.
+    pub space: Option<Space>,
+    /// Its address, handle or id.
+    pub key: u64,
+    /// Bytes asked for.
+    pub bytes: u64,
+    /// When it was made, Unix nanoseconds.
+    pub at_ns: u64,
+    /// Thread that made it, where that is known.
+    pub thread: Option<u32>,
+}
+
 /// Allocations that belong together. Where its members differ in something, that is `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
@@ -96,6 +111,9 @@ pub struct Group {
     pub suspicion: Suspicion,
     /// Call stack; empty where groups are made by something else.
     pub stack: VisibleStack,
+    /// Its allocations by time, where [`Options::members`] asks for them; without what is kept as
+    /// sums only.
+    pub members: Vec<Member>,
 }
 
 /// Everything but the sums; what differs here is told apart until the end.
@@ -118,6 +136,8 @@ struct Gathered {
     last_thread: Option<u32>,
     threads: FxHashSet<u32>,
     ranges: FxHashSet<u32>,
+    /// Its items, where they are wanted one by one.
+    members: Vec<Item>,
 }
 
 impl Gathered {
@@ -130,6 +150,7 @@ impl Gathered {
             last_thread: None,
             threads: FxHashSet::default(),
             ranges: FxHashSet::default(),
+            members: Vec::new(),
         }
     }
 
@@ -154,6 +175,7 @@ impl Gathered {
         self.last = self.last.max(other.last);
         self.threads.extend(other.threads);
         self.ranges.extend(other.ranges);
+        self.members.extend(other.members);
     }
 }
 
@@ -205,7 +227,11 @@ impl<'p> Grouping<'p> {
                 _ => None,
             },
         };
-        self.raw.entry(raw).or_insert_with(Gathered::new).add(item);
+        let gathered = self.raw.entry(raw).or_insert_with(Gathered::new);
+        gathered.add(item);
+        if self.options.members && item.key.is_some() {
+            gathered.members.push(*item);
+        }
     }
 
     /// All groups, largest first, in an order that does not depend on anything but the trace.
@@ -310,7 +336,9 @@ fn library(process: &Process, raw: &Raw, stack: &VisibleStack) -> String {
     }
 }
 
-fn group(process: &Process, key: Key, members: &[Raw], sums: Gathered) -> Group {
+fn group(process: &Process, key: Key, members: &[Raw], mut sums: Gathered) -> Group {
+    sums.members
+        .sort_unstable_by_key(|item| (item.first_time, item.key));
     let (value, stack) = match key {
         Key::Stack { stack, .. } => (None, stack),
         Key::Value { value, .. } => (Some(value), VisibleStack::default()),
@@ -336,7 +364,23 @@ fn group(process: &Process, key: Key, members: &[Raw], sums: Gathered) -> Group 
         ranges: named(sums.ranges, &|id| process.mark(id).map(str::to_owned)),
         suspicion: Suspicion::of(sums.count, sums.first, sums.last, duration),
         stack,
+        members: sums
+            .members
+            .iter()
+            .filter_map(|item| member(process, item))
+            .collect(),
     }
+}
+
+fn member(process: &Process, item: &Item) -> Option<Member> {
+    let (space, key) = item.key?;
+    Some(Member {
+        space: Space::from_u8(space),
+        key,
+        bytes: item.bytes,
+        at_ns: process.unix_ns(item.first_time),
+        thread: item.thread,
+    })
 }
 
 /// What all members have in common.

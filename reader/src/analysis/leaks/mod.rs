@@ -11,8 +11,8 @@ mod group;
 mod suppress;
 mod suspicion;
 
-pub use answer::{Answer, Asked, Placed};
-pub use group::{By, Group, Names};
+pub use answer::{Answer, Asked, Placed, PlacedCache, PlacedTorch};
+pub use group::{By, Group, Member, Names};
 pub use suppress::{Malformed, Pattern, Suppressed, Suppressions};
 pub use suspicion::Suspicion;
 
@@ -23,6 +23,7 @@ use suppress::Judge;
 use super::moment::{Found, Past};
 use super::{Filter, Sum};
 use crate::model::{Loops, Process, Unhidden};
+use std::collections::BTreeMap;
 use vramtrace_format::record::Kind;
 
 /// The moment that a report is about.
@@ -88,6 +89,8 @@ pub struct Options {
     pub unhidden: Unhidden,
     /// Leaks that are known and accepted.
     pub suppressions: Suppressions,
+    /// Whether groups list their members.
+    pub members: bool,
 }
 
 /// Which part of a process's life an answer is about; by default all of it.
@@ -117,6 +120,8 @@ pub(crate) struct Item {
     pub count: u64,
     pub first_time: u64,
     pub last_time: u64,
+    /// Space and value of its key; not known of what is only kept as a sum.
+    pub key: Option<(u8, u64)>,
 }
 
 /// Memory that is listed and never added to anything.
@@ -138,6 +143,28 @@ impl Aside {
     }
 }
 
+/// What caching allocators and pools hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cached {
+    /// Bytes that they have from the driver.
+    pub reserved: u64,
+    /// Bytes of that in no live block.
+    pub unused: u64,
+}
+
+impl Cached {
+    /// Adds another's.
+    pub fn merge(&mut self, other: Cached) {
+        self.reserved = self.reserved.saturating_add(other.reserved);
+        self.unused = self.unused.saturating_add(other.unused);
+    }
+
+    /// Bytes in live blocks.
+    pub fn used(&self) -> u64 {
+        self.reserved.saturating_sub(self.unused)
+    }
+}
+
 /// What one process leaked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaks {
@@ -147,8 +174,8 @@ pub struct Leaks {
     pub gpu: Sum,
     /// Leaked page-locked host memory.
     pub host: Sum,
-    /// Bytes that caching allocators and pools hold and don't use.
-    pub cached: u64,
+    /// What caching allocators and pools hold, by device.
+    pub caches: BTreeMap<u8, Cached>,
     /// Part of `gpu` and `host` that was released after all, while the process went down.
     pub teardown_only: Sum,
     /// What can't be freed any more because its context broke; not in `gpu` or `host`.
@@ -159,6 +186,8 @@ pub struct Leaks {
     pub unknown_kinds: u64,
     /// What is known as sums only, not by when it was allocated, and so left out of a window.
     pub timeless: Sum,
+    /// Part of `gpu`: segments of PyTorch's allocator in a process of which no tensor was seen.
+    pub opaque: Sum,
     /// What was suppressed, by which pattern; in no other sum and in no group.
     pub suppressed: Vec<Suppressed>,
     /// Groups, largest first. Those that ended `corrupted` are among them.
@@ -193,12 +222,13 @@ pub fn leaks_in(
         point,
         gpu: Sum::default(),
         host: Sum::default(),
-        cached: 0,
+        caches: BTreeMap::new(),
         teardown_only: Sum::default(),
         corrupted: Sum::default(),
         aside: Aside::default(),
         unknown_kinds: 0,
         timeless: Sum::default(),
+        opaque: Sum::default(),
         suppressed: Vec::new(),
         groups: Vec::new(),
     };
@@ -223,10 +253,11 @@ pub fn leaks_in(
         }
         grouping.add(&item);
     });
-    found.cached = rest.cached;
+    found.caches = rest.caches;
     found.aside = rest.aside;
     found.unknown_kinds = rest.unknown_kinds;
     found.timeless = rest.timeless;
+    found.opaque = rest.opaque;
     found.suppressed = judge.finish();
     found.groups = grouping.finish(loops);
     found

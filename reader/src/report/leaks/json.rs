@@ -2,11 +2,11 @@
 
 use super::Shown;
 use crate::analysis::Sum;
-use crate::analysis::leaks::{EntryEnd, Group, Names};
+use crate::analysis::leaks::{Cached, EntryEnd, Group, Member, Names};
 use crate::report::frames::ShownFrame;
 use crate::report::json::{DeviceJson, NamedJson, ProcessJson, SumJson, document, list};
 use serde::Serialize;
-use vramtrace_format::record::{Kind, Layer};
+use vramtrace_format::record::{Kind, Layer, Space};
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -23,6 +23,8 @@ struct Document<'a> {
     omitted: Omitted,
     warnings: &'a [String],
     suppressed: Vec<SuppressedJson<'a>>,
+    caches: Vec<CacheJson>,
+    torch: Vec<TorchJson>,
 }
 
 #[derive(Serialize)]
@@ -36,7 +38,7 @@ struct SuppressedJson<'a> {
 struct Total {
     gpu: SumJson,
     host: SumJson,
-    cached: Bytes,
+    cached: CachedJson,
     teardown: SumJson,
     corrupted: SumJson,
     imports: SumJson,
@@ -44,9 +46,38 @@ struct Total {
     reservations: SumJson,
 }
 
+/// What caches hold without using it (`bytes`), of how much.
 #[derive(Serialize)]
-struct Bytes {
+struct CachedJson {
     bytes: u64,
+    reserved: u64,
+    used: u64,
+}
+
+impl From<Cached> for CachedJson {
+    fn from(cached: Cached) -> CachedJson {
+        CachedJson {
+            bytes: cached.unused,
+            reserved: cached.reserved,
+            used: cached.used(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct CacheJson {
+    process: usize,
+    device: Option<usize>,
+    #[serde(flatten)]
+    cached: CachedJson,
+}
+
+#[derive(Serialize)]
+struct TorchJson {
+    process: usize,
+    device: usize,
+    #[serde(flatten)]
+    torch: crate::report::json::TorchJson,
 }
 
 /// What `top` left out.
@@ -88,6 +119,30 @@ struct GroupJson<'a> {
     stack: &'a [ShownFrame],
     stack_truncated: bool,
     stack_missing: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    members: Option<Vec<MemberJson>>,
+}
+
+/// `key` is an address, unless `space` says otherwise.
+#[derive(Serialize)]
+struct MemberJson {
+    space: Option<&'static str>,
+    key: u64,
+    bytes: u64,
+    at_ns: u64,
+    thread: Option<u32>,
+}
+
+impl From<&Member> for MemberJson {
+    fn from(member: &Member) -> MemberJson {
+        MemberJson {
+            space: member.space.map(Space::name),
+            key: member.key,
+            bytes: member.bytes,
+            at_ns: member.at_ns,
+            thread: member.thread,
+        }
+    }
 }
 
 /// The document.
@@ -105,9 +160,7 @@ pub fn json(shown: &Shown<'_>) -> String {
         total: Total {
             gpu: answer.gpu.into(),
             host: answer.host.into(),
-            cached: Bytes {
-                bytes: answer.cached,
-            },
+            cached: answer.cached.into(),
             teardown: answer.teardown_only.into(),
             corrupted: answer.corrupted.into(),
             imports: answer.aside.imports.into(),
@@ -118,7 +171,15 @@ pub fn json(shown: &Shown<'_>) -> String {
             .groups
             .iter()
             .zip(&shown.stacks)
-            .map(|(placed, stack)| group(placed.process, placed.device, &placed.group, stack))
+            .map(|(placed, stack)| {
+                group(
+                    placed.process,
+                    placed.device,
+                    &placed.group,
+                    stack,
+                    answer.members,
+                )
+            })
             .collect(),
         omitted: Omitted::new(answer.omitted_groups, answer.omitted),
         warnings: &shown.symbols,
@@ -131,6 +192,24 @@ pub fn json(shown: &Shown<'_>) -> String {
                 count: used.sum.count,
             })
             .collect(),
+        caches: answer
+            .caches
+            .iter()
+            .map(|placed| CacheJson {
+                process: placed.process,
+                device: placed.device,
+                cached: placed.cached.into(),
+            })
+            .collect(),
+        torch: answer
+            .torch
+            .iter()
+            .map(|placed| TorchJson {
+                process: placed.process,
+                device: placed.device,
+                torch: (&placed.torch).into(),
+            })
+            .collect(),
     })
 }
 
@@ -139,6 +218,7 @@ fn group<'a>(
     device: Option<usize>,
     group: &'a Group,
     stack: &'a [ShownFrame],
+    members: bool,
 ) -> GroupJson<'a> {
     GroupJson {
         process,
@@ -158,6 +238,7 @@ fn group<'a>(
         stack,
         stack_truncated: group.stack.truncated,
         stack_missing: group.stack.missing.filter(|_| group.value.is_none()),
+        members: members.then(|| list(&group.members)),
     }
 }
 

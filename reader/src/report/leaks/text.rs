@@ -2,7 +2,9 @@
 //! last.
 
 use super::Shown;
-use crate::analysis::leaks::{Answer, EntryEnd, Group, Names, Placed, Point, Suspicion};
+use crate::analysis::leaks::{
+    Answer, EntryEnd, Group, Names, Placed, PlacedCache, Point, Suspicion,
+};
 use crate::analysis::view::{DeviceView, ProcessView};
 use crate::analysis::{Filter, Sum};
 use crate::model::State;
@@ -249,13 +251,36 @@ pub(crate) fn frame(frame: &ShownFrame) -> String {
     }
 }
 
+/// `GPU 0: 2.00 GiB reserved, 1.50 GiB in use, 512.00 MiB cached`, and whose if there are several.
+fn cache(answer: &Answer, placed: &PlacedCache) -> String {
+    let mut line = match placed.device.and_then(|id| answer.devices.get(id)) {
+        Some(device) => format!("GPU {}", device.index),
+        None => "host memory".to_owned(),
+    };
+    if answer.processes.len() > 1 {
+        let _ = write!(line, ", pid {}", answer.processes[placed.process].pid);
+    }
+    let cached = placed.cached;
+    let _ = write!(
+        line,
+        ": {} reserved, {} in use, {} cached",
+        bytes(cached.reserved),
+        bytes(cached.used()),
+        bytes(cached.unused)
+    );
+    line
+}
+
 fn apart(out: &mut String, answer: &Answer) {
-    if answer.cached > 0 {
+    if answer.cached.unused > 0 {
         let _ = writeln!(
             out,
             "Cached, not leaked: {} that caching allocators and pools hold without using it",
-            bytes(answer.cached)
+            bytes(answer.cached.unused)
         );
+        for placed in &answer.caches {
+            let _ = writeln!(out, "    {}", cache(answer, placed));
+        }
     }
     if answer.corrupted.count > 0 {
         let _ = writeln!(

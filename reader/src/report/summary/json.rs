@@ -34,6 +34,7 @@ struct ProcessSummaryJson<'a> {
     accounts: Vec<AccountJson>,
     kinds: Vec<KindJson>,
     nvidia_smi: Vec<NvidiaSmiJson>,
+    torch: Vec<TorchJson>,
     corrupted_contexts: Vec<CorruptedJson>,
     losses: LossesJson,
     damage: &'a [String],
@@ -80,6 +81,13 @@ struct NvidiaSmiJson {
     reserved_bytes: Option<u64>,
     total_bytes: u64,
     device_layer_peak_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct TorchJson {
+    device: usize,
+    #[serde(flatten)]
+    torch: crate::report::json::TorchJson,
 }
 
 #[derive(Serialize)]
@@ -142,6 +150,14 @@ fn process(process: &ProcessSummary) -> ProcessSummaryJson<'_> {
         accounts: process.accounts.iter().map(account).collect(),
         kinds: process.kinds.iter().map(kind).collect(),
         nvidia_smi: process.nvidia_smi.iter().map(nvidia_smi).collect(),
+        torch: process
+            .torch
+            .iter()
+            .map(|(device, torch)| TorchJson {
+                device: *device,
+                torch: torch.into(),
+            })
+            .collect(),
         corrupted_contexts: process
             .corrupted
             .iter()

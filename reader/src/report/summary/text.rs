@@ -9,6 +9,7 @@ use crate::report::losses;
 use crate::report::style::Style;
 use crate::report::words::{bytes, count, counted, duration, foreign, shell, utc};
 use std::fmt::Write;
+use vramtrace_format::record::Kind;
 
 /// Frames shown of a top stack.
 const FRAMES: usize = 6;
@@ -70,6 +71,19 @@ fn of_process(out: &mut String, summary: &Summary, process: &ProcessSummary, sty
     for shown in &process.nvidia_smi {
         let line = nvidia_smi(summary, process, shown);
         let _ = writeln!(out, "    {line}");
+    }
+    for (device, torch) in &process.torch {
+        let _ = writeln!(
+            out,
+            "    {}, PyTorch says: {} in tensors{}",
+            place(summary, Some(*device)),
+            bytes(torch.allocated),
+            match torch.seen {
+                Some(_) if torch.differs() => "; the trace has another number",
+                Some(_) => "; the trace has the same tensors",
+                None => "",
+            }
+        );
     }
     for (device, error) in &process.corrupted {
         let line = format!(
@@ -204,7 +218,9 @@ fn top(out: &mut String, shown: &Shown<'_>, style: Style) {
             style.strong(&bytes(top.at_peak.bytes)),
             counted(top.at_peak.count, "allocation"),
             bytes(top.live.bytes),
-            if top.api.is_empty() {
+            if top.kind == Kind::Torch {
+                "PyTorch's allocator".to_owned()
+            } else if top.api.is_empty() {
                 "unknown call".to_owned()
             } else {
                 foreign(&top.api)

@@ -27,6 +27,15 @@ pub struct Described {
     pub line: Option<u32>,
 }
 
+impl Described {
+    /// Whether it is a frame of the interpreter's own that looks like a function's: from 3.12 on, a
+    /// class that is often called has one between its caller and `__init__`. Its code object is
+    /// called `__init__` in a file `__init__`, and has no lines; Python does not show it either.
+    pub fn is_shim(&self) -> bool {
+        self.line.is_none() && self.file == self.function && self.file == "__init__"
+    }
+}
+
 /// Reads a frame's code object; every object on the way must be of the type that it should be.
 pub fn describe<M: Memory>(
     memory: &M,

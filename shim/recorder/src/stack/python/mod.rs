@@ -252,7 +252,9 @@ pub fn stored(frames: &Frames, names: &mut Names, mut each: impl FnMut(u64)) {
     // SAFETY: as in `capture`, which took the frames; the thread has not run Python since.
     let memory = unsafe { Plain::new() };
     for frame in frames.get() {
-        each(names.stored(&memory, interpreter, frame));
+        if let Some(frame) = names.stored(&memory, interpreter, frame) {
+            each(frame);
+        }
     }
 }
 

@@ -41,21 +41,24 @@ impl Names {
         })
     }
 
-    /// A frame as the trace stores it.
+    /// A frame as the trace stores it; `None` for one that the interpreter put in by itself.
     pub fn stored<M: Memory>(
         &mut self,
         memory: &M,
         interpreter: &Interpreter,
         frame: &RawFrame,
-    ) -> u64 {
+    ) -> Option<u64> {
         let described = describe(memory, interpreter, frame).ok();
+        if !frame.entry && described.as_ref().is_some_and(Described::is_shim) {
+            return None;
+        }
         let line = described.as_ref().and_then(|described| described.line);
-        Frame::Python {
+        let frame = Frame::Python {
             code: described.map_or(0, |described| self.id(described)),
             line: line.unwrap_or(0),
             entry: frame.entry,
-        }
-        .encode()
+        };
+        Some(frame.encode())
     }
 
     fn id(&mut self, described: Described) -> u32 {
