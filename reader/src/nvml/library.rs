@@ -147,8 +147,9 @@ impl Library {
         let opened = open()?;
         // SAFETY: each name is that of the function with this signature in nvml.h.
         unsafe {
-            // For a time (drivers 535.43 to 535.86) the functions _v3 filled in a longer structure.
-            // Those drivers have the first of these two functions, and not yet the second.
+            // For a time (drivers 535.43 to 535.86, as nvml.h of those says) the functions _v3 filled
+            // in a longer structure, with the bytes protected by confidential computing. Those drivers
+            // have the first of these two functions, and not yet the second.
             let longer = opened.has(c"nvmlDeviceGetConfComputeMemSizeInfo")
                 && !opened.has(c"nvmlDeviceGetRunningProcessDetailList");
             let processes = |v3: &CStr, v2: &CStr| {

@@ -166,7 +166,9 @@ impl Session {
     ) -> Result<Vec<Listed>, Unavailable> {
         let mut room = 64;
         loop {
-            let mut infos = vec![ProcessInfo::default(); room];
+            // Twice the room that is told: some drivers' entries were longer than their version says
+            // (see `Library::load`), and that is nothing to be overrun by.
+            let mut infos = vec![ProcessInfo::default(); 2 * room];
             let mut count = room as c_uint;
             // SAFETY: a handle of this session and room for as many entries as `count` says.
             let code = unsafe { call(device, &mut count, infos.as_mut_ptr()) };
@@ -176,7 +178,7 @@ impl Session {
                 continue;
             }
             self.library.check(function, code)?;
-            infos.truncate(count as usize);
+            infos.truncate((count as usize).min(room));
             return Ok(infos
                 .iter()
                 .map(|info| Listed {
