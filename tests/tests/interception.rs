@@ -156,6 +156,11 @@ fn the_library_exports_what_is_to_be_hooked_and_nothing_else() {
         "prctl",
         "vramtrace_mark",
         "InitializeInjection",
+        // PyTorch's reports, by their two forms.
+        "_ZN3c1027reportMemoryUsageToProfilerEPvlllNS_6DeviceE",
+        "_ZN3c1027reportMemoryUsageToProfilerEPvlmmNS_6DeviceE",
+        "_ZN3c1026reportOutOfMemoryToProfilerElllNS_6DeviceE",
+        "_ZN3c1026reportOutOfMemoryToProfilerElmmNS_6DeviceE",
     ];
     for name in &exports {
         let known = name.starts_with("cu") || allowed.contains(&name.as_str());
