@@ -280,6 +280,23 @@ fn switched_off_it_only_passes_on() {
     assert_eq!(finished.scratch.files(), [""; 0]);
 }
 
+/// The CPU's allocator reports through the same function, also by jumps, which do not say whose they
+/// are: what was found for a place stays.
+#[test]
+fn reports_search_nothing() {
+    for library in [Form::New.allocator(), Form::New.jumping()] {
+        let run = torch(Form::New, "local", "native", &["searches"]);
+        let counter = Build::of("counts_searches").shared().build();
+        let run = run.preload_before(counter).env("TORCH_LIBRARY", library);
+        let finished = run.succeeds();
+        profilers_heard_all(&finished, 1);
+        let [searches] = &lines(&finished, "searches")[..] else {
+            panic!("{finished:#?}")
+        };
+        assert!(searches[1] != "0" && searches[3] == "0", "{searches:?}");
+    }
+}
+
 /// PyTorch's own number tells.
 #[test]
 fn blocks_that_were_there_before_are_missed() {
