@@ -162,6 +162,17 @@ static void storm(void) {
     }
 }
 
+/* Counts searches in the loader's list of modules (counts_searches.c). */
+static void searches(void) {
+    unsigned (*asked)(void) = (unsigned (*)(void))dlsym(RTLD_DEFAULT, "searches");
+    unsigned before = 0;
+    for (int i = 0; i < 1000; i++) {
+        torch_cpu(4096, 100); /* one place */
+        if (i == 10) before = asked();
+    }
+    printf("searches %u later %u\n", before, asked() - before);
+}
+
 static void no_cache(void) {
     tensors();
     torch_free(torch_malloc(3 * MIB, 0));
@@ -183,6 +194,7 @@ int main(int argc, char **argv) {
     if (!strcmp(what, "forks")) forks();
     if (!strcmp(what, "before-us")) before_us();
     if (!strcmp(what, "storm")) storm();
+    if (!strcmp(what, "searches")) searches();
     torch_snapshot();
     torch_say();
     return 0;

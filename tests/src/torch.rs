@@ -37,6 +37,12 @@ impl Form {
         self.of("c10_cuda").flag("-DTOO").flag(c10).build()
     }
 
+    /// The allocator, whose last calls are jumps.
+    pub fn jumping(self) -> PathBuf {
+        let jumping = self.of("c10_cuda").flag("-foptimize-sibling-calls");
+        jumping.flag(self.c10()).build()
+    }
+
     /// The allocator, linked to nothing that it could report to.
     pub fn alone(self) -> PathBuf {
         self.of("c10_cuda").flag("-DALONE").build()

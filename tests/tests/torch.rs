@@ -280,6 +280,23 @@ fn switched_off_it_only_passes_on() {
     assert_eq!(finished.scratch.files(), [""; 0]);
 }
 
+/// The CPU's allocator reports through the same function, also by jumps, which do not say whose they
+/// are: what was found for a place stays.
+#[test]
+fn reports_search_nothing() {
+    for library in [Form::New.allocator(), Form::New.jumping()] {
+        let run = torch(Form::New, "local", "native", &["searches"]);
+        let counter = Build::of("counts_searches").shared().build();
+        let run = run.preload_before(counter).env("TORCH_LIBRARY", library);
+        let finished = run.succeeds();
+        profilers_heard_all(&finished, 1);
+        let [searches] = &lines(&finished, "searches")[..] else {
+            panic!("{finished:#?}")
+        };
+        assert!(searches[1] != "0" && searches[3] == "0", "{searches:?}");
+    }
+}
+
 /// PyTorch's own number tells.
 #[test]
 fn blocks_that_were_there_before_are_missed() {
@@ -312,10 +329,10 @@ fn blocks_that_were_there_before_are_missed() {
 #[test]
 fn a_running_program_agrees_at_every_moment() {
     let run = torch(Form::New, "local", "native", &["storm"]);
-    let (mut child, scratch) = run.env("VRAMTRACE_SIZE", "16MiB").spawn();
+    let (mut child, scratch) = run.env("VRAMTRACE_SIZE", "8MiB").spawn();
     let mut compared = 0;
     let mut rounds = 0;
-    while compared < 20 && rounds < 2000 {
+    while compared < 10 && rounds < 2000 {
         rounds += 1;
         let Some(trace) = scratch.traces().pop() else {
             std::thread::sleep(std::time::Duration::from_millis(5));
@@ -329,7 +346,7 @@ fn a_running_program_agrees_at_every_moment() {
     }
     child.kill().expect("it can be killed");
     child.wait().expect("it can be waited for");
-    assert!(compared >= 20, "{compared} in {rounds}");
+    assert!(compared >= 10, "{compared} in {rounds}");
     let leaks = Leaks::of(&scratch.traces()[0], &[]);
     assert!(leaks.complete(), "{}", leaks.incomplete_because());
     for says in leaks.json["torch"].as_array().expect("a list") {

@@ -54,7 +54,8 @@ fn seen(trace: &Trace, device: u8, seq: u64, said: u64) -> Option<u64> {
             && ended.contains(&row.key.end)
             && row.live_count > 0
     });
-    if is_reset || seq > trace.copy.seq {
+    // Nor is anything certain of a copy whose parts do not fit together.
+    if is_reset || seq > trace.copy.seq || trace.copy.inexact.is_some() {
         return None;
     }
     let live = trace.copy.live.iter();

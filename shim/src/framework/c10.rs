@@ -179,7 +179,7 @@ macro_rules! inner {
             caller: *mut c_void,
         ) -> *mut c_void {
             static HOOK: Hook = hook!($usage);
-            let real = runtime::real_for(&HOOK, caller);
+            let real = runtime::first_real_for(&HOOK, caller);
             usage(address, bytes, (allocated, reserved), device, real);
             real
         }
@@ -193,7 +193,7 @@ macro_rules! inner {
         ) -> *mut c_void {
             static HOOK: Hook = hook!($out_of_memory);
             out_of_memory(asked, (allocated, reserved), device);
-            runtime::real_for(&HOOK, caller)
+            runtime::first_real_for(&HOOK, caller)
         }
     };
 }

@@ -45,6 +45,17 @@ pub fn real_for(hook: &'static Hook, return_address: *mut c_void) -> *mut c_void
     }
 }
 
+/// As [`real_for`]; what was found for a site first stays, also where it is not certain. For functions
+/// that are called far too often to ask the loader each time, and by tail calls: a copy that is
+/// loaded later has sites of its own.
+#[inline]
+pub fn first_real_for(hook: &'static Hook, return_address: *mut c_void) -> *mut c_void {
+    match SITES.get(return_address as usize, address_of(hook)) {
+        Some(known) => known.function,
+        None => real_for_new(hook, return_address, None),
+    }
+}
+
 fn address_of(hook: &'static Hook) -> usize {
     std::ptr::from_ref(hook) as usize
 }

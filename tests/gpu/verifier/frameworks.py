@@ -18,23 +18,12 @@ def torch(box, case):
         return row
     lines_of_the_script(case, said["groups"], row)
     blocks = ours.total(["torch"])
-    if blocks[1]:
-        held = blocks[0] + ours.cached
-        row.ours = shown((held, blocks[1]))
-        row.truth = shown((said["reserved"], said["blocks"]))
-        if blocks != (said["allocated"], said["blocks"]):
-            row.wrong(f"blocks: truth {shown((said['allocated'], said['blocks']))}, ours {shown(blocks)}")
-        outside = ours.total(["device", "vmm", "managed"])
-    else:
-        # No tensor layer: segments are plain allocations, told apart by the allocator in their stacks.
-        held, outside = by_allocator(said["groups"])
-        row.truth = shown((said["reserved"], said["segments"]))
-        row.ours = shown(held)
-        row.notes.append("blocks are not recorded; segments compared")
-        held = held[0]
-        if not held:
-            row.notes.append("no stack names the allocator: everything of the device layer is taken for its own")
-            held = outside[0]
+    held = blocks[0] + ours.cached
+    row.ours = shown((held, blocks[1]))
+    row.truth = shown((said["reserved"], said["blocks"]))
+    if blocks != (said["allocated"], said["blocks"]):
+        row.wrong(f"blocks: truth {shown((said['allocated'], said['blocks']))}, ours {shown(blocks)}")
+    outside = ours.total(["device", "vmm", "managed"])
     if held != said["reserved"]:
         row.wrong(f"reserved: truth {said['reserved']:,} B, ours {held:,} B")
     if outside[1]:
@@ -42,19 +31,6 @@ def torch(box, case):
     if outside[0] > OUTSIDE:
         row.wrong("too much outside the caching allocator")
     return row
-
-
-def by_allocator(groups):
-    """((bytes, count) of PyTorch's segments, of everything else) at the device layer."""
-    inside, outside = [0, 0], [0, 0]
-    for group in groups:
-        if group["layer"] != "device":
-            continue
-        own = any("libc10_cuda" in (frame.get("module") or "") for frame in group["stack"])
-        to = inside if own else outside
-        to[0] += group["bytes"]
-        to[1] += group["count"]
-    return tuple(inside), tuple(outside)
 
 
 def jax(box, case):
