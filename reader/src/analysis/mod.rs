@@ -1,6 +1,8 @@
 //! Answers, as pure functions from the model to result structs. No input, no output, no clock.
 
 pub mod check;
+pub mod growth;
+pub mod head;
 pub mod leaks;
 pub mod moment;
 pub mod peak;

@@ -167,6 +167,8 @@ pub struct Forgotten {
 pub struct Past {
     /// Last event before it.
     pub seq: u64,
+    /// Its event time.
+    pub time: u64,
     /// Live entries, in no particular order.
     pub live: Vec<Record>,
     /// Entries of which only what their frees repeat is known: made before the event log begins,
@@ -222,6 +224,7 @@ impl Past {
         let undated = date(process, &mut live, began);
         Ok(Past {
             seq: before,
+            time: moment.time(process).unwrap_or(began),
             live,
             undated,
         })

@@ -53,6 +53,8 @@ pub enum Command {
     Timeline(commands::timeline::Args),
     /// What was live at the peak of each device and layer, grouped by call stack.
     Peak(commands::peak::Args),
+    /// Stacks whose live bytes keep growing, how fast, and when that fills the device.
+    Growth(commands::growth::Args),
     /// Is this file whole? What was lost, what was bypassed?
     Check(commands::check::Args),
     /// Can a program be traced here?
@@ -72,6 +74,7 @@ pub fn main() -> i32 {
         Command::Summary(args) => commands::summary::execute(args),
         Command::Timeline(args) => commands::timeline::execute(args),
         Command::Peak(args) => commands::peak::execute(args),
+        Command::Growth(args) => commands::growth::execute(args),
         Command::Check(args) => commands::check::execute(args),
         Command::Doctor(args) => commands::doctor::execute(args),
         Command::Demo(args) => commands::demo::execute(args),

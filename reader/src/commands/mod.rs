@@ -4,8 +4,10 @@
 pub mod check;
 pub mod demo;
 pub mod doctor;
+pub mod growth;
 pub mod leaks;
 pub mod peak;
+pub mod question;
 pub mod run;
 pub mod summary;
 pub mod timeline;

@@ -3,10 +3,13 @@
 pub mod chart;
 pub mod check;
 pub mod frames;
+pub mod growth;
+pub(crate) mod head;
 pub mod json;
 pub mod leaks;
 pub mod losses;
 pub mod peak;
+pub(crate) mod place;
 pub mod style;
 pub mod summary;
 pub mod timeline;

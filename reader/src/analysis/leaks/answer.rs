@@ -7,7 +7,7 @@ use crate::model::{CudaUse, Loops, Process, VisibleStack};
 use std::cmp::Reverse;
 
 /// A group, and where it belongs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Placed {
     /// Id of its process.
     pub process: usize,
@@ -18,7 +18,7 @@ pub struct Placed {
 }
 
 /// What several processes leaked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// Whether every live set is exact.
     pub complete: bool,

@@ -1,12 +1,15 @@
 //! Making groups: by stack, or by another word that entries have.
 
 use super::{EntryEnd, Item, Options, Suspicion};
+use crate::analysis::Sum;
+use crate::analysis::growth::{CELLS, Judgement, Survivor, cell_of, judge};
 use crate::model::{Loops, Process, Remembered, VisibleStack};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use vramtrace_format::record::{Kind, Layer, NO_DEVICE};
 use vramtrace_format::stacks::Frame;
+use vramtrace_format::totals::End;
 
 /// What groups are made by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +58,11 @@ impl By {
         ("layer", By::Layer),
     ];
 
+    /// Whether sums by stack know what groups would be made by.
+    pub fn is_in_totals(self) -> bool {
+        !matches!(self, By::Range | By::Thread | By::Stream | By::Context)
+    }
+
     /// The word that the command line uses.
     pub fn word(self) -> &'static str {
         let found = By::WORDS.into_iter().find(|(_, by)| *by == self);
@@ -65,8 +73,29 @@ impl By {
 /// Names of threads or ranges of a group, ascending by id.
 pub type Names = Vec<(u32, Option<String>)>;
 
+/// Parts of a group's life that [`Age::parts`] tells of.
+pub const PARTS: usize = 8;
+
+/// When what a group holds was made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Age {
+    /// When the first allocation ever was made there, event time; where that is not kept, the
+    /// first that is held.
+    pub from: u64,
+    /// Until when the group is looked at, event time.
+    pub to: u64,
+    /// What was ever allocated there; `None` where groups are made by something that sums by
+    /// stack do not know.
+    pub made: Option<Sum>,
+    /// What was made in each of so many equal parts of that time. What is only kept as a sum is
+    /// in none.
+    pub parts: [Sum; PARTS],
+    /// What these say.
+    pub judgement: Judgement,
+}
+
 /// Allocations that belong together. Where its members differ in something, that is `None`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Group {
     /// What it was made by, where that is not the stack.
     pub value: Option<String>,
@@ -94,6 +123,8 @@ pub struct Group {
     pub ranges: Names,
     /// Whether it looks like a leak.
     pub suspicion: Suspicion,
+    /// How old what it holds is.
+    pub age: Age,
     /// Call stack; empty where groups are made by something else.
     pub stack: VisibleStack,
 }
@@ -118,6 +149,8 @@ struct Gathered {
     last_thread: Option<u32>,
     threads: FxHashSet<u32>,
     ranges: FxHashSet<u32>,
+    /// Those of which it is known when they were made.
+    survivors: Vec<Survivor>,
 }
 
 impl Gathered {
@@ -130,6 +163,7 @@ impl Gathered {
             last_thread: None,
             threads: FxHashSet::default(),
             ranges: FxHashSet::default(),
+            survivors: Vec::new(),
         }
     }
 
@@ -145,6 +179,13 @@ impl Gathered {
         if item.range != 0 {
             self.ranges.insert(item.range);
         }
+        if item.first_time == item.last_time {
+            self.survivors.push(Survivor {
+                time: item.first_time,
+                bytes: item.bytes,
+                count: item.count,
+            });
+        }
     }
 
     fn merge(&mut self, other: Gathered) {
@@ -154,6 +195,11 @@ impl Gathered {
         self.last = self.last.max(other.last);
         self.threads.extend(other.threads);
         self.ranges.extend(other.ranges);
+        if self.survivors.is_empty() {
+            self.survivors = other.survivors;
+        } else {
+            self.survivors.extend(other.survivors);
+        }
     }
 }
 
@@ -179,6 +225,7 @@ pub(crate) struct Grouping<'p> {
     process: &'p Process,
     options: &'p Options,
     raw: FxHashMap<Raw, Gathered>,
+    span: (u64, u64),
 }
 
 impl<'p> Grouping<'p> {
@@ -187,6 +234,15 @@ impl<'p> Grouping<'p> {
             process,
             options,
             raw: FxHashMap::default(),
+            span: (0, process.duration_ns()),
+        }
+    }
+
+    /// Looks at ages in a part of the process's life only, event times.
+    pub fn within(self, from: u64, to: u64) -> Grouping<'p> {
+        Grouping {
+            span: (from, to),
+            ..self
         }
     }
 
@@ -225,9 +281,16 @@ impl<'p> Grouping<'p> {
             members.push(raw);
             sums.merge(gathered);
         }
+        let rows = rows(self.process);
+        let age = |members: &[Raw], survivors: &[Survivor]| {
+            age(&rows, self.options.by, self.span, members, survivors)
+        };
         let mut groups: Vec<Group> = merged
             .into_iter()
-            .map(|(key, (members, sums))| group(self.process, key, &members, sums))
+            .map(|(key, (members, sums))| {
+                let age = age(&members, &sums.survivors);
+                group(self.process, key, &members, sums, age)
+            })
             .collect();
         groups.sort_by_cached_key(order);
         groups
@@ -321,7 +384,54 @@ fn library(process: &Process, stack: &VisibleStack) -> String {
     }
 }
 
-fn group(process: &Process, key: Key, members: &[Raw], sums: Gathered) -> Group {
+/// First allocation and all allocations ever made, by what a row of sums stands for.
+type Rows = FxHashMap<(u32, u16, u8, u8), (u64, Sum)>;
+
+fn rows(process: &Process) -> Rows {
+    let live = process.totals().iter();
+    let live = live.filter(|row| row.key.end == End::Live as u8);
+    live.map(|row| {
+        let key = (row.key.stack, row.key.api, row.key.device, row.key.kind);
+        let made = Sum {
+            bytes: row.alloc_bytes,
+            count: row.alloc_count,
+        };
+        (key, (row.first_time, made))
+    })
+    .collect()
+}
+
+fn age(rows: &Rows, by: By, span: (u64, u64), members: &[Raw], survivors: &[Survivor]) -> Age {
+    let mut from = survivors.iter().map(|one| one.time).min().unwrap_or(span.1);
+    let mut made = by.is_in_totals().then(Sum::default);
+    let mut counted = FxHashSet::default();
+    for raw in members {
+        let key = (raw.stack, raw.api, raw.device, raw.kind as u8);
+        let Some((first, sum)) = rows.get(&key) else {
+            made = None;
+            continue;
+        };
+        from = from.min(*first);
+        if let Some(made) = made.as_mut().filter(|_| counted.insert(key)) {
+            made.merge(*sum);
+        }
+    }
+    let (from, to) = (from.max(span.0), span.1);
+    let mut parts = [Sum::default(); PARTS];
+    for one in survivors {
+        let part = cell_of(one.time, from, to.saturating_sub(from).saturating_add(1));
+        parts[part * PARTS / CELLS].add(one.bytes, one.count);
+    }
+    Age {
+        from,
+        to,
+        made,
+        parts,
+        judgement: judge(survivors, from, to),
+    }
+}
+
+fn group(process: &Process, key: Key, members: &[Raw], sums: Gathered, age: Age) -> Group {
     let (value, stack) = match key {
         Key::Stack { stack, .. } => (None, stack),
         Key::Value { value, .. } => (Some(value), VisibleStack::default()),
@@ -346,6 +456,7 @@ fn group(process: &Process, key: Key, members: &[Raw], sums: Gathered) -> Group 
         threads: named(sums.threads, &|id| process.thread(id).map(str::to_owned)),
         ranges: named(sums.ranges, &|id| process.mark(id).map(str::to_owned)),
         suspicion: Suspicion::of(sums.count, sums.first, sums.last, duration),
+        age,
         stack,
     }
 }

@@ -12,7 +12,7 @@ mod suppress;
 mod suspicion;
 
 pub use answer::{Answer, Asked, Placed};
-pub use group::{By, Group, Names};
+pub use group::{Age, By, Group, Names, PARTS};
 pub use suppress::{Malformed, Pattern, Suppressed, Suppressions};
 pub use suspicion::Suspicion;
 
@@ -100,6 +100,24 @@ pub struct Window {
     pub to: Option<Past>,
 }
 
+impl Window {
+    /// Its beginning and its end, event times.
+    fn span(&self, process: &Process) -> (u64, u64) {
+        let from = self.from.and_then(|from| from.time(process));
+        let to = self.to.as_ref().map(|to| to.time);
+        (from.unwrap_or(0), to.unwrap_or(process.duration_ns()))
+    }
+}
+
+/// Bytes on a device that caching allocators and pools hold without using them.
+pub(crate) fn cached_on(process: &Process, device: u8) -> u64 {
+    let filter = Filter {
+        devices: vec![device],
+        ..Filter::default()
+    };
+    finest::items(process, Point::End, &Window::default(), &filter, |_| {}).cached
+}
+
 /// One or more allocations that have everything in common that reports show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Item {
@@ -139,7 +157,7 @@ impl Aside {
 }
 
 /// What one process leaked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Leaks {
     /// The moment.
     pub point: Point,
@@ -202,7 +220,8 @@ pub fn leaks_in(
         suppressed: Vec::new(),
         groups: Vec::new(),
     };
-    let mut grouping = group::Grouping::new(process, options);
+    let (from, to) = window.span(process);
+    let mut grouping = group::Grouping::new(process, options).within(from, to);
     let mut judge = Judge::new(process, &options.suppressions);
     let rest = finest::items(process, point, window, &options.filter, |item| {
         let held = Sum {
@@ -229,5 +248,11 @@ pub fn leaks_in(
     found.timeless = rest.timeless;
     found.suppressed = judge.finish();
     found.groups = grouping.finish(loops);
+    if window.to.is_some() || window.from.is_some() {
+        // What sums by stack know is of all the time.
+        for group in &mut found.groups {
+            group.age.made = None;
+        }
+    }
     found
 }

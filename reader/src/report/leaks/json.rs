@@ -2,11 +2,11 @@
 
 use super::Shown;
 use crate::analysis::Sum;
-use crate::analysis::leaks::{EntryEnd, Group, Names};
+use crate::analysis::leaks::{EntryEnd, Names, Placed};
 use crate::report::frames::ShownFrame;
 use crate::report::json::{DeviceJson, NamedJson, ProcessJson, SumJson, document, list};
+use crate::report::place::PlaceJson;
 use serde::Serialize;
-use vramtrace_format::record::{Kind, Layer};
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -70,11 +70,8 @@ impl Omitted {
 
 #[derive(Serialize)]
 struct GroupJson<'a> {
-    process: usize,
-    device: Option<usize>,
-    layer: Option<&'static str>,
-    kind: Option<&'static str>,
-    api: Option<&'a str>,
+    #[serde(flatten)]
+    place: PlaceJson<'a>,
     bytes: u64,
     count: u64,
     first_ns: u64,
@@ -83,11 +80,6 @@ struct GroupJson<'a> {
     ranges: Vec<String>,
     suspicion: &'static str,
     end: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<&'a str>,
-    stack: &'a [ShownFrame],
-    stack_truncated: bool,
-    stack_missing: Option<&'static str>,
 }
 
 /// The document.
@@ -118,7 +110,7 @@ pub fn json(shown: &Shown<'_>) -> String {
             .groups
             .iter()
             .zip(&shown.stacks)
-            .map(|(placed, stack)| group(placed.process, placed.device, &placed.group, stack))
+            .map(|(placed, stack)| group(placed, stack))
             .collect(),
         omitted: Omitted::new(answer.omitted_groups, answer.omitted),
         warnings: &shown.symbols,
@@ -134,18 +126,10 @@ pub fn json(shown: &Shown<'_>) -> String {
     })
 }
 
-fn group<'a>(
-    process: usize,
-    device: Option<usize>,
-    group: &'a Group,
-    stack: &'a [ShownFrame],
-) -> GroupJson<'a> {
+fn group<'a>(placed: &'a Placed, stack: &'a [ShownFrame]) -> GroupJson<'a> {
+    let group = &placed.group;
     GroupJson {
-        process,
-        device,
-        layer: group.layer.map(Layer::name),
-        kind: group.kind.map(Kind::name),
-        api: group.api.as_deref(),
+        place: PlaceJson::of(placed, stack),
         bytes: group.bytes,
         count: group.count,
         first_ns: group.first_ns,
@@ -154,10 +138,6 @@ fn group<'a>(
         ranges: ranges(&group.ranges),
         suspicion: group.suspicion.name(),
         end: group.end.map(EntryEnd::name),
-        value: group.value.as_deref(),
-        stack,
-        stack_truncated: group.stack.truncated,
-        stack_missing: group.stack.missing.filter(|_| group.value.is_none()),
     }
 }
 
