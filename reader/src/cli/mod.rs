@@ -55,6 +55,8 @@ pub enum Command {
     Peak(commands::peak::Args),
     /// Stacks whose live bytes keep growing, how fast, and when that fills the device.
     Growth(commands::growth::Args),
+    /// What is new, gone, grown or shrunk between two traces, or two moments of one.
+    Diff(commands::diff::Args),
     /// Is this file whole? What was lost, what was bypassed?
     Check(commands::check::Args),
     /// Can a program be traced here?
@@ -75,6 +77,7 @@ pub fn main() -> i32 {
         Command::Timeline(args) => commands::timeline::execute(args),
         Command::Peak(args) => commands::peak::execute(args),
         Command::Growth(args) => commands::growth::execute(args),
+        Command::Diff(args) => commands::diff::execute(args),
         Command::Check(args) => commands::check::execute(args),
         Command::Doctor(args) => commands::doctor::execute(args),
         Command::Demo(args) => commands::demo::execute(args),
