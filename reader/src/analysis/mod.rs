@@ -1,6 +1,7 @@
 //! Answers, as pure functions from the model to result structs. No input, no output, no clock.
 
 pub mod check;
+pub mod churn;
 pub mod diff;
 pub mod growth;
 pub mod head;

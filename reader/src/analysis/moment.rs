@@ -292,7 +292,7 @@ fn date(process: &Process, live: &mut [Record], began: u64) -> u64 {
 }
 
 /// `500ms`, `1.5s`, `90s`, `2m`, `1h`: nanoseconds.
-fn duration(text: &str) -> Option<u64> {
+pub fn duration(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
     let (number, unit) = text.split_at(digits);
     let scale = match unit {

@@ -55,6 +55,8 @@ pub enum Command {
     Peak(commands::peak::Args),
     /// Stacks whose live bytes keep growing, how fast, and when that fills the device.
     Growth(commands::growth::Args),
+    /// Short-lived allocations: how many, how long they live, what keeping their memory would save.
+    Churn(commands::churn::Args),
     /// What is new, gone, grown or shrunk between two traces, or two moments of one.
     Diff(commands::diff::Args),
     /// Is this file whole? What was lost, what was bypassed?
@@ -77,6 +79,7 @@ pub fn main() -> i32 {
         Command::Timeline(args) => commands::timeline::execute(args),
         Command::Peak(args) => commands::peak::execute(args),
         Command::Growth(args) => commands::growth::execute(args),
+        Command::Churn(args) => commands::churn::execute(args),
         Command::Diff(args) => commands::diff::execute(args),
         Command::Check(args) => commands::check::execute(args),
         Command::Doctor(args) => commands::doctor::execute(args),

@@ -2,6 +2,7 @@
 //! the exit code.
 
 pub mod check;
+pub mod churn;
 pub mod demo;
 pub mod diff;
 pub mod doctor;

@@ -2,6 +2,7 @@
 
 pub mod chart;
 pub mod check;
+pub mod churn;
 pub mod diff;
 pub mod frames;
 pub mod growth;

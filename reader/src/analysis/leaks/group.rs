@@ -130,14 +130,26 @@ pub struct Group {
 }
 
 /// Everything but the sums; what differs here is told apart until the end.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Raw {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Raw {
     stack: u32,
     api: u16,
     device: u8,
     kind: Kind,
     end: EntryEnd,
     extra: Option<u32>,
+}
+
+impl Raw {
+    /// Kind of memory.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What its row of sums is known by: stack, API, device, kind.
+    pub fn row(&self) -> (u32, u16, u8, u8) {
+        (self.stack, self.api, self.device, self.kind as u8)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -179,7 +191,7 @@ impl Gathered {
         if item.range != 0 {
             self.ranges.insert(item.range);
         }
-        if item.first_time == item.last_time {
+        if item.first_time == item.last_time && item.count > 0 {
             self.survivors.push(Survivor {
                 time: item.first_time,
                 bytes: item.bytes,
@@ -229,6 +241,7 @@ pub(crate) struct Grouping<'p> {
 }
 
 impl<'p> Grouping<'p> {
+    /// Nothing is added yet.
     pub fn new(process: &'p Process, options: &'p Options) -> Grouping<'p> {
         Grouping {
             process,
@@ -246,7 +259,8 @@ impl<'p> Grouping<'p> {
         }
     }
 
-    pub fn add(&mut self, item: &Item) {
+    /// Adds an item; returns what it is told apart by until groups are made.
+    pub fn add(&mut self, item: &Item) -> Raw {
         let raw = Raw {
             stack: item.stack,
             api: item.api,
@@ -262,10 +276,17 @@ impl<'p> Grouping<'p> {
             },
         };
         self.raw.entry(raw).or_insert_with(Gathered::new).add(item);
+        raw
     }
 
     /// All groups, largest first, in an order that does not depend on anything but the trace.
     pub fn finish(self, loops: &mut dyn Loops) -> Vec<Group> {
+        let groups = self.finish_with_members(loops).into_iter();
+        groups.map(|(group, _)| group).collect()
+    }
+
+    /// As [`Grouping::finish`], each group with what was merged into it.
+    pub fn finish_with_members(self, loops: &mut dyn Loops) -> Vec<(Group, Vec<Raw>)> {
         let mut loops = Remembered::new(loops);
         let mut stacks: FxHashMap<u32, VisibleStack> = FxHashMap::default();
         let mut merged: FxHashMap<Key, (Vec<Raw>, Gathered)> = FxHashMap::default();
@@ -285,14 +306,14 @@ impl<'p> Grouping<'p> {
         let age = |members: &[Raw], survivors: &[Survivor]| {
             age(&rows, self.options.by, self.span, members, survivors)
         };
-        let mut groups: Vec<Group> = merged
+        let mut groups: Vec<(Group, Vec<Raw>)> = merged
             .into_iter()
             .map(|(key, (members, sums))| {
                 let age = age(&members, &sums.survivors);
-                group(self.process, key, &members, sums, age)
+                (group(self.process, key, &members, sums, age), members)
             })
             .collect();
-        groups.sort_by_cached_key(order);
+        groups.sort_by_cached_key(|(group, _)| order(group));
         groups
     }
 }
@@ -406,7 +427,7 @@ fn age(rows: &Rows, by: By, span: (u64, u64), members: &[Raw], survivors: &[Surv
     let mut made = by.is_in_totals().then(Sum::default);
     let mut counted = FxHashSet::default();
     for raw in members {
-        let key = (raw.stack, raw.api, raw.device, raw.kind as u8);
+        let key = raw.row();
         let Some((first, sum)) = rows.get(&key) else {
             made = None;
             continue;

@@ -16,7 +16,7 @@ pub use group::{Age, By, Group, Names, PARTS};
 pub use suppress::{Malformed, Pattern, Suppressed, Suppressions};
 pub use suspicion::Suspicion;
 
-pub(crate) use group::Grouping;
+pub(crate) use group::{Grouping, Raw};
 
 use suppress::Judge;
 
