@@ -45,8 +45,8 @@ fn group(out: &mut String, churn: &Churn, churning: &Churning, stack: &[ShownFra
     let group = &churning.placed.group;
     let short = counted(group.count, "short-lived allocation");
     let mut line = style.bad(&short);
-    if group.count > 0 {
-        let each = bytes(group.bytes / group.count);
+    if let Some(each) = group.bytes.checked_div(group.count) {
+        let each = bytes(each);
         let _ = write!(
             line,
             " of {each} each, {} a second",
