@@ -7,6 +7,7 @@ pub mod growth;
 pub mod head;
 pub mod leaks;
 pub mod moment;
+pub mod oom;
 pub mod peak;
 pub mod summary;
 pub mod timeline;

@@ -59,6 +59,8 @@ pub enum Command {
     Churn(commands::churn::Args),
     /// What is new, gone, grown or shrunk between two traces, or two moments of one.
     Diff(commands::diff::Args),
+    /// Each allocation that failed for lack of memory: what was asked and free, who held the rest.
+    Oom(commands::oom::Args),
     /// Is this file whole? What was lost, what was bypassed?
     Check(commands::check::Args),
     /// Can a program be traced here?
@@ -81,6 +83,7 @@ pub fn main() -> i32 {
         Command::Growth(args) => commands::growth::execute(args),
         Command::Churn(args) => commands::churn::execute(args),
         Command::Diff(args) => commands::diff::execute(args),
+        Command::Oom(args) => commands::oom::execute(args),
         Command::Check(args) => commands::check::execute(args),
         Command::Doctor(args) => commands::doctor::execute(args),
         Command::Demo(args) => commands::demo::execute(args),

@@ -1,12 +1,10 @@
 //! `vramtrace churn`: short-lived allocations and what they cost.
 
-use super::question::Question;
-use super::{code, find_moment, in_each, open, print, refuse_unknown_devices};
-use crate::analysis::Filter;
-use crate::analysis::churn::{Churn, Part};
-use crate::analysis::moment::{self, Moment};
+use super::question::{Question, times};
+use super::{code, in_each, open, print, refuse_unknown_devices};
+use crate::analysis::churn::Churn;
+use crate::analysis::moment;
 use crate::cli::{MOMENTS, Traces, exit};
-use crate::model::Process;
 use crate::report::churn::{Shown, json, text};
 use crate::report::frames::Frames;
 use crate::report::style::Style;
@@ -54,7 +52,7 @@ fn run(args: &Args) -> Result<i32, i32> {
     let options = question.options();
     refuse_unknown_devices(&opened, &options.filter)?;
     let parts = in_each(&opened.processes, |process| {
-        part(question, process, &options.filter)
+        times(question, process, &options.filter)
     })?;
     let mut frames = Frames::default();
     let churn = Churn::of(
@@ -77,21 +75,4 @@ fn run(args: &Args) -> Result<i32, i32> {
     } else {
         exit::FINE
     })
-}
-
-fn part(question: &Question, process: &Process, filter: &Filter) -> Result<Part, String> {
-    if question.from.is_none() && question.to.is_none() {
-        return Ok(None);
-    }
-    let time = |moment: &Option<Moment>, default: u64| match moment {
-        None => Ok(default),
-        Some(moment) => find_moment(moment, process, filter)?
-            .time(process)
-            .ok_or_else(|| format!("its event log does not reach back to `{moment}`")),
-    };
-    let (from, to) = (time(&question.from, 0)?, time(&question.to, u64::MAX)?);
-    if from > to {
-        return Err("nothing lies between these moments".to_owned());
-    }
-    Ok(Some((from, to)))
 }

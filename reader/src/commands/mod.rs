@@ -8,6 +8,7 @@ pub mod diff;
 pub mod doctor;
 pub mod growth;
 pub mod leaks;
+pub mod oom;
 pub mod peak;
 pub mod question;
 pub mod run;

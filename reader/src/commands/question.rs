@@ -110,6 +110,28 @@ pub(crate) fn part(
     })
 }
 
+/// The part of a process's time that is asked about, event times; `None` for all of it.
+pub(crate) fn times(
+    question: &Question,
+    process: &Process,
+    filter: &Filter,
+) -> Result<Option<(u64, u64)>, String> {
+    if question.from.is_none() && question.to.is_none() {
+        return Ok(None);
+    }
+    let time = |moment: &Option<Moment>, default: u64| match moment {
+        None => Ok(default),
+        Some(moment) => find_moment(moment, process, filter)?
+            .time(process)
+            .ok_or_else(|| format!("its event log does not reach back to `{moment}`")),
+    };
+    let (from, to) = (time(&question.from, 0)?, time(&question.to, u64::MAX)?);
+    if from > to {
+        return Err("nothing lies between these moments".to_owned());
+    }
+    Ok(Some((from, to)))
+}
+
 /// What was live at a moment.
 pub(crate) fn past(moment: &Moment, process: &Process, filter: &Filter) -> Result<Past, String> {
     let found = find_moment(moment, process, filter)?;

@@ -10,6 +10,7 @@ pub(crate) mod head;
 pub mod json;
 pub mod leaks;
 pub mod losses;
+pub mod oom;
 pub mod peak;
 pub(crate) mod place;
 pub mod style;

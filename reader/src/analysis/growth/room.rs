@@ -70,7 +70,8 @@ fn asked(process: &Process, device: u8) -> Option<u64> {
 
 /// By how many bytes an event changes what the device layer holds.
 fn change(event: &Record) -> i128 {
-    let counted = event.kind().is_some_and(Kind::counted);
+    let counted = |kind: Kind| kind.counted() && kind.layer() == Layer::Device;
+    let counted = event.kind().is_some_and(counted);
     let (size, before) = (i128::from(event.size), i128::from(event.aux));
     match event.op().filter(|_| counted) {
         Some(Op::Resize) => size - before,
