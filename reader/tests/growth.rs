@@ -247,3 +247,26 @@ fn what_is_left_is_what_the_driver_said_less_what_came_since() {
             .contains("do not know the thread")
     );
 }
+
+#[test]
+fn leaks_can_put_what_grows_before_what_is_large() {
+    let dir = tempfile::tempdir().unwrap();
+    story().write(dir.path(), "a.vrt");
+    let order = |more: &[&str]| -> Vec<(String, u64)> {
+        let args = [&["leaks", "--json", "a.vrt"], more].concat();
+        let document: serde_json::Value =
+            serde_json::from_slice(&vramtrace(&args, dir.path()).stdout).unwrap();
+        let groups = document["groups"].as_array().unwrap().iter();
+        groups
+            .map(|group| {
+                let suspicion = group["suspicion"].as_str().unwrap().to_owned();
+                (suspicion, group["bytes"].as_u64().unwrap())
+            })
+            .collect()
+    };
+    let weights = ("low".to_owned(), 40 << 30);
+    let leak = ("high".to_owned(), 168 * MIB);
+    let buffer = ("low".to_owned(), MIB);
+    assert_eq!(order(&[]), [weights.clone(), leak.clone(), buffer.clone()]);
+    assert_eq!(order(&["--sort", "suspicion"]), [leak, weights, buffer]);
+}

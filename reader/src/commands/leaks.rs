@@ -34,6 +34,11 @@ pub struct Args {
     /// What groups are made by
     #[arg(long, value_name = "WHAT", value_parser = by(), default_value = "stack")]
     by: By,
+    /// Which groups come first: the largest (size), or those that keep growing, and of these the
+    /// largest (suspicion)
+    #[arg(long, value_name = "ORDER", default_value = "size",
+          value_parser = ["size", "suspicion"], hide_possible_values = true)]
+    sort: String,
     /// Show this many groups, 0 for all [default: 20; with --json: all]
     #[arg(long, value_name = "N")]
     top: Option<usize>,
@@ -94,6 +99,7 @@ fn run(args: &Args) -> Result<i32, i32> {
             native: args.native,
         },
         suppressions,
+        suspicious_first: args.sort == "suspicion",
     };
     let top = match args.top {
         Some(0) => None,

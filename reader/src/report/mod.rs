@@ -1,5 +1,6 @@
 //! Answers as text and as JSON. What is shown was computed by `analysis`; nothing is added here.
 
+pub(crate) mod age;
 pub mod chart;
 pub mod check;
 pub mod churn;

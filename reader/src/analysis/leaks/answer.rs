@@ -141,7 +141,15 @@ impl Answer {
             }
             answer.add(process, id, found, &mut devices);
         }
-        let order = |placed: &Placed| (Reverse(placed.group.bytes), Reverse(placed.group.count));
+        let order = |placed: &Placed| {
+            let group = &placed.group;
+            let suspicion = options.suspicious_first.then_some(group.suspicion);
+            (
+                Reverse(suspicion),
+                Reverse(group.bytes),
+                Reverse(group.count),
+            )
+        };
         // Stable: groups of one size stay in the order of their processes.
         answer.groups.sort_by_key(order);
         if let Some(top) = top.filter(|&top| top < answer.groups.len()) {

@@ -476,7 +476,13 @@ fn group(process: &Process, key: Key, members: &[Raw], sums: Gathered, age: Age)
         last_ns: process.unix_ns(sums.last),
         threads: named(sums.threads, &|id| process.thread(id).map(str::to_owned)),
         ranges: named(sums.ranges, &|id| process.mark(id).map(str::to_owned)),
-        suspicion: Suspicion::of(sums.count, sums.first, sums.last, duration),
+        suspicion: Suspicion::of(
+            sums.count,
+            sums.first,
+            sums.last,
+            duration,
+            age.judgement.shape,
+        ),
         age,
         stack,
     }

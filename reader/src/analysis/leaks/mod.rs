@@ -88,6 +88,8 @@ pub struct Options {
     pub unhidden: Unhidden,
     /// Leaks that are known and accepted.
     pub suppressions: Suppressions,
+    /// Whether groups that keep growing come before larger ones that do not.
+    pub suspicious_first: bool,
 }
 
 /// Which part of a process's life an answer is about; by default all of it.

@@ -3,6 +3,7 @@
 use super::Shown;
 use crate::analysis::Sum;
 use crate::analysis::leaks::{EntryEnd, Names, Placed};
+use crate::report::age::AgeJson;
 use crate::report::frames::ShownFrame;
 use crate::report::json::{DeviceJson, NamedJson, ProcessJson, SumJson, document, list};
 use crate::report::place::PlaceJson;
@@ -79,6 +80,7 @@ struct GroupJson<'a> {
     threads: Vec<NamedJson>,
     ranges: Vec<String>,
     suspicion: &'static str,
+    age: AgeJson,
     end: Option<&'static str>,
 }
 
@@ -110,7 +112,10 @@ pub fn json(shown: &Shown<'_>) -> String {
             .groups
             .iter()
             .zip(&shown.stacks)
-            .map(|(placed, stack)| group(placed, stack))
+            .map(|(placed, stack)| {
+                let start = answer.processes[placed.process].start_ns;
+                group(placed, stack, start)
+            })
             .collect(),
         omitted: Omitted::new(answer.omitted_groups, answer.omitted),
         warnings: &shown.symbols,
@@ -126,7 +131,7 @@ pub fn json(shown: &Shown<'_>) -> String {
     })
 }
 
-fn group<'a>(placed: &'a Placed, stack: &'a [ShownFrame]) -> GroupJson<'a> {
+fn group<'a>(placed: &'a Placed, stack: &'a [ShownFrame], start: u64) -> GroupJson<'a> {
     let group = &placed.group;
     GroupJson {
         place: PlaceJson::of(placed, stack),
@@ -137,6 +142,7 @@ fn group<'a>(placed: &'a Placed, stack: &'a [ShownFrame]) -> GroupJson<'a> {
         threads: list(&group.threads),
         ranges: ranges(&group.ranges),
         suspicion: group.suspicion.name(),
+        age: AgeJson::of(&group.age, start),
         end: group.end.map(EntryEnd::name),
     }
 }
