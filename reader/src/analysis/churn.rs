@@ -224,6 +224,32 @@ struct Counted {
     pooling: Pooling,
 }
 
+/// What of an allocation its free does not repeat.
+#[derive(Clone, Copy, Default)]
+struct Begun {
+    time: u64,
+    thread: u32,
+    range: u32,
+    stream: u32,
+}
+
+impl Begun {
+    fn of(event: &Record) -> Begun {
+        Begun {
+            time: event.time,
+            thread: event.thread,
+            range: event.range,
+            stream: event.stream,
+        }
+    }
+}
+
+/// Whether each allocation of this kind is a call that the driver serves from the device or the
+/// host's memory, instead of from a pool of its own.
+fn is_call(kind: Kind) -> bool {
+    matches!(kind, Kind::Device | Kind::Managed | Kind::Pinned)
+}
+
 struct Counting<'p> {
     process: &'p Process,
     options: &'p Options,
@@ -254,7 +280,7 @@ impl<'p> Counting<'p> {
     fn read_events(&mut self) {
         let taken_back = taken_back(self.process);
         // Allocations that the log has and that are not freed yet.
-        let mut begun: FxHashMap<u64, Record> = FxHashMap::default();
+        let mut begun: FxHashMap<u64, Begun> = FxHashMap::default();
         for event in self.process.events() {
             let (Some(op), Some(kind)) = (event.op(), event.kind()) else {
                 continue;
@@ -269,10 +295,10 @@ impl<'p> Counting<'p> {
             }
             if op.begins_allocation() {
                 // One that is back was only gone between two events of one call.
-                if op == Op::Alloc && self.asks_about(event.time) {
+                if op == Op::Alloc && is_call(kind) && self.asks_about(event.time) {
                     self.allocated(&event, kind);
                 }
-                begun.insert(event.seq, event);
+                begun.insert(event.seq, Begun::of(&event));
             } else if op.ends_allocation() {
                 let own = begun.remove(&event.ended_seq());
                 let counts = matches!(op, Op::Free | Op::FreeUnseen);
@@ -289,9 +315,8 @@ impl<'p> Counting<'p> {
     }
 
     fn allocated(&mut self, event: &Record, kind: Kind) {
-        let raw = self
-            .grouping
-            .add(&item(event, kind, Sum::default(), event.time));
+        let made = item(event, kind, Sum::default(), event.time);
+        let raw = self.grouping.raw(&made);
         let pooling = &mut self.counted.entry(raw).or_default().pooling;
         pooling.allocations += 1;
         match self
@@ -303,11 +328,15 @@ impl<'p> Counting<'p> {
                 *idle -= 1;
                 pooling.reused += 1;
             }
-            None => pooling.kept.add(event.size, 1),
+            None => {
+                pooling.kept.add(event.size, 1);
+                // So that it has a group.
+                self.grouping.add(&made);
+            }
         }
     }
 
-    fn freed(&mut self, own: Option<Record>, free: &Record, kind: Kind) {
+    fn freed(&mut self, own: Option<Begun>, free: &Record, kind: Kind) {
         let lived = own.map(|own| free.time.saturating_sub(own.time));
         let short = lived.is_some_and(|lived| lived <= self.limit);
         let held = Sum {
@@ -316,23 +345,28 @@ impl<'p> Counting<'p> {
         };
         let held = if short { held } else { Sum::default() };
         // What allocated it is known from the free, too; in which thread and range is not.
-        let like_own = Record {
+        let known = own.unwrap_or_default();
+        let own_event = Record {
             api: free.allocating_api(),
-            thread: 0,
-            stream: 0,
+            thread: known.thread,
+            range: known.range,
+            stream: known.stream,
+            time: own.map_or(free.time, |own| own.time),
             ..*free
         };
-        let own_event = own.unwrap_or(like_own);
         let raw = self.grouping.add(&item(&own_event, kind, held, free.time));
         let counted = self.counted.entry(raw).or_default();
         counted.longer += u64::from(!short);
         if let Some(lived) = lived {
             counted.lives.add(lived);
-        } else {
-            // A pool would have had it before the log began.
-            counted.pooling.kept.add(free.size, 1);
         }
-        *self.idle.entry((raw, free.size)).or_default() += 1;
+        if is_call(kind) {
+            if own.is_none() {
+                // A pool would have had it before the log began.
+                counted.pooling.kept.add(free.size, 1);
+            }
+            *self.idle.entry((raw, free.size)).or_default() += 1;
+        }
     }
 
     fn logs(&self) -> [u64; 2] {
@@ -364,7 +398,7 @@ impl<'p> Counting<'p> {
                     all.pooling.reused += own.pooling.reused;
                     all.pooling.kept.merge(own.pooling.kept);
                 }
-                pooled |= !matches!(raw.kind(), Kind::Device | Kind::Managed | Kind::Pinned);
+                pooled |= !is_call(raw.kind());
                 if let (Some(ever), Some(freed)) = (&mut ever, &freed)
                     && known.insert(raw.row())
                 {

@@ -59,6 +59,8 @@ pub enum Command {
     Churn(commands::churn::Args),
     /// What is new, gone, grown or shrunk between two traces, or two moments of one.
     Diff(commands::diff::Args),
+    /// What allocators hold without using it, where it lies, and what would give it back.
+    Fragmentation(commands::fragmentation::Args),
     /// Each allocation that failed for lack of memory: what was asked and free, who held the rest.
     Oom(commands::oom::Args),
     /// Is this file whole? What was lost, what was bypassed?
@@ -83,6 +85,7 @@ pub fn main() -> i32 {
         Command::Growth(args) => commands::growth::execute(args),
         Command::Churn(args) => commands::churn::execute(args),
         Command::Diff(args) => commands::diff::execute(args),
+        Command::Fragmentation(args) => commands::fragmentation::execute(args),
         Command::Oom(args) => commands::oom::execute(args),
         Command::Check(args) => commands::check::execute(args),
         Command::Doctor(args) => commands::doctor::execute(args),

@@ -6,6 +6,7 @@ pub mod churn;
 pub mod demo;
 pub mod diff;
 pub mod doctor;
+pub mod fragmentation;
 pub mod growth;
 pub mod leaks;
 pub mod oom;

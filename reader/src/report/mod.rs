@@ -5,6 +5,7 @@ pub mod chart;
 pub mod check;
 pub mod churn;
 pub mod diff;
+pub mod fragmentation;
 pub mod frames;
 pub mod growth;
 pub(crate) mod head;

@@ -259,9 +259,9 @@ impl<'p> Grouping<'p> {
         }
     }
 
-    /// Adds an item; returns what it is told apart by until groups are made.
-    pub fn add(&mut self, item: &Item) -> Raw {
-        let raw = Raw {
+    /// What an item is told apart by until groups are made.
+    pub fn raw(&self, item: &Item) -> Raw {
+        Raw {
             stack: item.stack,
             api: item.api,
             device: item.device,
@@ -274,7 +274,12 @@ impl<'p> Grouping<'p> {
                 By::Context => Some(u32::from(item.context)),
                 _ => None,
             },
-        };
+        }
+    }
+
+    /// Adds an item; returns what it is told apart by.
+    pub fn add(&mut self, item: &Item) -> Raw {
+        let raw = self.raw(item);
         self.raw.entry(raw).or_insert_with(Gathered::new).add(item);
         raw
     }
