@@ -11,11 +11,15 @@ use super::moment::{Found, Past};
 use super::view::Devices;
 use super::{Filter, Sum};
 use crate::model::{Loops, Process, State, VisibleStack};
+use rustc_hash::FxHashMap;
 use vramtrace_format::account;
 use vramtrace_format::record::{Kind, Layer, NO_DEVICE, Op, Record};
 
 /// `CUDA_ERROR_OUT_OF_MEMORY` of cuda.h.
 const OUT_OF_MEMORY: u64 = 2;
+/// For so many failures of a process is it found out who held the memory: each takes a pass over
+/// the event log.
+const DETAILED: usize = 32;
 /// What was allocated so shortly before is what led up to a failure, nanoseconds.
 pub const RECENT: u64 = 10_000_000_000;
 
@@ -177,13 +181,19 @@ impl Oom {
             }
             let left_out = last.map_or(0, |last| series.len().saturating_sub(last));
             found.omitted += left_out;
-            for series in series.drain(left_out..) {
+            let number = series.len() - left_out;
+            for (at, series) in series.drain(left_out..).enumerate() {
                 let mut place = |group: Group| Placed {
                     process: id,
                     device: group.device.map(|index| devices.id_of(process, id, index)),
                     group,
                 };
-                let held = held(process, &series, options, top, loops, &mut place);
+                let held = match number - at {
+                    1..=DETAILED => held(process, &series, options, top, loops, &mut place),
+                    _ => Err(format!(
+                        "that is only found out for the last {DETAILED} failures; --to shows others"
+                    )),
+                };
                 let failure = Failure {
                     placed: place(of_series(process, &series, options, loops)),
                     seq: series.event.seq,
@@ -217,83 +227,76 @@ struct Series {
     attempts: u64,
     free: Option<(u64, u64)>,
     retried: Option<u64>,
-    /// Whether the thread allocated something else, or something failed there, since.
-    closed: bool,
-    /// Allocations of the process since.
-    later: u64,
+    /// Allocations of the process up to the last attempt; in the end, those since.
+    allocations: u64,
 }
 
 impl Series {
     fn is_attempt_at(&self, event: &Record) -> bool {
-        let of = |event: &Record| (event.thread, event.size, event.kind, event.device);
-        !self.closed && of(&self.event) == of(event)
+        let of = |event: &Record| (event.size, event.kind, event.device);
+        of(&self.event) == of(event)
     }
 }
 
 /// All that the event log has of what is asked about, and how many attempts that is.
 fn series(process: &Process, filter: &Filter, part: Part) -> (Vec<Series>, u64) {
     let mut found: Vec<Series> = Vec::new();
-    let mut attempts = 0;
+    // By thread: the series that its next attempt may belong to.
+    let mut open: FxHashMap<u32, usize> = FxHashMap::default();
+    let (mut attempts, mut allocations) = (0, 0);
     for event in process.events() {
         let (Some(op), kind) = (event.op(), event.kind()) else {
             continue;
         };
+        let thread = event.thread;
         match (op, kind) {
             (Op::Alloc, Some(kind)) if kind != Kind::Pool => {
-                for series in &mut found {
-                    series.later += 1;
-                    if series.is_attempt_at(&event) {
-                        series.retried = Some(event.time.saturating_sub(series.event.time));
-                    }
-                    series.closed |= series.event.thread == event.thread;
+                allocations += 1;
+                let series = open.remove(&thread).map(|at| &mut found[at]);
+                if let Some(series) = series.filter(|series| series.is_attempt_at(&event)) {
+                    series.retried = Some(event.time.saturating_sub(series.event.time));
                 }
             }
             (Op::AllocFailed, Some(kind)) if event.aux == OUT_OF_MEMORY => {
                 let counts = filter.takes(space(&event, kind), kind)
                     && part.is_none_or(|(from, to)| (from..=to).contains(&event.time));
-                let same = found
-                    .iter_mut()
-                    .rev()
-                    .find(|series| series.is_attempt_at(&event));
-                if let Some(series) = same {
+                attempts += u64::from(counts);
+                let same = open.remove(&thread);
+                let same = same.filter(|&at| counts && found[at].is_attempt_at(&event));
+                if let Some(at) = same {
+                    let series = &mut found[at];
                     series.attempts += 1;
                     series.event = event;
                     series.free = None;
-                    series.later = 0;
-                } else {
-                    let of_thread = |series: &&mut Series| series.event.thread == event.thread;
-                    found
-                        .iter_mut()
-                        .filter(of_thread)
-                        .for_each(|series| series.closed = true);
-                    if counts {
-                        found.push(Series {
-                            event,
-                            kind,
-                            first_time: event.time,
-                            attempts: 1,
-                            free: None,
-                            retried: None,
-                            closed: false,
-                            later: 0,
-                        });
-                    }
+                    series.allocations = allocations;
+                    open.insert(thread, at);
+                } else if counts {
+                    open.insert(thread, found.len());
+                    found.push(Series {
+                        event,
+                        kind,
+                        first_time: event.time,
+                        attempts: 1,
+                        free: None,
+                        retried: None,
+                        allocations,
+                    });
                 }
-                attempts += u64::from(counts);
             }
+            // Right after its failure, by the same thread; others' events may lie between.
             (Op::MemInfo, _) => {
-                // Right after its failure, by the same thread; another thread's may lie between.
-                let of = |event: &Record| (event.thread, event.device, event.api);
-                let last = found
-                    .iter_mut()
-                    .rev()
-                    .find(|series| of(&series.event) == of(&event));
-                if let Some(series) = last.filter(|series| series.free.is_none()) {
+                let series = open.get(&thread).map(|&at| &mut found[at]);
+                let of = |event: &Record| (event.device, event.api);
+                let own = series.filter(|series| of(&series.event) == of(&event));
+                if let Some(series) = own.filter(|series| series.free.is_none()) {
                     series.free = Some((event.aux, event.size));
                 }
             }
             _ => {}
         }
+    }
+    for series in &mut found {
+        series.allocations = allocations - series.allocations;
     }
     (found, attempts)
 }
@@ -316,7 +319,7 @@ fn ever(process: &Process, filter: &Filter) -> u64 {
 }
 
 fn fate(process: &Process, series: &Series) -> Fate {
-    match (series.retried, series.later) {
+    match (series.retried, series.allocations) {
         (Some(after), _) => Fate::Retried(after),
         (None, 0) if process.state == State::Running => Fate::Open,
         (None, 0) => Fate::Last(process.duration_ns().saturating_sub(series.event.time)),

@@ -14,7 +14,7 @@ pub struct Question {
     /// What groups are made by
     #[arg(long, value_name = "WHAT", value_parser = by(), default_value = "stack")]
     pub(crate) by: By,
-    /// Show this many groups, 0 for all [default: 10; with --json: all]
+    /// Show this many groups, 0 for all [default: 10, of oom 5; with --json: all]
     #[arg(long, value_name = "N")]
     pub(crate) top: Option<usize>,
     #[command(flatten)]

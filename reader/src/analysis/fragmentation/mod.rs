@@ -253,7 +253,7 @@ fn course(process: &Process, until: &Past, filter: &Filter) -> FxHashMap<u8, Vec
     let events = process.events().filter(|event| event.seq > start.seq);
     for event in events.take_while(|event| event.seq <= until.seq) {
         // One that is back has its time of old.
-        while event.time > next && event.op != Op::Restore as u8 {
+        while event.time > next && next < until.time && event.op != Op::Restore as u8 {
             note(next, &live);
             next = next.saturating_add(step);
         }

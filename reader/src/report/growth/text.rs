@@ -41,10 +41,9 @@ pub fn text(shown: &Shown<'_>, style: Style) -> String {
         Some(placed) => {
             let age = &placed.group.age;
             let start = found.head.processes[placed.process].start_ns;
-            format!(
-                "leaks --from @{}",
-                start + age.from + (age.to - age.from) / 2
-            )
+            let half = age.to.saturating_sub(age.from) / 2;
+            let from = start.saturating_add(age.from).saturating_add(half);
+            format!("leaks --from @{from}")
         }
         None => "leaks".to_owned(),
     };
