@@ -151,7 +151,7 @@ train (pid 4711) on node7, traced for 7d 00h, exited
 
 +24.00 MiB a day, 168.00 MiB in 168 allocations live
     cudaMallocAsync · async memory (framework layer) · GPU 0 (NVIDIA H100)
-    for 6d 23h, since 30.0 s; between 23.87 MiB and 24.11 MiB a day; 99.9 % sure
+    for 6d 23h, since 30.0 s; between 23.86 MiB and 24.15 MiB a day; 99.9 % sure
     all that was ever made there stays; from 64 of 64 parts of that time, oldest first ████████
     #0  ??  (train+0x500)
     #1  ??  (train+0x1000)

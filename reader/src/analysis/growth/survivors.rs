@@ -109,10 +109,7 @@ pub fn judge(survivors: &[Survivor], from: u64, to: u64) -> Judgement {
         return judgement;
     }
     let step = life as f64 / CELLS as f64 / 1e9;
-    let borders = cumulated(&without_bursts(&bytes));
-    // Every second one is enough for a median, and a quarter of the pairs.
-    let every_second: Vec<f64> = borders.into_iter().step_by(2).collect();
-    judgement.slope = slope(&every_second, 2.0 * step);
+    judgement.slope = slope(&cumulated(&without_bursts(&bytes)), step);
     let weights = weights(&counts, cells);
     let [growing, warm_up, renewed] = Families::get().best(&weights);
     let margin = growing - warm_up.max(renewed);
