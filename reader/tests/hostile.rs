@@ -13,8 +13,13 @@ use vramtrace_format::Section;
 use vramtrace_format::record::{Kind, Op, Record};
 use vramtrace_reader::analysis::Filter;
 use vramtrace_reader::analysis::check::check;
+use vramtrace_reader::analysis::churn::Churn;
+use vramtrace_reader::analysis::diff::{Diff, Side};
+use vramtrace_reader::analysis::fragmentation::Fragmentation;
+use vramtrace_reader::analysis::growth::Growths;
 use vramtrace_reader::analysis::leaks::{Answer, Asked, By, Options, Point, Window};
 use vramtrace_reader::analysis::moment::{Moment, Past};
+use vramtrace_reader::analysis::oom::Oom;
 use vramtrace_reader::analysis::summary::summary;
 use vramtrace_reader::analysis::timeline::timeline;
 use vramtrace_reader::model::Process;
@@ -39,6 +44,13 @@ fn everything() -> TraceFile {
             _ => drop(file.free(&entry)),
         }
     }
+    for size in [1, 1, 2] {
+        file.event(Record {
+            op: Op::AllocFailed as u8,
+            aux: 2,
+            ..allocation(Kind::Device, 0, size << 30, stacks[0])
+        });
+    }
     let segment = file.alloc(Kind::Device, 2 * MIB, allocator);
     file.alloc_at(Kind::Torch, segment.key, 512, stacks[0]);
     file.event(Record {
@@ -49,6 +61,35 @@ fn everything() -> TraceFile {
     let last = file.alloc(Kind::Device, 512, stacks[1]);
     file.end(&last, Op::FreeInTeardown);
     file
+}
+
+fn use_analyses(processes: &[Process], frames: &mut Frames) {
+    let (options, asked) = (Options::default(), Asked::default());
+    let growths = Growths::of(processes, &options, &[], &asked, Some(10), frames);
+    let shown = report::growth::Shown::new(&growths, processes, true, frames);
+    report::growth::text(&shown, Style::PLAIN);
+    report::growth::json(&shown);
+    let churn = Churn::of(processes, &options, &[], &asked, 1 << 30, Some(10), frames);
+    let shown = report::churn::Shown::new(&churn, processes, frames);
+    report::churn::text(&shown, Style::PLAIN);
+    report::churn::json(&shown);
+    let oom = Oom::of(processes, &options, &[], &asked, None, Some(10), frames);
+    let shown = report::oom::Shown::new(&oom, processes, frames);
+    report::oom::text(&shown, Style::PLAIN);
+    report::oom::json(&shown);
+    let fragmentation = Fragmentation::of(processes, &Filter::default(), &[], &asked, Some(10));
+    report::fragmentation::text(&fragmentation, Style::PLAIN);
+    report::fragmentation::json(&fragmentation);
+    let side = || Side {
+        processes,
+        windows: &[],
+        moment: None,
+    };
+    let diff = Diff::of(&side(), &side(), &options, None, 0, frames);
+    assert!(diff.changes.is_empty() && diff.grown == 0);
+    let shown = report::diff::Shown::new(&diff, processes, processes, frames);
+    report::diff::text(&shown, Style::PLAIN);
+    report::diff::json(&shown);
 }
 
 /// Runs everything there is on a file.
@@ -94,6 +135,7 @@ fn use_all(path: &Path) {
         let shown = report::leaks::Shown::new(&answer, &processes, &mut frames);
         report::leaks::text(&shown, Style::PLAIN);
     }
+    use_analyses(&processes, &mut frames);
     let summary = summary(&processes, &Filter::default(), 10, &mut frames);
     let shown = report::summary::Shown::new(&summary, &processes, &mut frames);
     report::summary::text(&shown, Style::PLAIN);

@@ -50,7 +50,7 @@ train (pid 4711) on node7, traced for 31.0 s, exited
 
 300.00 MiB in 30 allocations leaked
     cudaMalloc · device memory (device layer) · GPU 0 (NVIDIA H100)
-    first at 1.0 s, last at 30.0 s · thread train (4711) · kept growing
+    first at 1.0 s, last at 30.0 s · thread train (4711) · kept growing, 10.00 MiB a second
     #0  ??  (train+0x500)
     #1  ??  (train+0x1000)
 
@@ -79,7 +79,26 @@ fn the_document() {
     growing().write(dir.path(), "a.vrt");
     let (code, text) = run(&["leaks", "--json", "a.vrt"], dir.path());
     assert_eq!(code, 0);
-    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let mut document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let ages = [0, 1].map(|at| {
+        document["groups"][at]
+            .as_object_mut()
+            .unwrap()
+            .remove("age")
+    });
+    let [Some(age), Some(pinned)] = ages else {
+        panic!("{ages:?}");
+    };
+    assert_eq!(
+        (&age["shape"], &pinned["shape"]),
+        (&"growing".into(), &"few".into())
+    );
+    assert_eq!(
+        age["made"],
+        serde_json::json!({"bytes": 300 * MIB, "count": 30})
+    );
+    let slope = age["slope"].as_f64().unwrap();
+    assert!((slope - 10.0 * MIB as f64).abs() < 100.0, "{age:#}");
     let expected = serde_json::json!({
         "schema": "vramtrace.leaks/1",
         "complete": true,
@@ -477,7 +496,7 @@ fn the_report_for_continuous_integration() {
     <testcase classname="vramtrace.leaks" name="train (pid 4711)">
       <failure message="300.00 MiB in 30 allocations of GPU memory, 4.00 KiB in 1 allocation of page-locked host memory leaked">300.00 MiB in 30 allocations leaked
     cudaMalloc · device memory (device layer) · GPU 0 (NVIDIA H100) · pid 4711
-    first at 1.0 s, last at 30.0 s · thread train (4711) · kept growing
+    first at 1.0 s, last at 30.0 s · thread train (4711) · kept growing, 10.00 MiB a second
     #0  ??  (train+0x500)
     #1  ??  (train+0x1000)
 

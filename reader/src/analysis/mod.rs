@@ -1,8 +1,14 @@
 //! Answers, as pure functions from the model to result structs. No input, no output, no clock.
 
 pub mod check;
+pub mod churn;
+pub mod diff;
+pub mod fragmentation;
+pub mod growth;
+pub mod head;
 pub mod leaks;
 pub mod moment;
+pub mod oom;
 pub mod peak;
 pub mod reconcile;
 pub mod summary;

@@ -168,6 +168,8 @@ pub struct Forgotten {
 pub struct Past {
     /// Last event before it.
     pub seq: u64,
+    /// Its event time.
+    pub time: u64,
     /// Live entries, in no particular order.
     pub live: Vec<Record>,
     /// Entries of which only what their frees repeat is known: made before the event log begins,
@@ -223,6 +225,7 @@ impl Past {
         let undated = date(process, &mut live, began);
         Ok(Past {
             seq: before,
+            time: moment.time(process).unwrap_or(began),
             live,
             undated,
         })
@@ -290,7 +293,7 @@ fn date(process: &Process, live: &mut [Record], began: u64) -> u64 {
 }
 
 /// `500ms`, `1.5s`, `90s`, `2m`, `1h`: nanoseconds.
-fn duration(text: &str) -> Option<u64> {
+pub fn duration(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
     let (number, unit) = text.split_at(digits);
     let scale = match unit {

@@ -16,7 +16,7 @@ use vramtrace_format::record::{Kind, Layer, NO_DEVICE};
 use vramtrace_format::totals::{End, Totals};
 
 /// The peak of one layer of one device (or of host memory) in one process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Peak {
     /// Id of its process.
     pub process: usize,
@@ -54,7 +54,7 @@ impl Peak {
 }
 
 /// The peaks of several processes. They were at different times, and are never added.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Peaks {
     /// Whether every peak is exact.
     pub complete: bool,
@@ -84,7 +84,7 @@ pub struct Peaks {
 
 /// Whether sums by stack know what groups would be made by.
 pub fn knows(by: By) -> bool {
-    !matches!(by, By::Range | By::Thread | By::Stream | By::Context)
+    by.is_in_totals()
 }
 
 /// Finds all peaks; keeps the `top` largest groups of each. `by` has to be one that

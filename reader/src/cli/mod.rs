@@ -55,6 +55,16 @@ pub enum Command {
     Peak(commands::peak::Args),
     /// Where the whole number goes that nvidia-smi shows for a process.
     Reconcile(commands::reconcile::Args),
+    /// Stacks whose live bytes keep growing, how fast, and when that fills the device.
+    Growth(commands::growth::Args),
+    /// Short-lived allocations: how many, how long they live, what keeping their memory would save.
+    Churn(commands::churn::Args),
+    /// What is new, gone, grown or shrunk between two traces, or two moments of one.
+    Diff(commands::diff::Args),
+    /// What allocators hold without using it, where it lies, and what would give it back.
+    Fragmentation(commands::fragmentation::Args),
+    /// Each allocation that failed for lack of memory: what was asked and free, who held the rest.
+    Oom(commands::oom::Args),
     /// Is this file whole? What was lost, what was bypassed?
     Check(commands::check::Args),
     /// Can a program be traced here?
@@ -75,6 +85,11 @@ pub fn main() -> i32 {
         Command::Timeline(args) => commands::timeline::execute(args),
         Command::Peak(args) => commands::peak::execute(args),
         Command::Reconcile(args) => commands::reconcile::execute(args),
+        Command::Growth(args) => commands::growth::execute(args),
+        Command::Churn(args) => commands::churn::execute(args),
+        Command::Diff(args) => commands::diff::execute(args),
+        Command::Fragmentation(args) => commands::fragmentation::execute(args),
+        Command::Oom(args) => commands::oom::execute(args),
         Command::Check(args) => commands::check::execute(args),
         Command::Doctor(args) => commands::doctor::execute(args),
         Command::Demo(args) => commands::demo::execute(args),

@@ -1,15 +1,15 @@
 //! `vramtrace leaks`: what is still allocated, grouped by call stack.
 
-use super::{code, complain, find_moment, in_each, open, print, refuse_unknown_devices};
-use crate::analysis::Filter;
-use crate::analysis::leaks::{Answer, Asked, By, Options, Point, Suppressions, Window};
-use crate::analysis::moment::{Moment, Past};
+use super::question::{part, point};
+use super::{code, complain, in_each, open, print, refuse_unknown_devices};
+use crate::analysis::leaks::{Answer, Asked, By, Options, Suppressions};
+use crate::analysis::moment::Moment;
 use crate::cli::{FilterOptions, MOMENTS, Traces, by, exit};
-use crate::model::{Process, Unhidden};
+use crate::model::Unhidden;
 use crate::report::frames::Frames;
 use crate::report::leaks::{Shown, Verdict, json, junit, text};
 use crate::report::style::Style;
-use crate::report::words::{counted, duration};
+use crate::report::words::counted;
 use std::path::{Path, PathBuf};
 
 /// Groups in the report for people, unless `--top` says otherwise.
@@ -37,6 +37,11 @@ pub struct Args {
     /// What groups are made by
     #[arg(long, value_name = "WHAT", value_parser = by(), default_value = "stack")]
     by: By,
+    /// Which groups come first: the largest (size), or those that keep growing, and of these the
+    /// largest (suspicion)
+    #[arg(long, value_name = "ORDER", default_value = "size",
+          value_parser = ["size", "suspicion"], hide_possible_values = true)]
+    sort: String,
     /// Show this many groups, 0 for all [default: 20; with --json: all]
     #[arg(long, value_name = "N")]
     top: Option<usize>,
@@ -89,11 +94,7 @@ fn run(args: &Args) -> Result<i32, i32> {
     let fails = args.fail || args.max_leak_bytes.is_some();
     let opened = open(&args.traces.traces, args.json)?;
     let options = Options {
-        point: match args.to {
-            Some(Moment::End) => Some(Point::End),
-            Some(Moment::Teardown) => Some(Point::Teardown),
-            _ => None,
-        },
+        point: point(args.to.as_ref()),
         by: args.by,
         filter: args.filter.filter(),
         unhidden: Unhidden {
@@ -102,6 +103,7 @@ fn run(args: &Args) -> Result<i32, i32> {
         },
         suppressions,
         members: args.members,
+        suspicious_first: args.sort == "suspicion",
     };
     let top = match args.top {
         Some(0) => None,
@@ -110,7 +112,12 @@ fn run(args: &Args) -> Result<i32, i32> {
     };
     refuse_unknown_devices(&opened, &options.filter)?;
     let windows = in_each(&opened.processes, |process| {
-        window(args, process, &options.filter)
+        part(
+            args.from.as_ref(),
+            args.to.as_ref(),
+            process,
+            &options.filter,
+        )
     })?;
     let asked = Asked {
         from: args.from.as_ref().map(Moment::to_string),
@@ -169,28 +176,6 @@ pub(crate) fn suppressions(files: &[PathBuf], builtin: bool) -> Result<Suppressi
         suppressions.add_builtin();
     }
     Ok(suppressions)
-}
-
-fn window(args: &Args, process: &Process, filter: &Filter) -> Result<Window, String> {
-    let find = |moment: &Moment| find_moment(moment, process, filter);
-    let past = |moment: &Moment| {
-        Past::of(process, find(moment)?).map_err(|forgotten| {
-            format!(
-                "its event log begins at {}, and what was allocated at `{moment}`, before, is not \
-                 known any more; with a larger VRAMTRACE_SIZE it reaches further back",
-                duration(forgotten.began)
-            )
-        })
-    };
-    // Entries that teardown freed are kept, marked: no need to go back for those.
-    let to = args
-        .to
-        .as_ref()
-        .filter(|to| !matches!(to, Moment::End | Moment::Teardown));
-    Ok(Window {
-        from: args.from.as_ref().map(find).transpose()?,
-        to: to.map(past).transpose()?,
-    })
 }
 
 /// Writes a file, and the directories it is to be in.

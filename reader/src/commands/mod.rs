@@ -2,10 +2,16 @@
 //! the exit code.
 
 pub mod check;
+pub mod churn;
 pub mod demo;
+pub mod diff;
 pub mod doctor;
+pub mod fragmentation;
+pub mod growth;
 pub mod leaks;
+pub mod oom;
 pub mod peak;
+pub mod question;
 pub mod reconcile;
 pub mod run;
 pub mod summary;

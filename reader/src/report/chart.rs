@@ -56,6 +56,13 @@ pub fn chart(values: &[u64], from: u64, to: u64) -> String {
     out
 }
 
+/// Values as one line of bars, the largest full.
+pub fn bars(values: &[u64]) -> String {
+    let top = values.iter().copied().max().unwrap_or(0).max(1);
+    let bar = |&value: &u64| EIGHTHS[(u128::from(value) * 8).div_ceil(u128::from(top)) as usize];
+    values.iter().map(bar).collect()
+}
+
 /// The part of a bar that lies in one row.
 fn cell(value: u64, top: u64, row: usize) -> char {
     let full = (HEIGHT * 8) as u128;
@@ -85,6 +92,8 @@ mod tests {
 
     #[test]
     fn extremes_are_drawn() {
+        assert_eq!(bars(&[0, 1, 4, 8, 800]), " ▁▁▁█");
+        assert_eq!(bars(&[0, 0]), "  ");
         chart(&[], 0, 0);
         chart(&[0], 1, 0);
         chart(&[u64::MAX; 300], 0, u64::MAX);

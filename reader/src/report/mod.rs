@@ -1,12 +1,20 @@
 //! Answers as text and as JSON. What is shown was computed by `analysis`; nothing is added here.
 
+pub(crate) mod age;
 pub mod chart;
 pub mod check;
+pub mod churn;
+pub mod diff;
+pub mod fragmentation;
 pub mod frames;
+pub mod growth;
+pub(crate) mod head;
 pub mod json;
 pub mod leaks;
 pub mod losses;
+pub mod oom;
 pub mod peak;
+pub(crate) mod place;
 pub mod reconcile;
 pub mod style;
 pub mod summary;

@@ -49,6 +49,38 @@ pub fn duration(ns: u64) -> String {
     }
 }
 
+/// The unit of time that a rate is given by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Per {
+    seconds: u64,
+    name: &'static str,
+}
+
+impl Per {
+    /// The largest unit that a span of time, nanoseconds, has at least two of.
+    pub fn of(span: u64) -> Per {
+        let seconds = span / 1_000_000_000;
+        let (seconds, name) = match seconds {
+            0..120 => (1, "second"),
+            120..7_200 => (60, "minute"),
+            7_200..172_800 => (3_600, "hour"),
+            _ => (86_400, "day"),
+        };
+        Per { seconds, name }
+    }
+
+    /// So many bytes a second, in bytes a unit.
+    pub fn amount(self, rate: f64) -> u64 {
+        (rate * self.seconds as f64).round().max(0.0) as u64
+    }
+
+    /// `1.50 MiB a day`, of bytes a second.
+    pub fn rate(self, rate: f64) -> String {
+        let article = if self.name == "hour" { "an" } else { "a" };
+        format!("{} {article} {}", bytes(self.amount(rate)), self.name)
+    }
+}
+
 /// Unix nanoseconds as UTC: `2026-11-22 17:29:03 UTC`.
 pub fn utc(unix_ns: u64) -> String {
     let seconds = unix_ns / 1_000_000_000;
@@ -147,6 +179,14 @@ mod tests {
         assert_eq!(utc(951_782_400_000_000_000), "2000-02-29 00:00:00 UTC");
         assert_eq!(utc(1_795_368_543_000_000_000), "2026-11-22 17:29:03 UTC");
         utc(u64::MAX);
+    }
+
+    #[test]
+    fn rates() {
+        let day = 86_400_000_000_000;
+        assert_eq!(Per::of(7 * day).rate(10.0), "843.75 KiB a day");
+        assert_eq!(Per::of(day).rate(10.0), "35.16 KiB an hour");
+        assert_eq!(Per::of(0).rate(0.4), "0 B a second");
     }
 
     #[test]

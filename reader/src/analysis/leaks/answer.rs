@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use vramtrace_format::record::NO_DEVICE;
 
 /// A group, and where it belongs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Placed {
     /// Id of its process.
     pub process: usize,
@@ -41,7 +41,7 @@ pub struct PlacedTorch {
 }
 
 /// What several processes leaked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// Whether every live set is exact.
     pub complete: bool,
@@ -173,7 +173,15 @@ impl Answer {
             }
             answer.add(process, id, found, &mut devices);
         }
-        let order = |placed: &Placed| (Reverse(placed.group.bytes), Reverse(placed.group.count));
+        let order = |placed: &Placed| {
+            let group = &placed.group;
+            let suspicion = options.suspicious_first.then_some(group.suspicion);
+            (
+                Reverse(suspicion),
+                Reverse(group.bytes),
+                Reverse(group.count),
+            )
+        };
         // Stable: groups of one size stay in the order of their processes.
         answer.groups.sort_by_key(order);
         if let Some(top) = top.filter(|&top| top < answer.groups.len()) {

@@ -1,12 +1,15 @@
 //! Making groups: by stack, or by another word that entries have.
 
 use super::{EntryEnd, Item, Options, Suspicion};
+use crate::analysis::Sum;
+use crate::analysis::growth::{CELLS, Judgement, Survivor, cell_of, judge};
 use crate::model::{Loops, Process, Remembered, VisibleStack};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use vramtrace_format::record::{Kind, Layer, NO_DEVICE, Space};
 use vramtrace_format::stacks::Frame;
+use vramtrace_format::totals::End;
 
 /// What groups are made by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +58,11 @@ impl By {
         ("layer", By::Layer),
     ];
 
+    /// Whether sums by stack know what groups would be made by.
+    pub fn is_in_totals(self) -> bool {
+        !matches!(self, By::Range | By::Thread | By::Stream | By::Context)
+    }
+
     /// The word that the command line uses.
     pub fn word(self) -> &'static str {
         let found = By::WORDS.into_iter().find(|(_, by)| *by == self);
@@ -80,8 +88,29 @@ pub struct Member {
     pub thread: Option<u32>,
 }
 
+/// Parts of a group's life that [`Age::parts`] tells of.
+pub const PARTS: usize = 8;
+
+/// When what a group holds was made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Age {
+    /// When the first allocation ever was made there, event time; where that is not kept, the
+    /// first that is held.
+    pub from: u64,
+    /// Until when the group is looked at, event time.
+    pub to: u64,
+    /// What was ever allocated there; `None` where groups are made by something that sums by
+    /// stack do not know.
+    pub made: Option<Sum>,
+    /// What was made in each of so many equal parts of that time. What is only kept as a sum is
+    /// in none.
+    pub parts: [Sum; PARTS],
+    /// What these say.
+    pub judgement: Judgement,
+}
+
 /// Allocations that belong together. Where its members differ in something, that is `None`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Group {
     /// What it was made by, where that is not the stack.
     pub value: Option<String>,
@@ -109,6 +138,8 @@ pub struct Group {
     pub ranges: Names,
     /// Whether it looks like a leak.
     pub suspicion: Suspicion,
+    /// How old what it holds is.
+    pub age: Age,
     /// Call stack; empty where groups are made by something else.
     pub stack: VisibleStack,
     /// Its allocations by time, where [`Options::members`] asks for them; without what is kept as
@@ -117,14 +148,26 @@ pub struct Group {
 }
 
 /// Everything but the sums; what differs here is told apart until the end.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Raw {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Raw {
     stack: u32,
     api: u16,
     device: u8,
     kind: Kind,
     end: EntryEnd,
     extra: Option<u32>,
+}
+
+impl Raw {
+    /// Kind of memory.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What its row of sums is known by: stack, API, device, kind.
+    pub fn row(&self) -> (u32, u16, u8, u8) {
+        (self.stack, self.api, self.device, self.kind as u8)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -138,6 +181,8 @@ struct Gathered {
     ranges: FxHashSet<u32>,
     /// Its items, where they are wanted one by one.
     members: Vec<Item>,
+    /// Those of which it is known when they were made.
+    survivors: Vec<Survivor>,
 }
 
 impl Gathered {
@@ -151,6 +196,7 @@ impl Gathered {
             threads: FxHashSet::default(),
             ranges: FxHashSet::default(),
             members: Vec::new(),
+            survivors: Vec::new(),
         }
     }
 
@@ -166,6 +212,13 @@ impl Gathered {
         if item.range != 0 {
             self.ranges.insert(item.range);
         }
+        if item.first_time == item.last_time && item.count > 0 {
+            self.survivors.push(Survivor {
+                time: item.first_time,
+                bytes: item.bytes,
+                count: item.count,
+            });
+        }
     }
 
     fn merge(&mut self, other: Gathered) {
@@ -176,6 +229,11 @@ impl Gathered {
         self.threads.extend(other.threads);
         self.ranges.extend(other.ranges);
         self.members.extend(other.members);
+        if self.survivors.is_empty() {
+            self.survivors = other.survivors;
+        } else {
+            self.survivors.extend(other.survivors);
+        }
     }
 }
 
@@ -201,19 +259,31 @@ pub(crate) struct Grouping<'p> {
     process: &'p Process,
     options: &'p Options,
     raw: FxHashMap<Raw, Gathered>,
+    span: (u64, u64),
 }
 
 impl<'p> Grouping<'p> {
+    /// Nothing is added yet.
     pub fn new(process: &'p Process, options: &'p Options) -> Grouping<'p> {
         Grouping {
             process,
             options,
             raw: FxHashMap::default(),
+            span: (0, process.duration_ns()),
         }
     }
 
-    pub fn add(&mut self, item: &Item) {
-        let raw = Raw {
+    /// Looks at ages in a part of the process's life only, event times.
+    pub fn within(self, from: u64, to: u64) -> Grouping<'p> {
+        Grouping {
+            span: (from, to),
+            ..self
+        }
+    }
+
+    /// What an item is told apart by until groups are made.
+    pub fn raw(&self, item: &Item) -> Raw {
+        Raw {
             stack: item.stack,
             api: item.api,
             device: item.device,
@@ -226,16 +296,28 @@ impl<'p> Grouping<'p> {
                 By::Context => Some(u32::from(item.context)),
                 _ => None,
             },
-        };
+        }
+    }
+
+    /// Adds an item; returns what it is told apart by.
+    pub fn add(&mut self, item: &Item) -> Raw {
+        let raw = self.raw(item);
         let gathered = self.raw.entry(raw).or_insert_with(Gathered::new);
         gathered.add(item);
         if self.options.members && item.key.is_some() {
             gathered.members.push(*item);
         }
+        raw
     }
 
     /// All groups, largest first, in an order that does not depend on anything but the trace.
     pub fn finish(self, loops: &mut dyn Loops) -> Vec<Group> {
+        let groups = self.finish_with_members(loops).into_iter();
+        groups.map(|(group, _)| group).collect()
+    }
+
+    /// As [`Grouping::finish`], each group with what was merged into it.
+    pub fn finish_with_members(self, loops: &mut dyn Loops) -> Vec<(Group, Vec<Raw>)> {
         let mut loops = Remembered::new(loops);
         let mut stacks: FxHashMap<u32, VisibleStack> = FxHashMap::default();
         let mut merged: FxHashMap<Key, (Vec<Raw>, Gathered)> = FxHashMap::default();
@@ -251,11 +333,18 @@ impl<'p> Grouping<'p> {
             members.push(raw);
             sums.merge(gathered);
         }
-        let mut groups: Vec<Group> = merged
+        let rows = rows(self.process);
+        let age = |members: &[Raw], survivors: &[Survivor]| {
+            age(&rows, self.options.by, self.span, members, survivors)
+        };
+        let mut groups: Vec<(Group, Vec<Raw>)> = merged
             .into_iter()
-            .map(|(key, (members, sums))| group(self.process, key, &members, sums))
+            .map(|(key, (members, sums))| {
+                let age = age(&members, &sums.survivors);
+                (group(self.process, key, &members, sums, age), members)
+            })
             .collect();
-        groups.sort_by_cached_key(order);
+        groups.sort_by_cached_key(|(group, _)| order(group));
         groups
     }
 }
@@ -336,7 +425,54 @@ fn library(process: &Process, raw: &Raw, stack: &VisibleStack) -> String {
     }
 }
 
-fn group(process: &Process, key: Key, members: &[Raw], mut sums: Gathered) -> Group {
+/// First allocation and all allocations ever made, by what a row of sums stands for.
+type Rows = FxHashMap<(u32, u16, u8, u8), (u64, Sum)>;
+
+fn rows(process: &Process) -> Rows {
+    let live = process.totals().iter();
+    let live = live.filter(|row| row.key.end == End::Live as u8);
+    live.map(|row| {
+        let key = (row.key.stack, row.key.api, row.key.device, row.key.kind);
+        let made = Sum {
+            bytes: row.alloc_bytes,
+            count: row.alloc_count,
+        };
+        (key, (row.first_time, made))
+    })
+    .collect()
+}
+
+fn age(rows: &Rows, by: By, span: (u64, u64), members: &[Raw], survivors: &[Survivor]) -> Age {
+    let mut from = survivors.iter().map(|one| one.time).min().unwrap_or(span.1);
+    let mut made = by.is_in_totals().then(Sum::default);
+    let mut counted = FxHashSet::default();
+    for raw in members {
+        let key = raw.row();
+        let Some((first, sum)) = rows.get(&key) else {
+            made = None;
+            continue;
+        };
+        from = from.min(*first);
+        if let Some(made) = made.as_mut().filter(|_| counted.insert(key)) {
+            made.merge(*sum);
+        }
+    }
+    let (from, to) = (from.max(span.0), span.1);
+    let mut parts = [Sum::default(); PARTS];
+    for one in survivors {
+        let part = cell_of(one.time, from, to.saturating_sub(from).saturating_add(1));
+        parts[part * PARTS / CELLS].add(one.bytes, one.count);
+    }
+    Age {
+        from,
+        to,
+        made,
+        parts,
+        judgement: judge(survivors, from, to),
+    }
+}
+
+fn group(process: &Process, key: Key, members: &[Raw], mut sums: Gathered, age: Age) -> Group {
     sums.members
         .sort_unstable_by_key(|item| (item.first_time, item.key));
     let (value, stack) = match key {
@@ -362,7 +498,14 @@ fn group(process: &Process, key: Key, members: &[Raw], mut sums: Gathered) -> Gr
         last_ns: process.unix_ns(sums.last),
         threads: named(sums.threads, &|id| process.thread(id).map(str::to_owned)),
         ranges: named(sums.ranges, &|id| process.mark(id).map(str::to_owned)),
-        suspicion: Suspicion::of(sums.count, sums.first, sums.last, duration),
+        suspicion: Suspicion::of(
+            sums.count,
+            sums.first,
+            sums.last,
+            duration,
+            age.judgement.shape,
+        ),
+        age,
         stack,
         members: sums
             .members

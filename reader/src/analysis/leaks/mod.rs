@@ -12,11 +12,11 @@ mod suppress;
 mod suspicion;
 
 pub use answer::{Answer, Asked, Placed, PlacedCache, PlacedTorch};
-pub use group::{By, Group, Member, Names};
+pub use group::{Age, By, Group, Member, Names, PARTS};
 pub use suppress::{Malformed, Pattern, Suppressed, Suppressions};
 pub use suspicion::Suspicion;
 
-pub(crate) use group::Grouping;
+pub(crate) use group::{Grouping, Raw};
 
 use suppress::Judge;
 
@@ -91,6 +91,8 @@ pub struct Options {
     pub suppressions: Suppressions,
     /// Whether groups list their members.
     pub members: bool,
+    /// Whether groups that keep growing come before larger ones that do not.
+    pub suspicious_first: bool,
 }
 
 /// Which part of a process's life an answer is about; by default all of it.
@@ -101,6 +103,25 @@ pub struct Window {
     /// What was live then, instead of at the end or at teardown. What had ended with its context
     /// by then is not in it.
     pub to: Option<Past>,
+}
+
+impl Window {
+    /// Its beginning and its end, event times.
+    fn span(&self, process: &Process) -> (u64, u64) {
+        let from = self.from.and_then(|from| from.time(process));
+        let to = self.to.as_ref().map(|to| to.time);
+        (from.unwrap_or(0), to.unwrap_or(process.duration_ns()))
+    }
+}
+
+/// Bytes on a device that caching allocators and pools hold without using them.
+pub(crate) fn cached_on(process: &Process, device: u8) -> u64 {
+    let filter = Filter {
+        devices: vec![device],
+        ..Filter::default()
+    };
+    let rest = finest::items(process, Point::End, &Window::default(), &filter, |_| {});
+    unused(&rest.caches)
 }
 
 /// One or more allocations that have everything in common that reports show.
@@ -166,7 +187,7 @@ impl Cached {
 }
 
 /// What one process leaked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Leaks {
     /// The moment.
     pub point: Point,
@@ -192,6 +213,19 @@ pub struct Leaks {
     pub suppressed: Vec<Suppressed>,
     /// Groups, largest first. Those that ended `corrupted` are among them.
     pub groups: Vec<Group>,
+}
+
+impl Leaks {
+    /// Bytes that caching allocators and pools hold without using them, on all devices.
+    pub fn cached(&self) -> u64 {
+        unused(&self.caches)
+    }
+}
+
+fn unused(caches: &BTreeMap<u8, Cached>) -> u64 {
+    caches
+        .values()
+        .fold(0, |sum: u64, cache| sum.saturating_add(cache.unused))
 }
 
 /// Finds the leaks of one process.
@@ -232,7 +266,8 @@ pub fn leaks_in(
         suppressed: Vec::new(),
         groups: Vec::new(),
     };
-    let mut grouping = group::Grouping::new(process, options);
+    let (from, to) = window.span(process);
+    let mut grouping = group::Grouping::new(process, options).within(from, to);
     let mut judge = Judge::new(process, &options.suppressions);
     let rest = finest::items(process, point, window, &options.filter, |item| {
         let held = Sum {
@@ -260,5 +295,11 @@ pub fn leaks_in(
     found.opaque = rest.opaque;
     found.suppressed = judge.finish();
     found.groups = grouping.finish(loops);
+    if window.to.is_some() || window.from.is_some() {
+        // What sums by stack know is of all the time.
+        for group in &mut found.groups {
+            group.age.made = None;
+        }
+    }
     found
 }

@@ -2,11 +2,13 @@
 
 use super::Shown;
 use crate::analysis::Sum;
-use crate::analysis::leaks::{Cached, EntryEnd, Group, Member, Names};
+use crate::analysis::leaks::{Cached, EntryEnd, Member, Names, Placed};
+use crate::report::age::AgeJson;
 use crate::report::frames::ShownFrame;
 use crate::report::json::{DeviceJson, NamedJson, ProcessJson, SumJson, document, list};
+use crate::report::place::PlaceJson;
 use serde::Serialize;
-use vramtrace_format::record::{Kind, Layer, Space};
+use vramtrace_format::record::Space;
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -101,11 +103,8 @@ impl Omitted {
 
 #[derive(Serialize)]
 struct GroupJson<'a> {
-    process: usize,
-    device: Option<usize>,
-    layer: Option<&'static str>,
-    kind: Option<&'static str>,
-    api: Option<&'a str>,
+    #[serde(flatten)]
+    place: PlaceJson<'a>,
     bytes: u64,
     count: u64,
     first_ns: u64,
@@ -113,12 +112,8 @@ struct GroupJson<'a> {
     threads: Vec<NamedJson>,
     ranges: Vec<String>,
     suspicion: &'static str,
+    age: AgeJson,
     end: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<&'a str>,
-    stack: &'a [ShownFrame],
-    stack_truncated: bool,
-    stack_missing: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     members: Option<Vec<MemberJson>>,
 }
@@ -172,13 +167,8 @@ pub fn json(shown: &Shown<'_>) -> String {
             .iter()
             .zip(&shown.stacks)
             .map(|(placed, stack)| {
-                group(
-                    placed.process,
-                    placed.device,
-                    &placed.group,
-                    stack,
-                    answer.members,
-                )
+                let start = answer.processes[placed.process].start_ns;
+                group(placed, stack, start, answer.members)
             })
             .collect(),
         omitted: Omitted::new(answer.omitted_groups, answer.omitted),
@@ -214,18 +204,14 @@ pub fn json(shown: &Shown<'_>) -> String {
 }
 
 fn group<'a>(
-    process: usize,
-    device: Option<usize>,
-    group: &'a Group,
+    placed: &'a Placed,
     stack: &'a [ShownFrame],
+    start: u64,
     members: bool,
 ) -> GroupJson<'a> {
+    let group = &placed.group;
     GroupJson {
-        process,
-        device,
-        layer: group.layer.map(Layer::name),
-        kind: group.kind.map(Kind::name),
-        api: group.api.as_deref(),
+        place: PlaceJson::of(placed, stack),
         bytes: group.bytes,
         count: group.count,
         first_ns: group.first_ns,
@@ -233,11 +219,8 @@ fn group<'a>(
         threads: list(&group.threads),
         ranges: ranges(&group.ranges),
         suspicion: group.suspicion.name(),
+        age: AgeJson::of(&group.age, start),
         end: group.end.map(EntryEnd::name),
-        value: group.value.as_deref(),
-        stack,
-        stack_truncated: group.stack.truncated,
-        stack_missing: group.stack.missing.filter(|_| group.value.is_none()),
         members: members.then(|| list(&group.members)),
     }
 }

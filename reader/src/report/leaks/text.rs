@@ -2,6 +2,7 @@
 //! last.
 
 use super::Shown;
+use crate::analysis::growth::{Shape, rate};
 use crate::analysis::leaks::{
     Answer, EntryEnd, Group, Names, Placed, PlacedCache, Point, Suspicion,
 };
@@ -10,7 +11,7 @@ use crate::analysis::{Filter, Sum};
 use crate::model::State;
 use crate::report::frames::{ShownFrame, up_to_main};
 use crate::report::style::Style;
-use crate::report::words::{bytes, counted, duration, foreign, shell};
+use crate::report::words::{Per, bytes, counted, duration, foreign, shell};
 use std::fmt::Write;
 use vramtrace_format::record::Layer;
 
@@ -168,7 +169,11 @@ fn when(answer: &Answer, placed: &Placed) -> String {
     if !group.ranges.is_empty() {
         parts.push(named("range", &group.ranges));
     }
-    if group.suspicion == Suspicion::High {
+    let age = &group.age;
+    if age.judgement.shape == Shape::Growing {
+        let per = Per::of(age.to.saturating_sub(age.from));
+        parts.push(format!("kept growing, {}", per.rate(rate(group))));
+    } else if group.suspicion == Suspicion::High {
         parts.push("kept growing".to_owned());
     }
     parts.join(" · ")

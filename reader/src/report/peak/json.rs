@@ -6,8 +6,8 @@ use crate::analysis::peak::Peak;
 use crate::report::frames::ShownFrame;
 use crate::report::json::{DeviceJson, ProcessJson, SumJson, document, list};
 use crate::report::leaks::Omitted;
+use crate::report::place::PlaceJson;
 use serde::Serialize;
-use vramtrace_format::record::{Kind, Layer};
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -39,21 +39,13 @@ struct PeakJson<'a> {
 
 #[derive(Serialize)]
 struct GroupJson<'a> {
-    process: usize,
-    device: Option<usize>,
-    layer: Option<&'static str>,
-    kind: Option<&'static str>,
-    api: Option<&'a str>,
+    #[serde(flatten)]
+    place: PlaceJson<'a>,
     bytes: u64,
     count: u64,
     /// First and last allocation that was ever made there; the last may be after the peak.
     first_ever_ns: u64,
     last_ever_ns: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<&'a str>,
-    stack: &'a [ShownFrame],
-    stack_truncated: bool,
-    stack_missing: Option<&'static str>,
 }
 
 /// The document.
@@ -99,18 +91,10 @@ fn of_peak<'a>(peak: &'a Peak, stacks: &'a [Vec<ShownFrame>]) -> PeakJson<'a> {
 fn of_group<'a>(placed: &'a Placed, stack: &'a [ShownFrame]) -> GroupJson<'a> {
     let group = &placed.group;
     GroupJson {
-        process: placed.process,
-        device: placed.device,
-        layer: group.layer.map(Layer::name),
-        kind: group.kind.map(Kind::name),
-        api: group.api.as_deref(),
+        place: PlaceJson::of(placed, stack),
         bytes: group.bytes,
         count: group.count,
         first_ever_ns: group.first_ns,
         last_ever_ns: group.last_ns,
-        value: group.value.as_deref(),
-        stack,
-        stack_truncated: group.stack.truncated,
-        stack_missing: group.stack.missing.filter(|_| group.value.is_none()),
     }
 }

@@ -1,0 +1,161 @@
+//! Stacks whose live bytes keep growing, and when that fills the device.
+//!
+//! A verdict rests on the ages of what is live ([`survivors`]), which a trace knows however long
+//! ago it was, and on when the stack allocated first, which the sums by stack know. Memory counts
+//! once, at the finest layer known, as in `leaks`.
+
+mod room;
+mod survivors;
+mod trend;
+
+pub use room::{Known, Room};
+pub use survivors::{CELLS, Judgement, Shape, Survivor, cell_of, judge};
+pub use trend::{Slope, slope};
+
+use super::head::Head;
+use super::leaks::{Asked, Group, Options, Placed, Window, leaks_in};
+use super::view::Devices;
+use super::{Filter, Sum};
+use crate::model::{Loops, Process, VisibleStack};
+use std::cmp::{Ordering, Reverse};
+use std::collections::BTreeMap;
+
+/// When a device is full if nothing changes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forecast {
+    /// Id of its process.
+    pub process: usize,
+    /// Id of its device.
+    pub device: usize,
+    /// What all growing groups there add, bytes a second.
+    pub slope: f64,
+    /// What is left.
+    pub room: Room,
+    /// How long that lasts, nanoseconds from the end of the trace on.
+    pub lasts_ns: u64,
+}
+
+/// The growth of several processes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Growths {
+    /// Whom it is about.
+    pub head: Head,
+    /// Whether all frames were asked for.
+    pub all_frames: bool,
+    /// What it is limited to.
+    pub filter: Filter,
+    /// The part of the processes' lives.
+    pub asked: Asked,
+    /// Groups that grow, fastest first.
+    pub growing: Vec<Placed>,
+    /// Growing groups that `top` left out, and what they hold.
+    pub omitted: (usize, Sum),
+    /// All others, largest first.
+    pub others: Vec<Placed>,
+    /// How many of these there are of each shape, and what they hold.
+    pub shapes: BTreeMap<Shape, (usize, Sum)>,
+    /// Devices on which something grows.
+    pub forecasts: Vec<Forecast>,
+}
+
+impl Growths {
+    /// Looks for growth in all processes, each in its window (`windows` has one for each, or none
+    /// at all); keeps the `top` fastest groups.
+    pub fn of(
+        processes: &[Process],
+        options: &Options,
+        windows: &[Window],
+        asked: &Asked,
+        top: Option<usize>,
+        loops: &mut dyn Loops,
+    ) -> Growths {
+        let mut devices = Devices::default();
+        let mut found = Growths {
+            head: Head::of(processes, &mut devices),
+            all_frames: options.unhidden.cuda,
+            filter: options.filter.clone(),
+            asked: asked.clone(),
+            growing: Vec::new(),
+            omitted: (0, Sum::default()),
+            others: Vec::new(),
+            shapes: BTreeMap::new(),
+            forecasts: Vec::new(),
+        };
+        let whole = Window::default();
+        for (id, process) in processes.iter().enumerate() {
+            let window = windows.get(id).unwrap_or(&whole);
+            let leaks = leaks_in(process, options, window, loops);
+            let place = |group: Group, devices: &mut Devices| Placed {
+                process: id,
+                device: group.device.map(|index| devices.id_of(process, id, index)),
+                group,
+            };
+            let mut slopes: BTreeMap<u8, f64> = BTreeMap::new();
+            for group in leaks.groups {
+                if group.age.judgement.shape == Shape::Growing {
+                    if let Some(device) = group.device {
+                        *slopes.entry(device).or_default() += rate(&group);
+                    }
+                    found.growing.push(place(group, &mut devices));
+                } else {
+                    found.others.push(place(group, &mut devices));
+                }
+            }
+            for (index, slope) in slopes {
+                let room = Room::of(process, index).filter(|_| slope > 0.0);
+                found.forecasts.extend(room.map(|room| Forecast {
+                    process: id,
+                    device: devices.id_of(process, id, index),
+                    slope,
+                    room,
+                    lasts_ns: (room.free as f64 / slope * 1e9) as u64,
+                }));
+            }
+        }
+        for placed in &found.others {
+            let (groups, sum) = found.shapes.entry(shape(placed)).or_default();
+            *groups += 1;
+            sum.add(placed.group.bytes, placed.group.count);
+        }
+        found.growing.sort_by(faster_first);
+        let size = |placed: &Placed| (Reverse(placed.group.bytes), Reverse(placed.group.count));
+        found.others.sort_by_key(size);
+        if let Some(top) = top.filter(|&top| top < found.growing.len()) {
+            for placed in found.growing.drain(top..) {
+                found.omitted.0 += 1;
+                found.omitted.1.add(placed.group.bytes, placed.group.count);
+            }
+        }
+        if !options.by.is_in_totals() {
+            found.head.note(format!(
+                "sums by stack do not know the {} of what was freed: how much was allocated there \
+                 is left out",
+                options.by.word()
+            ));
+        }
+        found.head.devices = devices.all;
+        found
+    }
+
+    /// The stacks that are shown, with the process that each belongs to.
+    pub fn stacks(&self) -> impl Iterator<Item = (usize, &VisibleStack)> {
+        let groups = self.growing.iter().chain(&self.others);
+        groups.map(|placed| (placed.process, &placed.group.stack))
+    }
+}
+
+/// Bytes a second that a group adds.
+pub fn rate(group: &Group) -> f64 {
+    group.age.judgement.slope.median
+}
+
+/// What a group does over time.
+pub fn shape(placed: &Placed) -> Shape {
+    placed.group.age.judgement.shape
+}
+
+fn faster_first(one: &Placed, other: &Placed) -> Ordering {
+    rate(&other.group)
+        .total_cmp(&rate(&one.group))
+        .then(other.group.bytes.cmp(&one.group.bytes))
+}

@@ -1,0 +1,78 @@
+//! `vramtrace oom`: each allocation that failed for lack of memory.
+
+use super::question::{Question, times};
+use super::{code, in_each, open, print, refuse_unknown_devices};
+use crate::analysis::oom::Oom;
+use crate::cli::{MOMENTS, Traces, exit};
+use crate::report::frames::Frames;
+use crate::report::oom::{Shown, json, text};
+use crate::report::style::Style;
+
+/// Groups of each failure in the report for people, unless `--top` says otherwise.
+const TOP: usize = 5;
+/// Failures of each process in the report for people, unless `--last` says otherwise.
+const LAST: usize = 10;
+
+const HOW: &str = "\
+Attempts at the same size by one thread, without another allocation of its in between, are one failure.
+What was free is what the driver said right after; where that is missing the process was capturing a
+stream, which asking would have destroyed. \"Caught\" means that the process allocated again afterwards.
+
+Example: vramtrace oom --by library --last 1 train.vrt";
+
+/// Arguments.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = format!("{HOW}\n\n{MOMENTS}"))]
+pub struct Args {
+    #[command(flatten)]
+    traces: Traces,
+    /// Print one JSON document (schema vramtrace.oom/1)
+    #[arg(long)]
+    json: bool,
+    /// Show the last so many failures of each process, 0 for all [default: 10; with --json: all]
+    #[arg(long, value_name = "N")]
+    last: Option<usize>,
+    #[command(flatten)]
+    question: Question,
+}
+
+/// Runs the command; returns the exit code.
+pub fn execute(args: Args) -> i32 {
+    code(run(&args))
+}
+
+fn run(args: &Args) -> Result<i32, i32> {
+    let opened = open(&args.traces.traces, args.json)?;
+    let question = &args.question;
+    let options = question.options();
+    refuse_unknown_devices(&opened, &options.filter)?;
+    let parts = in_each(&opened.processes, |process| {
+        times(question, process, &options.filter)
+    })?;
+    let last = match args.last {
+        Some(0) => None,
+        None if args.json => None,
+        last => Some(last.unwrap_or(LAST)),
+    };
+    let mut frames = Frames::default();
+    let oom = Oom::of(
+        &opened.processes,
+        &options,
+        &parts,
+        &question.asked(),
+        last,
+        question.top(args.json, TOP),
+        &mut frames,
+    );
+    let shown = Shown::new(&oom, &opened.processes, &mut frames);
+    print(&if args.json {
+        json(&shown)
+    } else {
+        text(&shown, Style::of_stdout())
+    })?;
+    Ok(if opened.unreadable > 0 || oom.head.damaged() {
+        exit::UNREADABLE
+    } else {
+        exit::FINE
+    })
+}

@@ -1,0 +1,7 @@
+//! The report of fragmentation.
+
+mod json;
+mod text;
+
+pub use json::json;
+pub use text::text;
