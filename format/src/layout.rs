@@ -18,6 +18,8 @@ pub const VERSION: u32 = 1;
 pub const MIN_SIZE: u64 = 1 << 20;
 /// Size where the user says nothing.
 pub const DEFAULT_SIZE: u64 = 64 << 20;
+/// Rows of the section of NVTX ranges.
+pub const RANGES: usize = 2048;
 /// Everything starts at a multiple of this, so that sections never share a page.
 pub const PAGE: u64 = 4096;
 /// Room for sections in the header.
@@ -51,11 +53,14 @@ pub enum Section {
     RingDevice = 11,
     /// Event ring of the framework layer.
     RingFramework = 12,
+    /// How often each NVTX range was entered: u64, by the range's id. Row 0: entries of ranges that
+    /// found no room, so that what they hold counts for the range around them.
+    Ranges = 13,
 }
 
 impl Section {
     /// Every section that this version writes, in file order.
-    pub const ALL: [Section; 12] = [
+    pub const ALL: [Section; 13] = [
         Section::Control,
         Section::Journal,
         Section::Accounts,
@@ -68,6 +73,7 @@ impl Section {
         Section::LiveFramework,
         Section::RingDevice,
         Section::RingFramework,
+        Section::Ranges,
     ];
 
     /// Bytes of one entry.
@@ -77,7 +83,7 @@ impl Section {
             Section::Journal => size_of::<Journal>(),
             Section::Accounts => size_of::<Account>(),
             Section::Cold => 1,
-            Section::Stacks => 8,
+            Section::Stacks | Section::Ranges => 8,
             Section::StackIndex => 4,
             Section::Totals => size_of::<Totals>(),
             Section::History => size_of::<Cell>(),
@@ -91,7 +97,7 @@ impl Section {
     /// Share of the space after the fixed sections, in thousandths; `None` for fixed sections.
     const fn share(self) -> Option<u64> {
         match self {
-            Section::Control | Section::Journal | Section::Accounts => None,
+            Section::Control | Section::Journal | Section::Accounts | Section::Ranges => None,
             Section::Cold => Some(60),
             Section::Stacks => Some(120),
             Section::StackIndex => Some(16),
@@ -210,7 +216,8 @@ impl Layout {
         let fixed: u64 = PAGE
             + page_up(size_of::<Control>() as u64)
             + page_up(size_of::<Journal>() as u64)
-            + page_up((ACCOUNT_ROWS * size_of::<Account>()) as u64);
+            + page_up((ACCOUNT_ROWS * size_of::<Account>()) as u64)
+            + page_up((RANGES * size_of::<u64>()) as u64);
         let free = file_size - fixed;
         for (entry, &section) in sections.iter_mut().zip(&Section::ALL) {
             let entry_size = section.entry_size() as u64;
@@ -273,6 +280,7 @@ const fn page_up(bytes: u64) -> u64 {
 const fn fixed_entries(section: Section) -> u64 {
     match section {
         Section::Accounts => ACCOUNT_ROWS as u64,
+        Section::Ranges => RANGES as u64,
         _ => 1,
     }
 }

@@ -25,6 +25,7 @@ pub mod journal;
 pub mod layout;
 pub mod live;
 mod publish;
+pub mod ranges;
 pub mod record;
 pub mod ring;
 pub mod stacks;

@@ -156,6 +156,8 @@ fn the_library_exports_what_is_to_be_hooked_and_nothing_else() {
         "prctl",
         "vramtrace_mark",
         "InitializeInjection",
+        "InitializeInjectionNvtx2",
+        "InitializeInjectionNvtxExtension",
     ];
     for name in &exports {
         let known = name.starts_with("cu") || allowed.contains(&name.as_str());

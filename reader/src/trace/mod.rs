@@ -51,6 +51,8 @@ pub struct Trace {
     pub cold: Vec<Cold>,
     /// Complete words of the stack table.
     pub stacks: Vec<u64>,
+    /// How often each NVTX range was entered, by its id; see [`Section::Ranges`].
+    pub range_counts: Vec<u64>,
     /// What is wrong with the file.
     pub damage: Vec<Damage>,
     sections: Sections,
@@ -83,6 +85,7 @@ impl Trace {
             copy,
             cold: Vec::new(),
             stacks: Vec::new(),
+            range_counts: Vec::new(),
             damage: Vec::new(),
             sections,
             source,
@@ -91,6 +94,7 @@ impl Trace {
         // Read last: whatever a row refers to was complete before the row was.
         trace.read_cold().map_err(Problem::Io)?;
         trace.read_stacks().map_err(Problem::Io)?;
+        trace.read_range_counts().map_err(Problem::Io)?;
         Ok(trace)
     }
 
@@ -163,8 +167,9 @@ impl Trace {
                     extent.rows, extent.promised
                 )
             };
-            // The writer's own index is of no use to a reader.
-            if section != Section::StackIndex {
+            // The writer's own index is of no use to a reader, and the first traces had no ranges.
+            let unmissed = section == Section::Ranges && extent.row_size == 0;
+            if section != Section::StackIndex && !unmissed {
                 self.damaged(what, affects_live);
             }
         }
@@ -214,6 +219,19 @@ impl Trace {
             );
         }
         self.stacks = words;
+        Ok(())
+    }
+
+    fn read_range_counts(&mut self) -> io::Result<()> {
+        /// Many more than any version writes.
+        const MOST: u64 = 1 << 20;
+        let extent = self.sections.of(Section::Ranges);
+        let mut counts = vec![0; extent.rows.min(MOST) as usize];
+        if !counts.is_empty() {
+            self.source
+                .words(Through::Calls, extent.offset, &mut counts)?;
+        }
+        self.range_counts = counts;
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use vramtrace_format::account::Account;
 use vramtrace_format::apply::Tables;
 use vramtrace_format::cold::{self, Cold};
@@ -296,6 +297,8 @@ pub struct Sections {
     pub stacks: StackTable<'static>,
     /// Cold records.
     pub cold: &'static mut [u8],
+    /// How often each NVTX range was entered; written by whoever enters one.
+    pub ranges: &'static [AtomicU64],
 }
 
 impl TraceFile {
@@ -337,6 +340,11 @@ impl TraceFile {
                 section(&self, Section::StackIndex),
             ),
             cold: section(&self, Section::Cold),
+            ranges: {
+                let rows = section::<u64>(&self, Section::Ranges);
+                // SAFETY: as the slice itself, which nobody uses otherwise; the types are alike.
+                unsafe { std::slice::from_raw_parts(rows.as_ptr().cast(), rows.len()) }
+            },
             control,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::Shown;
 use crate::analysis::Sum;
-use crate::analysis::leaks::{EntryEnd, Group, Names};
+use crate::analysis::leaks::{EntryEnd, Group};
 use crate::report::frames::ShownFrame;
 use crate::report::json::{DeviceJson, NamedJson, ProcessJson, SumJson, document, list};
 use serde::Serialize;
@@ -80,11 +80,13 @@ struct GroupJson<'a> {
     first_ns: u64,
     last_ns: u64,
     threads: Vec<NamedJson>,
-    ranges: Vec<String>,
+    ranges: &'a [String],
     suspicion: &'static str,
     end: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entered: Option<u64>,
     stack: &'a [ShownFrame],
     stack_truncated: bool,
     stack_missing: Option<&'static str>,
@@ -151,20 +153,13 @@ fn group<'a>(
         first_ns: group.first_ns,
         last_ns: group.last_ns,
         threads: list(&group.threads),
-        ranges: ranges(&group.ranges),
+        ranges: &group.ranges,
         suspicion: group.suspicion.name(),
         end: group.end.map(EntryEnd::name),
         value: group.value.as_deref(),
+        entered: group.entered,
         stack,
         stack_truncated: group.stack.truncated,
         stack_missing: group.stack.missing.filter(|_| group.value.is_none()),
     }
-}
-
-fn ranges(names: &Names) -> Vec<String> {
-    let name = |(id, name): &(u32, Option<String>)| match name {
-        Some(name) => name.clone(),
-        None => format!("range {id}"),
-    };
-    names.iter().map(name).collect()
 }
