@@ -4,6 +4,7 @@ pub mod check;
 pub mod leaks;
 pub mod moment;
 pub mod peak;
+pub mod ranges;
 pub mod summary;
 pub mod timeline;
 pub mod view;

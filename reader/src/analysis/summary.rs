@@ -1,5 +1,6 @@
 //! One process at a glance: devices, sums, peak, who holds most, what was lost.
 
+use super::ranges::{RangeView, ranges};
 use super::view::{DeviceView, Devices, ProcessView};
 use super::{Filter, Sum};
 use crate::model::{
@@ -96,6 +97,8 @@ pub struct ProcessSummary {
     pub accounts: Vec<AccountView>,
     /// Sums by device and kind.
     pub kinds: Vec<KindView>,
+    /// What NVTX ranges hold, largest first.
+    pub ranges: Vec<RangeView>,
     /// Contexts that broke: device id in the answer, driver's error code.
     pub corrupted: Vec<(Option<usize>, u64)>,
     /// What is not in the trace.
@@ -180,6 +183,7 @@ fn of_process(
         stacks: control.stack_count,
         accounts,
         kinds: kinds(process, id, filter, devices),
+        ranges: ranges(process, filter),
         corrupted,
         losses: process.losses.clone(),
         python: process.python_stacks(),

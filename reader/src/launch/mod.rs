@@ -25,6 +25,7 @@ pub mod head;
 pub mod inspect;
 pub mod library;
 pub mod liveness;
+pub mod nvtx;
 pub mod orphans;
 pub mod pattern;
 pub mod rundir;

@@ -134,7 +134,7 @@ impl Process {
         for record in std::mem::take(&mut process.trace.cold) {
             process.learn(record);
         }
-        let entered = std::mem::take(&mut process.trace.range_counts);
+        let entered = process.trace.range_counts.clone();
         process.ranges.complete(entered);
         process.complete_identity();
         process.name_modules();

@@ -91,11 +91,6 @@ impl Ranges {
     pub fn is_empty(&self) -> bool {
         self.told.is_empty()
     }
-
-    /// Entries of ranges that found no room: what was allocated in them counts for those around them.
-    pub fn without_room(&self) -> u64 {
-        self.entered.first().copied().unwrap_or(0)
-    }
 }
 
 #[cfg(test)]
@@ -133,10 +128,7 @@ mod tests {
         assert_eq!(ranges.name(3), Some("epoch 3 > forward > nccl: allreduce"));
         assert_eq!((ranges.name(4), ranges.name(0)), (Some("(unnamed)"), None));
         assert_eq!(ranges.entered("epoch 3 > forward"), Some(20));
-        assert_eq!(
-            (ranges.entered("(unnamed)"), ranges.without_room()),
-            (Some(0), 7)
-        );
+        assert_eq!(ranges.entered("(unnamed)"), Some(0));
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub struct Ledger {
     ending: Vec<Ending>,
     /// Ranges in the trace.
     ranges: u32,
-    /// Bytes of the cold section that ranges and marks took, who may have a quarter each.
+    /// Bytes of the cold section that ranges and marks took, who may have about a quarter each.
     taken: [u64; 2],
     other_marks: bool,
 }
@@ -314,10 +314,10 @@ impl Ledger {
         }
     }
 
-    /// Appends what one has its own share of the room for; false if that is used up.
-    fn guest(&mut self, guest: Guest, record: &Cold) -> bool {
+    /// Appends what has its own share of the room, in percent; false if that is used up.
+    fn guest(&mut self, guest: Guest, share: u64, record: &Cold) -> bool {
         let before = self.trace.control.cold_used;
-        if self.taken[guest as usize] >= self.trace.cold.len() as u64 / 4 {
+        if self.taken[guest as usize] >= self.trace.cold.len() as u64 / 100 * share {
             return false;
         }
         let Some(used) = cold::append(self.trace.cold, before, record) else {
@@ -333,7 +333,7 @@ impl Ledger {
     pub fn range(&mut self, describe: impl FnOnce(u32) -> cold::Range) -> Option<u32> {
         let row = self.ranges + 1;
         let has_row = (row as usize) < self.trace.ranges.len();
-        if has_row && self.guest(Guest::Ranges, &Cold::Range(describe(row))) {
+        if has_row && self.guest(Guest::Ranges, 25, &Cold::Range(describe(row))) {
             self.ranges = row;
             return Some(row);
         }
@@ -345,10 +345,12 @@ impl Ledger {
         self.trace.ranges
     }
 
-    /// Writes what a mark is; false if there is no room.
-    pub fn mark(&mut self, records: &[Cold]) -> bool {
+    /// Writes what a mark is; false if there is no room. Some of it is left for those that stand for
+    /// many.
+    pub fn mark(&mut self, records: &[Cold], many: bool) -> bool {
+        let share = if many { 30 } else { 25 };
         let mut records = records.iter();
-        records.all(|record| self.guest(Guest::Marks, record))
+        records.all(|record| self.guest(Guest::Marks, share, record))
     }
 
     /// Sees that there is a text for marks that found no room.

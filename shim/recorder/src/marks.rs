@@ -38,19 +38,19 @@ pub(crate) fn start_over() {
 
 fn id_of(domain: Name, text: &[u8]) -> Option<u32> {
     let mut marks = MARKS.lock()?;
-    let mut known = |text: &[u8]| {
+    let mut known = |text: &[u8], many: bool| {
         let key = text::hash(u64::from(domain), text);
         if let Some(&id) = marks.get(&key) {
             return Some(id);
         }
         let id = marks.len() as u32 + 1;
-        let written = with(|ledger| ledger.mark(&describe(id, domain, text)))?;
+        let written = with(|ledger| ledger.mark(&describe(id, domain, text), many))?;
         written.then(|| marks.insert(key, id))?;
         Some(id)
     };
     let other = || with(|ledger| ledger.other_marks());
-    known(text)
-        .or_else(|| known(text::pattern(text)?.bytes()))
+    known(text, false)
+        .or_else(|| known(text::pattern(text)?.bytes(), true))
         .or_else(|| other().map(|()| 0))
 }
 

@@ -33,6 +33,7 @@ struct ProcessSummaryJson<'a> {
     incomplete_because: Vec<String>,
     accounts: Vec<AccountJson>,
     kinds: Vec<KindJson>,
+    ranges: Vec<RangeJson<'a>>,
     corrupted_contexts: Vec<CorruptedJson>,
     losses: LossesJson,
     damage: &'a [String],
@@ -63,6 +64,14 @@ struct KindJson {
     live: SumJson,
     allocated: SumJson,
     at_peak: SumJson,
+}
+
+#[derive(Serialize)]
+struct RangeJson<'a> {
+    range: &'a str,
+    space: &'static str,
+    entered: u64,
+    live: SumJson,
 }
 
 #[derive(Serialize)]
@@ -124,6 +133,16 @@ fn process(process: &ProcessSummary) -> ProcessSummaryJson<'_> {
         incomplete_because: losses::reasons(&process.losses),
         accounts: process.accounts.iter().map(account).collect(),
         kinds: process.kinds.iter().map(kind).collect(),
+        ranges: process
+            .ranges
+            .iter()
+            .map(|range| RangeJson {
+                range: &range.name,
+                space: if range.host { "host" } else { "gpu" },
+                entered: range.entered,
+                live: range.live.into(),
+            })
+            .collect(),
         corrupted_contexts: process
             .corrupted
             .iter()
