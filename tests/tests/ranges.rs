@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use vramtrace_tests::{
-    Build, Finished, Leaks, Run, Scratch, artifacts, full, read_json, vramtrace,
+    Build, Finished, Leaks, Run, Scratch, artifacts, full, read_json, skip, vramtrace,
 };
 
 /// Bytes and number of allocations by range.
@@ -537,4 +537,47 @@ fn without_a_tool() {
         .succeeds();
     assert_eq!(late.observable(), plain.observable());
     assert_eq!(late.scratch.files(), [""; 0]);
+}
+
+/// With NVIDIA's own header, of the package nvidia-nvtx-cu12.
+#[test]
+fn with_nvidias_header() {
+    if !full() {
+        return skip("NVTX's own header", "only with scripts/test --full");
+    }
+    let folder = artifacts().programs.join("nvidia-nvtx");
+    let include = folder.join("nvidia/nvtx/include");
+    if !include.join("nvtx3/nvToolsExt.h").exists() {
+        let mut pip = std::process::Command::new("python3");
+        pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"]);
+        let got = pip.arg(&folder).arg("nvidia-nvtx-cu12").output();
+        if !got.is_ok_and(|got| got.status.success()) {
+            return skip("NVTX's own header", "pip cannot get nvidia-nvtx-cu12");
+        }
+    }
+    let program = ranges()
+        .flag("-DREAL_NVTX")
+        .flag("-I")
+        .flag(&include)
+        .build();
+    for story in [
+        "kinds", "before", "odd", "threads", "numbers", "marks", "inherits",
+    ] {
+        let (real, own) = (Run::new(&program).arg(story).succeeds(), runs(&[story]));
+        let found = |finished: &Finished| -> Vec<ByRange> {
+            let mut all: Vec<ByRange> = finished
+                .scratch
+                .traces()
+                .iter()
+                .map(|trace| by_range(trace))
+                .collect();
+            all.sort();
+            all
+        };
+        assert_eq!(
+            found(&real),
+            found(&own),
+            "{story}: NVIDIA's header (left), ours (right)"
+        );
+    }
 }
