@@ -48,11 +48,13 @@ fn number(text: &[u8], at: usize) -> usize {
     {
         return 2 + run(digits, u8::is_ascii_hexdigit);
     }
-    let begins = at == 0 || !text[at - 1].is_ascii_alphanumeric();
-    let word = run(rest, u8::is_ascii_alphanumeric);
-    let hexadecimal = run(rest, u8::is_ascii_hexdigit);
-    if begins && word >= 8 && hexadecimal == word && rest[..word].iter().any(u8::is_ascii_digit) {
-        return word;
+    // Looked for at the beginning of words only, so that a text is gone through once.
+    if at == 0 || !text[at - 1].is_ascii_alphanumeric() {
+        let word = run(rest, u8::is_ascii_alphanumeric);
+        let hexadecimal = run(rest, u8::is_ascii_hexdigit);
+        if word >= 8 && hexadecimal == word && rest[..word].iter().any(u8::is_ascii_digit) {
+            return word;
+        }
     }
     run(rest, u8::is_ascii_digit)
 }

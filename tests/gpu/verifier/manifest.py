@@ -7,6 +7,7 @@ from .failures import failures
 from .frameworks import exact_if, jax, torch
 from .killed import killed
 from .overhead import overhead
+from .ranges import ranges
 
 
 def driver(name, check=exact, program=None, **more):
@@ -32,6 +33,7 @@ CASES = [
     torch_case("torch", ""),
     torch_case("torch_expandable", "expandable_segments:True"),
     torch_case("torch_async", "backend:cudaMallocAsync", exact_if("torch")),
+    Case("torch_ranges", "python/torch_ranges.py", ranges, environment={"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}, limit=150),
     Case("cupy", "python/cupy_pool.py", exact_if("cupy"), limit=150),
     driver("killed", killed),
     # Alone: it looks at how much memory of the card is in use.
