@@ -6,6 +6,11 @@ use vramtrace_format::ranges::pattern;
 
 /// Deepest nesting that is shown; the recorder keeps no deeper ones.
 const DEEPEST: usize = 80;
+/// Bytes of a name beyond which ranges further out are left out. With the number of ranges it
+/// bounds what a hostile file can make of a few records.
+const LONGEST: usize = 4096;
+/// Ranges that are looked at; the recorder has far fewer.
+const MOST: u32 = 16_384;
 
 /// All ranges that memory was allocated in.
 #[derive(Debug, Default)]
@@ -19,7 +24,9 @@ pub struct Ranges {
 impl Ranges {
     /// What a cold record says.
     pub(super) fn learn(&mut self, range: cold::Range) {
-        self.told.insert(range.id, range);
+        if range.id < MOST {
+            self.told.insert(range.id, range);
+        }
     }
 
     /// How often each was entered, and nothing more is learned.
@@ -54,12 +61,18 @@ impl Ranges {
             .collect();
         for &id in self.told.keys() {
             let mut parts = Vec::new();
-            let mut at = id;
+            let (mut at, mut length) = (id, 0);
             // A hostile file may have rings of them.
             while let Some(range) = self.told.get(&at)
                 && parts.len() < DEEPEST
             {
-                parts.push(texts[&at].as_str());
+                let part = texts[&at].as_str();
+                length += part.len();
+                if length > LONGEST && !parts.is_empty() {
+                    parts.push("…");
+                    break;
+                }
+                parts.push(part);
                 at = range.parent;
             }
             parts.reverse();
@@ -160,6 +173,20 @@ mod tests {
         );
         assert_eq!(ranges.entered("step #"), Some(1002));
         assert_eq!(ranges.entered("step # > forward"), Some(11));
+    }
+
+    #[test]
+    fn long_names_begin_further_in() {
+        let long = "x".repeat(1000);
+        let ranges = known(
+            (1..20).map(|id| range(id, id - 1, "", &format!("{long}{id}."))),
+            &[],
+        );
+        let name = ranges.name(19).unwrap();
+        assert!(name.len() < LONGEST + 100, "{}", name.len());
+        assert!(name.starts_with("… > x") && name.ends_with("19."));
+        let many = known((1..40_000).map(|id| range(id, 0, "", "x")), &[]);
+        assert_eq!(many.len(), MOST as usize - 1);
     }
 
     #[test]
