@@ -119,6 +119,23 @@ pub struct Name {
     pub text: String,
 }
 
+/// An NVTX range that memory was allocated in, inside another or not: one of these for each way in
+/// which ranges were nested, however often they were entered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Range {
+    /// Its number in `Record::range`, and its row in the section of ranges.
+    pub id: u32,
+    /// The range around it; 0 none.
+    pub parent: u32,
+    /// Name of its domain; empty for the default domain.
+    pub domain: String,
+    /// Its message, at most [`crate::ranges::LONGEST`] bytes of it.
+    pub text: String,
+    /// Whether it stands for all messages that differ from `text` in numbers only, each of which is
+    /// a `#` there.
+    pub numbers: bool,
+}
+
 /// Something the reports should say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Note {
@@ -259,6 +276,10 @@ cold! {
     Note(Note) = 10,
     /// Version of the CUDA driver, as cuDriverGetVersion counts (13000 is 13.0); `text` empty.
     Driver(Name) = 11,
+    /// An NVTX range.
+    Range(Range) = 31,
+    /// The NVTX domain of a mark that is not in the default one: id of the mark, name of the domain.
+    MarkDomain(Name) = 32,
     /// A function written in Python.
     PythonCode(PythonCode) = 20,
     /// The Python interpreter.

@@ -20,6 +20,8 @@ pub const VERSION: u32 = 1;
 pub const MIN_SIZE: u64 = 1 << 20;
 /// Size where the user says nothing.
 pub const DEFAULT_SIZE: u64 = 64 << 20;
+/// Rows of the section of NVTX ranges.
+pub const RANGES: usize = 2048;
 /// Everything starts at a multiple of this, so that sections never share a page.
 pub const PAGE: u64 = 4096;
 /// Room for sections in the header.
@@ -57,11 +59,14 @@ pub enum Section {
     Footprints = 13,
     /// [`Reported`] rows, one a device.
     Reported = 14,
+    /// How often each NVTX range was entered: u64, by the range's id. Row 0: entries of ranges that
+    /// found no room, so that what they hold counts for the range around them.
+    Ranges = 15,
 }
 
 impl Section {
     /// Every section that this version writes, in file order.
-    pub const ALL: [Section; 14] = [
+    pub const ALL: [Section; 15] = [
         Section::Control,
         Section::Journal,
         Section::Accounts,
@@ -76,11 +81,15 @@ impl Section {
         Section::RingFramework,
         Section::Footprints,
         Section::Reported,
+        Section::Ranges,
     ];
 
     /// Whether older traces do without it.
     pub const fn is_optional(self) -> bool {
-        matches!(self, Section::Footprints | Section::Reported)
+        matches!(
+            self,
+            Section::Footprints | Section::Reported | Section::Ranges
+        )
     }
 
     /// Bytes of one entry.
@@ -90,7 +99,7 @@ impl Section {
             Section::Journal => size_of::<Journal>(),
             Section::Accounts => size_of::<Account>(),
             Section::Cold => 1,
-            Section::Stacks => 8,
+            Section::Stacks | Section::Ranges => 8,
             Section::StackIndex => 4,
             Section::Totals => size_of::<Totals>(),
             Section::History => size_of::<Cell>(),
@@ -110,7 +119,8 @@ impl Section {
             | Section::Journal
             | Section::Accounts
             | Section::Footprints
-            | Section::Reported => None,
+            | Section::Reported
+            | Section::Ranges => None,
             Section::Cold => Some(60),
             Section::Stacks => Some(120),
             Section::StackIndex => Some(16),
@@ -231,7 +241,8 @@ impl Layout {
             + page_up(size_of::<Journal>() as u64)
             + page_up((ACCOUNT_ROWS * size_of::<Account>()) as u64)
             + page_up((FOOTPRINT_ROWS * size_of::<Footprint>()) as u64)
-            + page_up((REPORTED_ROWS * size_of::<Reported>()) as u64);
+            + page_up((REPORTED_ROWS * size_of::<Reported>()) as u64)
+            + page_up((RANGES * size_of::<u64>()) as u64);
         let free = file_size - fixed;
         for (entry, &section) in sections.iter_mut().zip(&Section::ALL) {
             let entry_size = section.entry_size() as u64;
@@ -296,6 +307,7 @@ const fn fixed_entries(section: Section) -> u64 {
         Section::Accounts => ACCOUNT_ROWS as u64,
         Section::Footprints => FOOTPRINT_ROWS as u64,
         Section::Reported => REPORTED_ROWS as u64,
+        Section::Ranges => RANGES as u64,
         _ => 1,
     }
 }

@@ -26,6 +26,7 @@ pub mod journal;
 pub mod layout;
 pub mod live;
 mod publish;
+pub mod ranges;
 pub mod record;
 pub mod reported;
 pub mod ring;

@@ -106,6 +106,13 @@ impl Record {
         words[5] = u64::from(stack) | u64::from(thread) << 32;
     }
 
+    /// Sets the range, in a whole word.
+    #[inline(always)]
+    pub fn set_range(&mut self, range: u32) {
+        let words: &mut [u64; 8] = bytemuck::cast_mut(self);
+        words[6] = words[6] & !0xffff_ffff | u64::from(range);
+    }
+
     /// The event that ends this live entry, but for `seq` and `time`. In whole words, as
     /// [`Allocation::record`].
     #[inline(always)]
@@ -448,6 +455,7 @@ mod tests {
         };
         let mut record = allocation.record();
         record.set_stack_and_thread(8, 9);
+        record.set_range(14);
         record.seq = 10;
         let by_fields = Record {
             seq: 10,
@@ -456,6 +464,7 @@ mod tests {
             aux: 3,
             stack: 8,
             thread: 9,
+            range: 14,
             stream: 6,
             context: 4,
             api: 7,

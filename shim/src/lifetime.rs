@@ -5,7 +5,7 @@ use crate::memory::{context, own_calls, streams, vmm};
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use vramtrace_format::cold::{Cold, Name};
+use vramtrace_format::cold::{Cold, Name, Note};
 use vramtrace_recorder as recorder;
 
 /// Starts recording, if it has not started: called after a context creation or an allocation
@@ -33,6 +33,15 @@ fn describe() -> Vec<Cold> {
         records.push(Cold::Driver(Name {
             id: version,
             text: String::new(),
+        }));
+    }
+    if let Some(other) = crate::nvtx::place::another() {
+        records.push(Cold::Note(Note {
+            code: "nvtx-elsewhere".into(),
+            text: format!(
+                "NVTX ranges and marks were not recorded: they went to another tool \
+                 (NVTX_INJECTION64_PATH={other})"
+            ),
         }));
     }
     records
@@ -127,6 +136,6 @@ pub unsafe extern "C" fn vramtrace_mark(text: *const std::ffi::c_char) {
         return;
     }
     // SAFETY: the caller's contract.
-    let text = unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy();
-    recorder::mark(&text);
+    let text = unsafe { std::ffi::CStr::from_ptr(text) };
+    recorder::mark(0, text.to_bytes());
 }

@@ -32,7 +32,9 @@ impl Run {
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
-            if text.starts_with("VRAMTRACE") || text.starts_with("LD_") || text.starts_with("CARGO")
+            if ["VRAMTRACE", "LD_", "CARGO", "NVTX_"]
+                .iter()
+                .any(|of| text.starts_with(of))
             {
                 command.env_remove(&name);
             }
@@ -53,6 +55,12 @@ impl Run {
     /// Without the library.
     pub fn plain(mut self) -> Run {
         self.preload.clear();
+        self
+    }
+
+    /// Preloads what is called like this, instead of our library by its path.
+    pub fn preload_only(mut self, library: impl Into<PathBuf>) -> Run {
+        self.preload = vec![library.into()];
         self
     }
 
@@ -138,6 +146,18 @@ impl Run {
             .spawn()
             .unwrap_or_else(|e| panic!("{:?}: {e}", self.command));
         (child, self.scratch)
+    }
+
+    /// Starts it, and shows what it prints to `look` until that has seen enough.
+    pub fn with_stdout(mut self, look: impl FnMut(std::process::ChildStdout)) -> Child {
+        self.prepare();
+        self.command.stdout(Stdio::piped());
+        let mut child = self
+            .command
+            .spawn()
+            .unwrap_or_else(|e| panic!("{:?}: {e}", self.command));
+        child.stdout.take().into_iter().for_each(look);
+        child
     }
 
     /// Runs it to its end, however that comes.

@@ -156,11 +156,8 @@ fn the_library_exports_what_is_to_be_hooked_and_nothing_else() {
         "prctl",
         "vramtrace_mark",
         "InitializeInjection",
-        // PyTorch's reports, by their two forms.
-        "_ZN3c1027reportMemoryUsageToProfilerEPvlllNS_6DeviceE",
-        "_ZN3c1027reportMemoryUsageToProfilerEPvlmmNS_6DeviceE",
-        "_ZN3c1026reportOutOfMemoryToProfilerElllNS_6DeviceE",
-        "_ZN3c1026reportOutOfMemoryToProfilerElmmNS_6DeviceE",
+        "InitializeInjectionNvtx2",
+        "InitializeInjectionNvtxExtension",
     ];
     // Of PyTorch: nobody else has such names.
     let of_torch = [

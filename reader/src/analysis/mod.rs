@@ -10,6 +10,7 @@ pub mod leaks;
 pub mod moment;
 pub mod oom;
 pub mod peak;
+pub mod ranges;
 pub mod reconcile;
 pub mod summary;
 pub mod timeline;

@@ -30,7 +30,7 @@ pub enum Moment {
     Time(u64),
     /// Unix time, nanoseconds.
     Unix(u64),
-    /// The last mark with this text.
+    /// The last mark with this text, alone or behind the name of its NVTX domain and a colon.
     Mark(String),
 }
 
@@ -93,8 +93,7 @@ impl Moment {
                     .to_owned()
             }),
             Moment::Mark(text) => last_event(process, |event| {
-                event.op() == Some(Op::Mark)
-                    && process.mark(event.aux as u32) == Some(text.as_str())
+                event.op() == Some(Op::Mark) && is_called(process, event.aux as u32, text)
             })
             .ok_or_else(|| {
                 format!("there is no mark `{text}` in it, as far as its event log reaches")
@@ -149,6 +148,18 @@ impl Found {
             Found::Time(time) => event.time > time,
         }
     }
+}
+
+/// Whether a mark has this text, or this domain and text (`library: text`).
+fn is_called(process: &Process, mark: u32, text: &str) -> bool {
+    let Some(own) = process.mark(mark) else {
+        return false;
+    };
+    let with_domain = || {
+        let rest = text.strip_prefix(process.mark_domain(mark)?)?;
+        rest.strip_prefix(": ")
+    };
+    own == text || with_domain() == Some(own)
 }
 
 fn last_event(process: &Process, wanted: impl Fn(&Record) -> bool) -> Option<Found> {

@@ -1,5 +1,6 @@
 //! One process at a glance: devices, sums, peak, who holds most, what was lost.
 
+use super::ranges::{RangeView, ranges};
 use super::view::{DeviceView, Devices, ProcessView};
 use super::{Filter, Sum};
 use crate::model::{
@@ -128,6 +129,8 @@ pub struct ProcessSummary {
     pub nvidia_smi: Vec<NvidiaSmiView>,
     /// What PyTorch's allocator says of itself: device id in the answer, and what.
     pub torch: Vec<(usize, Torch)>,
+    /// What NVTX ranges hold, largest first.
+    pub ranges: Vec<RangeView>,
     /// Contexts that broke: device id in the answer, driver's error code.
     pub corrupted: Vec<(Option<usize>, u64)>,
     /// What is not in the trace.
@@ -218,6 +221,7 @@ fn of_process(
         kinds: kinds(process, id, filter, devices),
         nvidia_smi: nvidia_smi(process, id, filter, devices),
         torch,
+        ranges: ranges(process, filter),
         corrupted,
         losses: process.losses.clone(),
         python: process.python_stacks(),

@@ -49,6 +49,19 @@ pub struct Series {
     pub spans: Vec<Span>,
 }
 
+/// A point that a program marked in its own time: by NVTX or `vramtrace_mark`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkView {
+    /// Id of its process.
+    pub process: usize,
+    /// When, nanoseconds since the trace began.
+    pub at: u64,
+    /// Its NVTX domain; empty for the default one.
+    pub domain: String,
+    /// Its text.
+    pub text: String,
+}
+
 /// The timelines of several processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeline {
@@ -58,6 +71,9 @@ pub struct Timeline {
     pub devices: Vec<DeviceView>,
     /// Series that were ever used.
     pub series: Vec<Series>,
+    /// Marks, as far as the event logs reach back: those of the first process in their order, then
+    /// of the next.
+    pub marks: Vec<MarkView>,
     /// Why parts may be wrong; empty if they are not.
     pub inexact: Vec<String>,
 }
@@ -94,6 +110,7 @@ pub fn timeline(
         processes: Vec::new(),
         devices: Vec::new(),
         series: Vec::new(),
+        marks: Vec::new(),
         inexact: Vec::new(),
     };
     for (id, process) in processes.iter().enumerate() {
@@ -104,10 +121,12 @@ pub fn timeline(
                 .inexact
                 .push(format!("{}: {}", reason.code, reason.text));
         }
+        let part = parts.get(id).copied().unwrap_or(Part::all(process));
+        timeline.marks.extend(marks(process, id, part));
         of_process(
             process,
             id,
-            parts.get(id).copied().unwrap_or(Part::all(process)),
+            part,
             filter,
             spans.max(1),
             &mut devices,
@@ -116,6 +135,25 @@ pub fn timeline(
     }
     timeline.devices = devices.all;
     Ok(timeline)
+}
+
+fn marks(process: &Process, id: usize, part: Part) -> Vec<MarkView> {
+    let is_mark = |event: &Record| {
+        event.op() == Some(Op::Mark) && (part.from..=part.to).contains(&event.time)
+    };
+    let view = |event: Record| {
+        let of = event.aux as u32;
+        MarkView {
+            process: id,
+            at: event.time,
+            domain: process.mark_domain(of).unwrap_or_default().to_owned(),
+            text: match process.mark(of) {
+                Some(text) => text.to_owned(),
+                None => format!("mark {of}"),
+            },
+        }
+    };
+    process.events().filter(is_mark).map(view).collect()
 }
 
 /// One account's spans while they are filled.

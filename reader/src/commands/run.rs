@@ -30,6 +30,7 @@ Environment:
   VRAMTRACE_LOG          what the recorder says on standard error: quiet, warn (default), info
   VRAMTRACE_LIB          path of libvramtrace.so, if it is not beside this program
   VRAMTRACE_DEBUG_PATH   directories with separate debug files, for the reports
+  NVTX_INJECTION64_PATH  who receives NVTX ranges and marks: vramtrace, unless this names another tool
   XDG_RUNTIME_DIR        where traces are written while programs run (else /dev/shm)
   VRAMTRACE_SAMPLE, VRAMTRACE_BUDGET and VRAMTRACE_ON_OOM are checked, but without effect yet.
 

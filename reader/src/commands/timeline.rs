@@ -8,7 +8,7 @@ use crate::cli::{FilterOptions, MOMENTS, Traces, exit};
 use crate::model::Process;
 use crate::report::chart;
 use crate::report::style::Style;
-use crate::report::timeline::{csv, json, text};
+use crate::report::timeline::{csv, json, marks_csv, text};
 
 /// Spans of JSON and CSV, unless `--points` says otherwise.
 const POINTS: usize = 1000;
@@ -25,6 +25,9 @@ pub struct Args {
     /// Print a table: one line per series and span of time
     #[arg(long)]
     csv: bool,
+    /// With --csv: a table of the marks instead, one line each
+    #[arg(long, requires = "csv")]
+    marks: bool,
     /// Spans of time per series [default: 1000, in a terminal as many as fit]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     points: Option<u32>,
@@ -65,6 +68,8 @@ fn run(args: &Args) -> Result<i32, i32> {
     })?;
     print(&if args.json {
         json(&timeline)
+    } else if args.marks {
+        marks_csv(&timeline)
     } else if args.csv {
         csv(&timeline)
     } else {

@@ -29,6 +29,7 @@ pub mod inspect;
 pub mod keep_samples;
 pub mod library;
 pub mod liveness;
+pub mod nvtx;
 pub mod orphans;
 pub mod pattern;
 pub mod rundir;

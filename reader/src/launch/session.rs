@@ -4,6 +4,7 @@ use super::collect::{self, Collector, Outcome};
 use super::inspect::{self, Executable};
 use super::library;
 use super::liveness::{self, Running};
+use super::nvtx::{self, Receiver};
 use super::pattern::Pattern;
 use super::rundir::RunDir;
 use super::sampler::Sampler;
@@ -131,6 +132,11 @@ fn start(request: &Request<'_>, library: &Path, run_dir: &RunDir) -> Result<Supe
             .find(|(name, _)| name == "LD_PRELOAD")
             .map(|(_, value)| value.clone())
             .or_else(|| std::env::var_os("LD_PRELOAD"));
+        // Where tracing is off the program gets nothing that it would not have otherwise.
+        let off = std::env::var_os("VRAMTRACE_OFF").is_some_and(|value| value == "1");
+        if !off && nvtx::receiver(&carried) == Receiver::Recorder {
+            environment.push((nvtx::VARIABLE.into(), carried.as_os_str().to_owned()));
+        }
         let value = library::preload(&carried, existing.as_deref());
         environment.push(("LD_PRELOAD".into(), value));
     }

@@ -20,6 +20,9 @@ pub struct Losses {
     pub stacks_skipped: u64,
     /// Names and facts that found no room.
     pub cold_dropped: u64,
+    /// Entries of NVTX ranges that found no room: what was allocated in them counts for the ranges
+    /// around them.
+    pub ranges_without_room: u64,
     /// Calls that came while the recorder could not record.
     pub calls_unrecorded: u64,
     /// Panics caught in the recorder.
@@ -54,6 +57,7 @@ impl Losses {
             stacks_dropped: control.stacks_dropped,
             stacks_skipped: control.stacks_skipped,
             cold_dropped: control.cold_dropped,
+            ranges_without_room: trace.range_counts.first().copied().unwrap_or(0),
             calls_unrecorded: control.calls_unrecorded,
             panics: control.panics,
             bypassed: control.bypassed,

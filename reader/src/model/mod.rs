@@ -9,6 +9,7 @@ mod library;
 mod losses;
 mod merge;
 mod python;
+mod ranges;
 mod stacks;
 mod torch;
 
@@ -18,6 +19,7 @@ pub use library::Library;
 pub use losses::{Losses, Reason};
 pub use merge::{Loops, Name, NoNames, Remembered};
 pub use python::PythonStacks;
+pub use ranges::Ranges;
 pub use stacks::{Role, Unhidden, VisibleStack};
 pub use torch::Torch;
 
@@ -100,9 +102,12 @@ pub struct Process {
     pub losses: Losses,
     /// What PyTorch's allocator says of itself, by device.
     pub torch: Vec<Torch>,
+    /// NVTX ranges.
+    pub ranges: Ranges,
     apis: FxHashMap<u32, String>,
     threads: FxHashMap<u32, String>,
     marks: FxHashMap<u32, String>,
+    mark_domains: FxHashMap<u32, String>,
     python: FxHashMap<u32, cold::PythonCode>,
     roles: FxHashMap<u32, Role>,
     same_module: FxHashMap<u32, u32>,
@@ -127,9 +132,11 @@ impl Process {
             notes: Vec::new(),
             losses: Losses::default(),
             torch: Vec::new(),
+            ranges: Ranges::default(),
             apis: FxHashMap::default(),
             threads: FxHashMap::default(),
             marks: FxHashMap::default(),
+            mark_domains: FxHashMap::default(),
             python: FxHashMap::default(),
             roles: FxHashMap::default(),
             same_module: FxHashMap::default(),
@@ -140,6 +147,8 @@ impl Process {
             process.learn(record);
         }
         process.device_use.values_mut().for_each(DeviceUse::sort);
+        let entered = process.trace.range_counts.clone();
+        process.ranges.complete(entered);
         process.complete_identity();
         process.name_modules();
         process.duration_ns = process.find_duration();
@@ -174,6 +183,8 @@ impl Process {
             Cold::Api(name) => drop(self.apis.insert(name.id, name.text)),
             Cold::Thread(name) => drop(self.threads.insert(name.id, name.text)),
             Cold::Mark(name) => drop(self.marks.insert(name.id, name.text)),
+            Cold::MarkDomain(name) => drop(self.mark_domains.insert(name.id, name.text)),
+            Cold::Range(range) => self.ranges.learn(range),
             Cold::Note(note) => self.notes.push(note),
             Cold::Driver(name) => self.driver = Some(name.id),
             Cold::PythonCode(code) => drop(self.python.insert(code.id, code)),
@@ -352,8 +363,13 @@ impl Process {
         self.threads.get(&id).map(String::as_str)
     }
 
-    /// Text of a range or mark.
+    /// Text of a mark.
     pub fn mark(&self, id: u32) -> Option<&str> {
         self.marks.get(&id).map(String::as_str)
+    }
+
+    /// NVTX domain of a mark that is not in the default one.
+    pub fn mark_domain(&self, id: u32) -> Option<&str> {
+        self.mark_domains.get(&id).map(String::as_str)
     }
 }

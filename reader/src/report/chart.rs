@@ -5,7 +5,7 @@ use super::words::{bytes, duration};
 /// Eighths of a character cell, from below.
 const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// Columns of the labels on the left, with the axis.
-const LABELS: usize = 13;
+pub const LABELS: usize = 13;
 /// Rows of a chart.
 pub const HEIGHT: usize = 10;
 
@@ -14,8 +14,9 @@ pub fn values_in(columns: usize) -> usize {
     columns.saturating_sub(LABELS + 1).clamp(10, 400)
 }
 
-/// Draws values (bytes) over the time from `from` to `to` (nanoseconds).
-pub fn chart(values: &[u64], from: u64, to: u64) -> String {
+/// Draws values (bytes) over the time from `from` to `to` (nanoseconds), and below them where the
+/// times in `marks` are.
+pub fn chart(values: &[u64], from: u64, to: u64, marks: &[u64]) -> String {
     let top = values.iter().copied().max().unwrap_or(0).max(1);
     let mut out = String::new();
     for row in (0..HEIGHT).rev() {
@@ -38,6 +39,9 @@ pub fn chart(values: &[u64], from: u64, to: u64) -> String {
         "─".repeat(width),
         w = LABELS - 1
     ));
+    if let Some(line) = marks_line(width, from, to, marks) {
+        out.push_str(&format!("{:>LABELS$}{line}\n", ""));
+    }
     let start = match from {
         0 => "0".to_owned(),
         from => duration(from),
@@ -63,6 +67,26 @@ pub fn bars(values: &[u64]) -> String {
     values.iter().map(bar).collect()
 }
 
+/// A line with a `▲` at each of these times that lies in it.
+fn marks_line(width: usize, from: u64, to: u64, marks: &[u64]) -> Option<String> {
+    let length = u128::from(to.saturating_sub(from)) + 1;
+    let mut columns = vec![false; width];
+    for mark in marks {
+        let since = mark.checked_sub(from).filter(|_| *mark <= to);
+        let column = since.map(|since| (u128::from(since) * width as u128 / length) as usize);
+        if let Some(column) = column.and_then(|column| columns.get_mut(column)) {
+            *column = true;
+        }
+    }
+    let last = columns.iter().rposition(|marked| *marked)?;
+    let shown = columns[..=last].iter();
+    Some(
+        shown
+            .map(|marked| if *marked { '▲' } else { ' ' })
+            .collect(),
+    )
+}
+
 /// The part of a bar that lies in one row.
 fn cell(value: u64, top: u64, row: usize) -> char {
     let full = (HEIGHT * 8) as u128;
@@ -78,25 +102,42 @@ mod tests {
     #[test]
     fn a_ramp() {
         let values: Vec<u64> = (0..20).map(|n| n << 20).collect();
-        let text = chart(&values, 0, 20_000_000_000);
+        let text = chart(&values, 0, 20_000_000_000, &[]);
         let expected = "  19.00 MiB ┤                  ▄█\n            │                ▄███\n";
         assert!(text.starts_with(expected), "{text}");
         assert_eq!(text.lines().count(), HEIGHT + 2, "{text}");
         assert!(text.contains("0 B ┤"), "{text}");
         assert!(text.lines().last().unwrap().ends_with("20.0 s"), "{text}");
-        let later = chart(&values, 10_000_000_000, 20_000_000_000);
+        let later = chart(&values, 10_000_000_000, 20_000_000_000, &[]);
         let labels = later.lines().last().unwrap();
         let labels: Vec<&str> = labels.split_whitespace().collect();
         assert_eq!(labels, ["10.0", "s", "15.0", "s", "20.0", "s"]);
     }
 
     #[test]
+    fn marks_are_below_their_time() {
+        let marks = [
+            0,
+            5_500_000_000,
+            5_600_000_000,
+            10_000_000_000,
+            11_000_000_000,
+        ];
+        let text = chart(&[1; 10], 0, 10_000_000_000, &marks);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), HEIGHT + 3, "{text}");
+        assert_eq!(lines[HEIGHT + 1], "             ▲    ▲   ▲", "{text}");
+        let later = chart(&[1; 10], 6_000_000_000, 10_000_000_000, &marks[..3]);
+        assert_eq!(later.lines().count(), HEIGHT + 2, "{later}");
+    }
+
+    #[test]
     fn extremes_are_drawn() {
         assert_eq!(bars(&[0, 1, 4, 8, 800]), " ▁▁▁█");
         assert_eq!(bars(&[0, 0]), "  ");
-        chart(&[], 0, 0);
-        chart(&[0], 1, 0);
-        chart(&[u64::MAX; 300], 0, u64::MAX);
+        chart(&[], 0, 0, &[0]);
+        chart(&[0], 1, 0, &[0, 1, u64::MAX]);
+        chart(&[u64::MAX; 300], 0, u64::MAX, &[0, u64::MAX]);
         assert_eq!(cell(1, u64::MAX, 0), '▁');
     }
 }

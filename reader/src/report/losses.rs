@@ -15,6 +15,7 @@ pub struct LossesJson {
     stacks_dropped: u64,
     stacks_skipped: u64,
     facts_dropped: u64,
+    ranges_without_room: u64,
     calls_unrecorded: u64,
     recorder_panics: u64,
     entry_points_bypassed: u64,
@@ -35,6 +36,7 @@ impl From<&Losses> for LossesJson {
             stacks_dropped: losses.stacks_dropped,
             stacks_skipped: losses.stacks_skipped,
             facts_dropped: losses.cold_dropped,
+            ranges_without_room: losses.ranges_without_room,
             calls_unrecorded: losses.calls_unrecorded,
             recorder_panics: losses.panics,
             entry_points_bypassed: losses.bypassed,
@@ -97,6 +99,14 @@ pub fn lines(losses: &Losses) -> Vec<String> {
         format!(
             "{} found no room; raise VRAMTRACE_SIZE",
             counted(losses.cold_dropped, "name or fact").replace("name or facts", "names or facts")
+        ),
+    );
+    note(
+        losses.ranges_without_room,
+        format!(
+            "{} NVTX ranges were entered that found no room; what was allocated in them counts for \
+             the ranges around them",
+            count(losses.ranges_without_room)
         ),
     );
     note(

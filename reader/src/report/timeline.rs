@@ -1,9 +1,9 @@
 //! Timelines: JSON (`vramtrace.timeline/1`), CSV, and charts for terminals.
 
-use super::chart::chart;
+use super::chart::{LABELS, chart};
 use super::json::{DeviceJson, ProcessJson, document, list};
 use super::style::Style;
-use super::words::{bytes, duration, foreign, shell};
+use super::words::{bytes, counted, duration, foreign, shell, short};
 use crate::analysis::timeline::{Series, Timeline};
 use serde::Serialize;
 use std::fmt::Write;
@@ -16,6 +16,15 @@ struct Document<'a> {
     processes: Vec<ProcessJson>,
     devices: Vec<DeviceJson>,
     series: Vec<SeriesJson>,
+    marks: Vec<MarkJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct MarkJson<'a> {
+    process: usize,
+    time_ns: u64,
+    domain: Option<&'a str>,
+    text: &'a str,
 }
 
 #[derive(Serialize)]
@@ -71,6 +80,18 @@ pub fn json(timeline: &Timeline) -> String {
                     .collect(),
             })
             .collect(),
+        marks: timeline
+            .marks
+            .iter()
+            .map(|mark| MarkJson {
+                process: mark.process,
+                time_ns: timeline.processes[mark.process]
+                    .start_ns
+                    .saturating_add(mark.at),
+                domain: Some(mark.domain.as_str()).filter(|domain| !domain.is_empty()),
+                text: &mark.text,
+            })
+            .collect(),
     })
 }
 
@@ -118,6 +139,55 @@ pub fn csv(timeline: &Timeline) -> String {
     out
 }
 
+/// A table with one line per mark.
+pub fn marks_csv(timeline: &Timeline) -> String {
+    let mut out = "pid,rank,time_ns,domain,text\n".to_owned();
+    for mark in &timeline.marks {
+        let process = &timeline.processes[mark.process];
+        let rank = process.rank.map(|rank| rank.to_string());
+        let _ = writeln!(
+            out,
+            "{},{},{},{},{}",
+            process.pid,
+            rank.unwrap_or_default(),
+            process.start_ns.saturating_add(mark.at),
+            quoted(&foreign(&mark.domain)),
+            quoted(&foreign(&mark.text))
+        );
+    }
+    out
+}
+
+/// Marks that are listed below a chart.
+const MARKS: usize = 12;
+
+/// The marks of a process: a line below its charts that shows where they are, and what they say.
+fn marks(out: &mut String, timeline: &Timeline, process: usize, columns: usize, style: Style) {
+    let of_it = || timeline.marks.iter().filter(|mark| mark.process == process);
+    for mark in of_it().take(MARKS) {
+        let domain = match mark.domain.as_str() {
+            "" => String::new(),
+            domain => format!("{}: ", short(domain)),
+        };
+        let _ = writeln!(
+            out,
+            "{:>width$} {} {domain}{}",
+            duration(mark.at),
+            style.dim("▲"),
+            short(&mark.text),
+            width = columns
+        );
+    }
+    let more = of_it().count().saturating_sub(MARKS);
+    if more > 0 {
+        let line = format!("… {}; all with --json", counted(more as u64, "more mark"));
+        let _ = writeln!(out, "{}", style.dim(&line));
+    }
+    if of_it().next().is_some() {
+        out.push('\n');
+    }
+}
+
 /// A CSV field whose content is somebody else's.
 fn quoted(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) || text.starts_with(['=', '+', '-', '@']) {
@@ -130,7 +200,7 @@ fn quoted(text: &str) -> String {
 /// Charts.
 pub fn text(timeline: &Timeline, style: Style) -> String {
     let mut out = String::new();
-    for series in &timeline.series {
+    for (index, series) in timeline.series.iter().enumerate() {
         let process = &timeline.processes[series.process];
         let place = match series.device.map(|id| &timeline.devices[id]) {
             Some(device) if device.name.is_empty() => format!("GPU {}", device.index),
@@ -157,7 +227,10 @@ pub fn text(timeline: &Timeline, style: Style) -> String {
         let from = series.start_ns.saturating_sub(process.start_ns);
         let length = series.span_ns.saturating_mul(values.len() as u64);
         let to = from.saturating_add(length).min(process.duration_ns);
-        out.push_str(&chart(&values, from, to));
+        let marked = timeline.marks.iter();
+        let marked = marked.filter(|mark| mark.process == series.process);
+        let marked: Vec<u64> = marked.map(|mark| mark.at).collect();
+        out.push_str(&chart(&values, from, to, &marked));
         let blurred = match series.exact_from {
             0 => String::new(),
             u64::MAX => {
@@ -172,6 +245,10 @@ pub fn text(timeline: &Timeline, style: Style) -> String {
             let _ = writeln!(out, "{}", style.dim(&blurred));
         }
         out.push('\n');
+        let next = timeline.series.get(index + 1);
+        if next.is_none_or(|next| next.process != series.process) {
+            marks(&mut out, timeline, series.process, LABELS - 2, style);
+        }
     }
     if timeline.series.is_empty() {
         out.push_str("No GPU memory was allocated.\n\n");

@@ -130,6 +130,25 @@ pub fn foreign(name: &str) -> String {
     out
 }
 
+/// Most characters of a name that may have any length.
+const SHORT: usize = 240;
+
+/// As [`foreign`], without the middle of what would fill the screen: of nested ranges the innermost
+/// ones say most, and the outermost ones where that is.
+pub fn short(name: &str) -> String {
+    let name = foreign(name);
+    let length = name.chars().count();
+    if length <= SHORT {
+        return name;
+    }
+    let start: String = name.chars().take(SHORT / 3).collect();
+    let end: String = name
+        .chars()
+        .skip(length - (SHORT - SHORT / 3 - 1))
+        .collect();
+    format!("{start}…{end}")
+}
+
 /// A path as an argument of a command line, quoted if a shell would read it otherwise.
 pub fn shell(path: &std::path::Path) -> String {
     let text = path.to_string_lossy();
@@ -194,6 +213,9 @@ mod tests {
         assert_eq!(foreign("naïve 漢字"), "naïve 漢字");
         assert_eq!(foreign("a\u{1b}[31mb\n"), "a\\u{1b}[31mb\\n");
         assert_eq!(foreign("\u{202e}gpj.exe"), "\\u{202e}gpj.exe");
+        let long = short(&format!("begin{}{}end", "x".repeat(20_000), "\u{202e}"));
+        assert_eq!(long.chars().count(), SHORT);
+        assert!(long.starts_with("begin") && long.ends_with("\\u{202e}end"));
         assert_eq!(shell(Path::new("a b.vrt")), "'a b.vrt'");
         assert_eq!(shell(Path::new("/tmp/x.vrt")), "/tmp/x.vrt");
         assert_eq!(shell(Path::new("-x.vrt")), "'./-x.vrt'");

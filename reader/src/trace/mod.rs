@@ -59,6 +59,8 @@ pub struct Trace {
     pub stacks: Vec<u64>,
     /// What the driver holds for itself, by device; none in traces that do not say.
     pub footprints: Vec<Footprint>,
+    /// How often each NVTX range was entered, by its id; see [`Section::Ranges`].
+    pub range_counts: Vec<u64>,
     /// What is wrong with the file.
     pub damage: Vec<Damage>,
     sections: Sections,
@@ -95,6 +97,7 @@ impl Trace {
             cold: Vec::new(),
             stacks: Vec::new(),
             footprints: Vec::new(),
+            range_counts: Vec::new(),
             damage: Vec::new(),
             sections,
             source,
@@ -105,6 +108,7 @@ impl Trace {
         trace.read_stacks().map_err(Problem::Io)?;
         let footprints = trace.sections.footprints(&trace.source);
         trace.footprints = footprints.map_err(Problem::Io)?;
+        trace.read_range_counts().map_err(Problem::Io)?;
         Ok(trace)
     }
 
@@ -177,11 +181,8 @@ impl Trace {
                     extent.rows, extent.promised
                 )
             };
-            // The writer's own index is of no use to a reader, and older recorders did not write
-            // what frameworks say.
-            let dispensable = section == Section::StackIndex
-                || section == Section::Reported && extent.row_size == 0;
-            if !dispensable {
+            // The writer's own index is of no use to a reader.
+            if section != Section::StackIndex {
                 self.damaged(what, affects_live);
             }
         }
@@ -231,6 +232,19 @@ impl Trace {
             );
         }
         self.stacks = words;
+        Ok(())
+    }
+
+    fn read_range_counts(&mut self) -> io::Result<()> {
+        /// Many more than any version writes.
+        const MOST: u64 = 1 << 20;
+        let extent = self.sections.of(Section::Ranges);
+        let mut counts = vec![0; extent.rows.min(MOST) as usize];
+        if !counts.is_empty() {
+            self.source
+                .words(Through::Calls, extent.offset, &mut counts)?;
+        }
+        self.range_counts = counts;
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! - *event*: an allocation and a free, without stacks, over straight-line code that makes the
 //!   same writes (clock, ring record, live slot, totals row, account, the pre-images of these) to
 //!   the same places under the same lock.
+//! - *range*: an NVTX range that is pushed and popped, over a look into a hash map.
 //! - *stack*: a walk of 45 warm frames over framehop alone, and over `_Unwind_Backtrace`.
 
 use framehop::{
@@ -44,7 +45,52 @@ fn main() {
     for live in [20_000, 200_000] {
         events(live);
     }
+    ranges();
     stacks();
+}
+
+/// A range entered and left, over looking up its message in a plain hash map and counting it there.
+fn ranges() {
+    const PAIRS: usize = 100_000;
+    let texts = [
+        "aten::linear",
+        "forward",
+        "a rather long message, as of a module's path",
+    ];
+    let mut plain: std::collections::HashMap<&str, u64> =
+        texts.into_iter().map(|text| (text, 0)).collect();
+    let mut at = 0;
+    let mut next = || {
+        at += 1;
+        black_box(texts[at % texts.len()])
+    };
+    let pairs = (0..ROUNDS)
+        .map(|_| {
+            let ours = time(PAIRS, || {
+                let name = recorder::ranges::name(0, next().as_bytes());
+                recorder::ranges::push(0, name);
+                recorder::ranges::pop(0);
+            });
+            let least = time(PAIRS, || {
+                *plain.entry(next()).or_default() += 1;
+            });
+            (ours, least)
+        })
+        .collect();
+    report("NVTX range pushed and popped, over a hash map", pairs);
+    let mut text = *b"step no 00000000";
+    let new = time(PAIRS, || {
+        for digit in text[8..].iter_mut().rev() {
+            *digit = if *digit == b'9' { b'0' } else { *digit + 1 };
+            if *digit != b'0' {
+                break;
+            }
+        }
+        let name = recorder::ranges::name(0, &text);
+        recorder::ranges::push(0, name);
+        recorder::ranges::pop(0);
+    });
+    println!("    with a number that is new each time {new:.1} ns");
 }
 
 fn report(what: &str, mut pairs: Vec<(f64, f64)>) {

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use vramtrace_format::account::Account;
 use vramtrace_format::apply::Tables;
 use vramtrace_format::cold::{self, Cold};
@@ -302,6 +303,8 @@ pub struct Sections {
     pub footprints: &'static mut [Footprint],
     /// What a framework itself says, by device.
     pub reported: &'static mut [Reported],
+    /// How often each NVTX range was entered; written by whoever enters one.
+    pub ranges: &'static [AtomicU64],
 }
 
 impl TraceFile {
@@ -345,6 +348,11 @@ impl TraceFile {
             cold: section(&self, Section::Cold),
             footprints: section(&self, Section::Footprints),
             reported: section(&self, Section::Reported),
+            ranges: {
+                let rows = section::<u64>(&self, Section::Ranges);
+                // SAFETY: as the slice itself, which nobody uses otherwise; the types are alike.
+                unsafe { std::slice::from_raw_parts(rows.as_ptr().cast(), rows.len()) }
+            },
             control,
         }
     }

@@ -20,6 +20,18 @@ pub struct Ledger {
     seq: u64,
     teardown: bool,
     ending: Vec<Ending>,
+    /// Ranges in the trace.
+    ranges: u32,
+    /// Bytes of the cold section that ranges and marks took, who may have about a quarter each.
+    taken: [u64; 2],
+    other_marks: bool,
+}
+
+/// Who shares the cold section with facts that reports cannot do without.
+#[derive(Clone, Copy)]
+enum Guest {
+    Ranges = 0,
+    Marks = 1,
 }
 
 /// A context that the driver may be ending right now: its keys are given out again before what
@@ -68,6 +80,9 @@ impl Ledger {
             seq: 0,
             teardown: false,
             ending: Vec::new(),
+            ranges: 0,
+            taken: [0; 2],
+            other_marks: false,
         }
     }
 
@@ -329,6 +344,56 @@ impl Ledger {
         match cold::append(self.trace.cold, self.trace.control.cold_used, record) {
             Some(used) => vramtrace_format::publish_word(&mut self.trace.control.cold_used, used),
             None => self.trace.control.cold_dropped += 1,
+        }
+    }
+
+    /// Appends what has its own share of the room, in percent; false if that is used up.
+    fn guest(&mut self, guest: Guest, share: u64, record: &Cold) -> bool {
+        let before = self.trace.control.cold_used;
+        if self.taken[guest as usize] >= self.trace.cold.len() as u64 / 100 * share {
+            return false;
+        }
+        let Some(used) = cold::append(self.trace.cold, before, record) else {
+            return false;
+        };
+        vramtrace_format::publish_word(&mut self.trace.control.cold_used, used);
+        self.taken[guest as usize] += used - before;
+        true
+    }
+
+    /// Gives a range its row, and writes what it is, which `describe` says of that row. `None` if
+    /// there is no room.
+    pub fn range(&mut self, describe: impl FnOnce(u32) -> cold::Range) -> Option<u32> {
+        let row = self.ranges + 1;
+        let has_row = (row as usize) < self.trace.ranges.len();
+        if has_row && self.guest(Guest::Ranges, 25, &Cold::Range(describe(row))) {
+            self.ranges = row;
+            return Some(row);
+        }
+        None
+    }
+
+    /// Where the counts of ranges stand.
+    pub fn range_rows(&self) -> &'static [std::sync::atomic::AtomicU64] {
+        self.trace.ranges
+    }
+
+    /// Writes what a mark is; false if there is no room. Some of it is left for those that stand for
+    /// many.
+    pub fn mark(&mut self, records: &[Cold], many: bool) -> bool {
+        let share = if many { 30 } else { 25 };
+        let mut records = records.iter();
+        records.all(|record| self.guest(Guest::Marks, share, record))
+    }
+
+    /// Sees that there is a text for marks that found no room.
+    pub fn other_marks(&mut self) {
+        if !self.other_marks {
+            self.other_marks = true;
+            self.cold(&Cold::Mark(cold::Name {
+                id: 0,
+                text: "(other marks)".into(),
+            }));
         }
     }
 

@@ -20,9 +20,13 @@ pub mod ledger;
 #[cfg(not(loom))]
 mod life;
 pub mod lock;
+#[cfg(not(loom))]
+mod marks;
 pub mod per_thread;
 pub mod place;
 pub mod process;
+#[cfg(not(loom))]
+pub mod ranges;
 #[cfg(not(loom))]
 mod recorder;
 mod renew;
@@ -40,6 +44,8 @@ pub use blocks::*;
 pub use frees::*;
 #[cfg(not(loom))]
 pub use life::*;
+#[cfg(not(loom))]
+pub use marks::mark;
 #[cfg(not(loom))]
 pub use recorder::*;
 pub use renew::Renewable;

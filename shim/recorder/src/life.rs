@@ -7,7 +7,7 @@ use crate::recorder::prefetch_from;
 use crate::settings::{self, Log};
 use crate::stack;
 use crate::turn::{self, LEDGER, guarded, with};
-use crate::{counter, file, process, say};
+use crate::{counter, file, marks, process, ranges, say};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use vramtrace_format::cold::{self, Cold};
 
@@ -56,6 +56,7 @@ fn start_slowly(describe: &dyn Fn() -> Vec<Cold>) -> bool {
     STATE.store(if started { ON } else { NEVER }, Ordering::Release);
     if started {
         process::begin_recording();
+        ranges::paths::write_all();
     }
     started
 }
@@ -128,6 +129,7 @@ fn try_start(describe: &dyn Fn() -> Vec<Cold>) -> bool {
     let clock = Clock::new(crate::clock::monotonic_ns());
     let mut ledger = Ledger::new(file.into_sections(), clock);
     prefetch_from(&ledger);
+    ranges::paths::write_to(ledger.range_rows());
     for record in &records {
         ledger.cold(record);
     }
@@ -150,6 +152,8 @@ fn after_fork() {
     turn::start_over();
     stack::modules::start_over();
     stack::python::start_over();
+    ranges::start_over();
+    marks::start_over();
     TEARDOWN.store(false, Ordering::Relaxed);
     STATE.store(OFF, Ordering::Release);
 }
@@ -184,6 +188,7 @@ pub fn finished() {
     guarded(|| {
         with(|ledger| {
             ledger.control().clean_exit = 1;
-        })
+        });
+        ranges::paths::write_all();
     });
 }

@@ -206,13 +206,15 @@ pub fn thread_name(tid: u32) -> Option<String> {
 }
 
 /// The variables that tell a process which of several ranks it is, in the order they are asked.
-const RANK_VARIABLES: [&str; 6] = [
+const RANK_VARIABLES: [&str; 7] = [
     "RANK",
     "OMPI_COMM_WORLD_RANK",
     "PMIX_RANK",
     "PMI_RANK",
     "SLURM_PROCID",
     "MV2_COMM_WORLD_RANK",
+    // The only one of a launcher on one machine; on several it is not unique, so it comes last.
+    "LOCAL_RANK",
 ];
 
 /// The process's cold record.

@@ -3,6 +3,7 @@
 pub use crate::ledger::Ending;
 use crate::ledger::{By, Ledger};
 use crate::process;
+use crate::ranges;
 use crate::stack::{self, Wanted};
 use crate::turn::{self, Request, guarded, leave, with};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,6 +58,10 @@ pub(crate) fn allocated_and(allocation: Allocation, then: impl Fn(&mut Ledger)) 
     let lane = allocation.kind.lane();
     prefetch(lane, allocation.space, allocation.key);
     let mut entry = allocation.record();
+    let range = ranges::current();
+    if range != 0 {
+        entry.set_range(range);
+    }
     guarded(|| {
         let recorded = match Wanted::of(Some(allocation.kind)) {
             Wanted::Nothing => with(|ledger| {
@@ -80,12 +85,13 @@ pub(crate) fn allocated_and(allocation: Allocation, then: impl Fn(&mut Ledger)) 
     })
     .unwrap_or(0)
 }
-/// Records an event that is neither an allocation nor a free. `seq`, `time` and `thread` are
-/// filled in here. Returns its `seq`, or `u64::MAX` if it waits in the slow lane.
+/// Records an event that is neither an allocation nor a free. `seq`, `time`, `thread` and `range`
+/// are filled in here. Returns its `seq`, or `u64::MAX` if it waits in the slow lane.
 pub fn event(event: &Record) -> u64 {
     guarded(|| {
         let event = Record {
             thread: process::thread_id(),
+            range: ranges::current(),
             ..*event
         };
         let seq = with(|ledger| {
@@ -103,24 +109,12 @@ pub fn event(event: &Record) -> u64 {
     .unwrap_or(u64::MAX)
 }
 
-/// The program set a mark.
-pub fn mark(text: &str) {
-    static MARKS: AtomicU64 = AtomicU64::new(0);
-    let id = MARKS.fetch_add(1, Ordering::Relaxed) as u32;
-    let text = text.chars().take(1000).collect();
-    cold(&Cold::Mark(cold::Name { id, text }));
-    event(&Record {
-        op: Op::Mark as u8,
-        aux: u64::from(id),
-        ..Record::default()
-    });
-}
-
 /// As [`event`], with the stack of the calling thread.
 pub fn event_with_stack(record: &Record) {
     guarded(|| {
         let event = Record {
             thread: process::thread_id(),
+            range: ranges::current(),
             ..*record
         };
         let recorded = with_stack(Wanted::of(None), |ledger, stack| {
@@ -283,7 +277,7 @@ pub fn bypassed() {
 #[cold]
 fn name_thread(tid: u32) {
     let _uncancelled = process::Uncancelled::new();
-    if let Some(text) = process::thread_name(tid) {
+    if let Some(text) = ranges::thread_name(tid).or_else(|| process::thread_name(tid)) {
         cold(&Cold::Thread(cold::Name { id: tid, text }));
     }
 }

@@ -21,3 +21,5 @@ mod prctl;
 pub mod runtime;
 mod sites;
 mod versions;
+
+pub use modules::own_name;

@@ -140,6 +140,17 @@ pub fn changes() -> Changes {
     changes
 }
 
+/// Shows the loader's name of this library.
+pub fn own_name(show: &mut dyn FnMut(&CStr)) {
+    each(&mut |module, _| {
+        let us = module.is_us();
+        if us {
+            show(module.name());
+        }
+        us
+    });
+}
+
 /// How many modules other than us export a name, and what it is in the first that does.
 pub fn providers(name: &CStr) -> (usize, *mut c_void) {
     let (mut count, mut first): (usize, *mut c_void) = (0, null_mut());

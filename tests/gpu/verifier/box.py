@@ -11,7 +11,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
 ROOT = HERE.parent.parent
-OURS = ("LD_PRELOAD", "VRAMTRACE_", "VERIFY_")
+OURS = ("LD_PRELOAD", "VRAMTRACE_", "VERIFY_", "NVTX_")
 
 
 @dataclass(frozen=True)

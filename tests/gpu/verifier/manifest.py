@@ -11,6 +11,7 @@ from .overhead import overhead
 from .reconcile import reconcile
 from .torch_blocks import moment, planted
 from .torch_pace import pace
+from .ranges import ranges
 
 
 def driver(name, check=exact, program=None, **more):
@@ -46,6 +47,7 @@ CASES = [
     torch_leak("graph"),
     torch_leak("cache"),
     torch_leak("cycle"),
+    Case("torch_ranges", "python/torch_ranges.py", ranges, environment={"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}, limit=150),
     Case("cupy", "python/cupy_pool.py", exact_if("cupy"), limit=150),
     driver("killed", killed),
     # Alone: it looks at how much memory of the card is in use.

@@ -70,7 +70,7 @@ impl By {
     }
 }
 
-/// Names of threads or ranges of a group, ascending by id.
+/// Names of threads of a group, ascending by id.
 pub type Names = Vec<(u32, Option<String>)>;
 
 /// One allocation of a group.
@@ -134,8 +134,10 @@ pub struct Group {
     pub last_ns: u64,
     /// Threads that made them, as far as that is kept.
     pub threads: Names,
-    /// Ranges they were made in, as far as that is kept.
-    pub ranges: Names,
+    /// NVTX ranges they were made in, as far as that is kept: names, ascending.
+    pub ranges: Vec<String>,
+    /// Of a group by range: how often the range was entered.
+    pub entered: Option<u64>,
     /// Whether it looks like a leak.
     pub suspicion: Suspicion,
     /// How old what it holds is.
@@ -291,7 +293,8 @@ impl<'p> Grouping<'p> {
             end: item.end,
             extra: match self.options.by {
                 By::Thread => item.thread,
-                By::Range => Some(item.range),
+                // What is known as sums only has no thread either.
+                By::Range => item.thread.map(|_| item.range),
                 By::Stream => Some(item.stream),
                 By::Context => Some(u32::from(item.context)),
                 _ => None,
@@ -341,7 +344,8 @@ impl<'p> Grouping<'p> {
             .into_iter()
             .map(|(key, (members, sums))| {
                 let age = age(&members, &sums.survivors);
-                (group(self.process, key, &members, sums, age), members)
+                let by = self.options.by;
+                (group(self.process, by, key, &members, sums, age), members)
             })
             .collect();
         groups.sort_by_cached_key(|(group, _)| order(group));
@@ -375,7 +379,11 @@ fn key(process: &Process, by: By, raw: &Raw, stack: &VisibleStack) -> Key {
         }
         By::Python => python_frame(process, stack),
         By::Library => library(process, raw, stack),
-        By::Range => name_or(process.mark(extra), "range", extra, "no range"),
+        By::Range => match raw.extra {
+            Some(0) => NO_RANGE.to_owned(),
+            Some(id) => range_name(process, id),
+            None => "range not kept".to_owned(),
+        },
         By::Thread => match raw.extra {
             Some(id) => name_or(process.thread(id), "thread", id, "unknown thread"),
             None => "thread not kept".to_owned(),
@@ -396,6 +404,16 @@ fn key(process: &Process, by: By, raw: &Raw, stack: &VisibleStack) -> Key {
         host: raw.kind.layer() == Layer::Host,
         corrupted: raw.end == EntryEnd::Corrupted,
         value,
+    }
+}
+
+/// What is said of memory that was allocated in no range.
+pub(crate) const NO_RANGE: &str = "no range";
+
+fn range_name(process: &Process, id: u32) -> String {
+    match process.ranges.name(id) {
+        Some(name) => name.to_owned(),
+        None => format!("range {id}"),
     }
 }
 
@@ -472,12 +490,23 @@ fn age(rows: &Rows, by: By, span: (u64, u64), members: &[Raw], survivors: &[Surv
     }
 }
 
-fn group(process: &Process, key: Key, members: &[Raw], mut sums: Gathered, age: Age) -> Group {
+fn group(
+    process: &Process,
+    by: By,
+    key: Key,
+    members: &[Raw],
+    mut sums: Gathered,
+    age: Age,
+) -> Group {
     sums.members
         .sort_unstable_by_key(|item| (item.first_time, item.key));
     let (value, stack) = match key {
         Key::Stack { stack, .. } => (None, stack),
         Key::Value { value, .. } => (Some(value), VisibleStack::default()),
+    };
+    let entered = match (by, &value) {
+        (By::Range, Some(value)) => process.ranges.entered(value),
+        _ => None,
     };
     let api = |raw: &Raw| process.api(raw.api).unwrap_or_default().to_owned();
     let named = |ids: FxHashSet<u32>, name: &dyn Fn(u32) -> Option<String>| {
@@ -497,7 +526,6 @@ fn group(process: &Process, key: Key, members: &[Raw], mut sums: Gathered, age: 
         first_ns: process.unix_ns(sums.first),
         last_ns: process.unix_ns(sums.last),
         threads: named(sums.threads, &|id| process.thread(id).map(str::to_owned)),
-        ranges: named(sums.ranges, &|id| process.mark(id).map(str::to_owned)),
         suspicion: Suspicion::of(
             sums.count,
             sums.first,
@@ -506,6 +534,11 @@ fn group(process: &Process, key: Key, members: &[Raw], mut sums: Gathered, age: 
             age.judgement.shape,
         ),
         age,
+        ranges: {
+            let names = sums.ranges.into_iter().map(|id| range_name(process, id));
+            names.collect::<BTreeSet<String>>().into_iter().collect()
+        },
+        entered,
         stack,
         members: sums
             .members

@@ -3,6 +3,7 @@
 use super::Finding;
 use crate::launch::inspect::find_program;
 use crate::launch::library;
+use crate::launch::nvtx::{self, Receiver};
 use crate::launch::rundir::{FileSystem, RunDir};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -25,6 +26,7 @@ pub(super) fn examine() -> Vec<Finding> {
                 Err(_) => loads(&library, &std::env::temp_dir()),
             });
             findings.extend(neighbours(&library));
+            findings.push(ranges(&library));
         }
     }
     findings.push(match run_dir {
@@ -99,6 +101,32 @@ fn loads(library: &Path, directory: &Path) -> Finding {
             )
         }
         Ok(_) => Finding::ok("recorder", format!("{shown} loads")),
+    }
+}
+
+/// Whether NVTX's calls come to the recorder.
+fn ranges(library: &Path) -> Finding {
+    let elsewhere = |whose: String, advice: String| {
+        Finding::warn(
+            "NVTX",
+            format!("ranges and marks go to {whose} and are not recorded"),
+            advice,
+        )
+    };
+    match nvtx::receiver(library) {
+        Receiver::Recorder => Finding::ok("NVTX", "ranges and marks are recorded"),
+        Receiver::Named(path) => elsewhere(
+            format!("{} ({} names it)", path.display(), nvtx::VARIABLE),
+            format!("unset {} to have them recorded", nvtx::VARIABLE),
+        ),
+        Receiver::Asking(file) => elsewhere(
+            format!("a tool that asks for them by {}", file.display()),
+            format!(
+                "run with {}={} to have them recorded instead",
+                nvtx::VARIABLE,
+                library.display()
+            ),
+        ),
     }
 }
 

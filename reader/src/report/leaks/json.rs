@@ -2,7 +2,7 @@
 
 use super::Shown;
 use crate::analysis::Sum;
-use crate::analysis::leaks::{Cached, EntryEnd, Member, Names, Placed};
+use crate::analysis::leaks::{Cached, EntryEnd, Member, Placed};
 use crate::report::age::AgeJson;
 use crate::report::frames::ShownFrame;
 use crate::report::json::{DeviceJson, NamedJson, ProcessJson, SumJson, document, list};
@@ -110,10 +110,12 @@ struct GroupJson<'a> {
     first_ns: u64,
     last_ns: u64,
     threads: Vec<NamedJson>,
-    ranges: Vec<String>,
+    ranges: &'a [String],
     suspicion: &'static str,
     age: AgeJson,
     end: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entered: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     members: Option<Vec<MemberJson>>,
 }
@@ -217,18 +219,11 @@ fn group<'a>(
         first_ns: group.first_ns,
         last_ns: group.last_ns,
         threads: list(&group.threads),
-        ranges: ranges(&group.ranges),
+        ranges: &group.ranges,
         suspicion: group.suspicion.name(),
         age: AgeJson::of(&group.age, start),
         end: group.end.map(EntryEnd::name),
         members: members.then(|| list(&group.members)),
+        entered: group.entered,
     }
-}
-
-fn ranges(names: &Names) -> Vec<String> {
-    let name = |(id, name): &(u32, Option<String>)| match name {
-        Some(name) => name.clone(),
-        None => format!("range {id}"),
-    };
-    names.iter().map(name).collect()
 }

@@ -11,7 +11,7 @@ use crate::analysis::{Filter, Sum};
 use crate::model::State;
 use crate::report::frames::{ShownFrame, up_to_main};
 use crate::report::style::Style;
-use crate::report::words::{Per, bytes, counted, duration, foreign, shell};
+use crate::report::words::{Per, bytes, counted, duration, foreign, shell, short};
 use std::fmt::Write;
 use vramtrace_format::record::Layer;
 
@@ -103,7 +103,7 @@ fn group(out: &mut String, answer: &Answer, placed: &Placed, stack: &[ShownFrame
     };
     let _ = write!(out, "{} {verb}", style.bad(&sum(size)));
     if let Some(value) = &group.value {
-        let _ = write!(out, ": {}", style.strong(&foreign(value)));
+        let _ = write!(out, ": {}", style.strong(&short(value)));
     }
     out.push('\n');
     let _ = writeln!(
@@ -166,8 +166,11 @@ fn when(answer: &Answer, placed: &Placed) -> String {
     if !group.threads.is_empty() {
         parts.push(named("thread", &group.threads));
     }
-    if !group.ranges.is_empty() {
-        parts.push(named("range", &group.ranges));
+    // Groups by range have it in their first line.
+    match group.entered {
+        Some(times) => parts.push(format!("entered {}", counted(times, "time"))),
+        None if group.ranges.is_empty() => {}
+        None => parts.push(ranges(&group.ranges)),
     }
     let age = &group.age;
     if age.judgement.shape == Shape::Growing {
@@ -177,6 +180,17 @@ fn when(answer: &Answer, placed: &Placed) -> String {
         parts.push("kept growing".to_owned());
     }
     parts.join(" · ")
+}
+
+/// `range step # > forward`, or several.
+fn ranges(names: &[String]) -> String {
+    let shown: Vec<String> = names.iter().take(NAMES).map(|name| short(name)).collect();
+    let more = match names.len().saturating_sub(NAMES) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let plural = if names.len() == 1 { "" } else { "s" };
+    format!("range{plural} {}{more}", shown.join(", "))
 }
 
 fn named(what: &str, names: &Names) -> String {

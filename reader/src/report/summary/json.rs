@@ -35,6 +35,7 @@ struct ProcessSummaryJson<'a> {
     kinds: Vec<KindJson>,
     nvidia_smi: Vec<NvidiaSmiJson>,
     torch: Vec<TorchJson>,
+    ranges: Vec<RangeJson<'a>>,
     corrupted_contexts: Vec<CorruptedJson>,
     losses: LossesJson,
     damage: &'a [String],
@@ -88,6 +89,14 @@ struct TorchJson {
     device: usize,
     #[serde(flatten)]
     torch: crate::report::json::TorchJson,
+}
+
+#[derive(Serialize)]
+struct RangeJson<'a> {
+    range: &'a str,
+    space: &'static str,
+    entered: u64,
+    live: SumJson,
 }
 
 #[derive(Serialize)]
@@ -156,6 +165,16 @@ fn process(process: &ProcessSummary) -> ProcessSummaryJson<'_> {
             .map(|(device, torch)| TorchJson {
                 device: *device,
                 torch: torch.into(),
+            })
+            .collect(),
+        ranges: process
+            .ranges
+            .iter()
+            .map(|range| RangeJson {
+                range: &range.name,
+                space: if range.host { "host" } else { "gpu" },
+                entered: range.entered,
+                live: range.live.into(),
             })
             .collect(),
         corrupted_contexts: process

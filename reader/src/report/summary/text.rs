@@ -7,7 +7,7 @@ use crate::report::frames::up_to_main;
 use crate::report::leaks::{lines, process_line, symbol_warnings};
 use crate::report::losses;
 use crate::report::style::Style;
-use crate::report::words::{bytes, count, counted, duration, foreign, shell, utc};
+use crate::report::words::{bytes, count, counted, duration, foreign, shell, short, utc};
 use std::fmt::Write;
 use vramtrace_format::record::Kind;
 
@@ -84,6 +84,10 @@ fn of_process(out: &mut String, summary: &Summary, process: &ProcessSummary, sty
                 None => "",
             }
         );
+    }
+    if !process.ranges.is_empty() {
+        out.push('\n');
+        ranges(out, process, style);
     }
     for (device, error) in &process.corrupted {
         let line = format!(
@@ -199,6 +203,30 @@ fn kinds(out: &mut String, summary: &Summary, process: &ProcessSummary) {
             bytes(kind.at_peak.bytes),
             bytes(kind.live.bytes)
         );
+    }
+}
+
+/// NVTX ranges that are shown.
+const RANGES: usize = 5;
+
+fn ranges(out: &mut String, process: &ProcessSummary, style: Style) {
+    out.push_str("    Live now, by the NVTX range that it was allocated in:\n");
+    for range in process.ranges.iter().take(RANGES) {
+        let host = if range.host { " of host memory" } else { "" };
+        let times = counted(range.entered, "time");
+        let _ = writeln!(
+            out,
+            "        {} in {}{host}: {} {}",
+            bytes(range.live.bytes),
+            counted(range.live.count, "allocation"),
+            short(&range.name),
+            style.dim(&format!("(entered {times})"))
+        );
+    }
+    if process.ranges.len() > RANGES {
+        let more = counted((process.ranges.len() - RANGES) as u64, "more range");
+        let line = format!("… {more}; all with vramtrace leaks --by range --to end");
+        let _ = writeln!(out, "        {}", style.dim(&line));
     }
 }
 
