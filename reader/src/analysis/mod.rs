@@ -6,6 +6,7 @@ pub mod moment;
 pub mod peak;
 pub mod summary;
 pub mod timeline;
+pub mod usage;
 pub mod view;
 
 use vramtrace_format::record::{Kind, Layer, NO_DEVICE};

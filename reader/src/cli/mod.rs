@@ -53,6 +53,10 @@ pub enum Command {
     Timeline(commands::timeline::Args),
     /// What was live at the peak of each device and layer, grouped by call stack.
     Peak(commands::peak::Args),
+    /// Memory by call stack as a picture (SVG).
+    Flamegraph(commands::flamegraph::Args),
+    /// Write a trace in the format of another tool.
+    Export(commands::export::Args),
     /// Is this file whole? What was lost, what was bypassed?
     Check(commands::check::Args),
     /// Can a program be traced here?
@@ -72,6 +76,8 @@ pub fn main() -> i32 {
         Command::Summary(args) => commands::summary::execute(args),
         Command::Timeline(args) => commands::timeline::execute(args),
         Command::Peak(args) => commands::peak::execute(args),
+        Command::Flamegraph(args) => commands::flamegraph::execute(args),
+        Command::Export(args) => commands::export::execute(args),
         Command::Check(args) => commands::check::execute(args),
         Command::Doctor(args) => commands::doctor::execute(args),
         Command::Demo(args) => commands::demo::execute(args),

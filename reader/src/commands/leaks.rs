@@ -106,7 +106,7 @@ fn run(args: &Args) -> Result<i32, i32> {
     };
     refuse_unknown_devices(&opened, &options.filter)?;
     let windows = in_each(&opened.processes, |process| {
-        window(args, process, &options.filter)
+        window(&args.from, &args.to, process, &options.filter)
     })?;
     let asked = Asked {
         from: args.from.as_ref().map(Moment::to_string),
@@ -167,7 +167,13 @@ pub(crate) fn suppressions(files: &[PathBuf], builtin: bool) -> Result<Suppressi
     Ok(suppressions)
 }
 
-fn window(args: &Args, process: &Process, filter: &Filter) -> Result<Window, String> {
+/// Finds the part of a process's life between two moments; a sentence if it is not known.
+pub(crate) fn window(
+    from: &Option<Moment>,
+    to: &Option<Moment>,
+    process: &Process,
+    filter: &Filter,
+) -> Result<Window, String> {
     let find = |moment: &Moment| find_moment(moment, process, filter);
     let past = |moment: &Moment| {
         Past::of(process, find(moment)?).map_err(|forgotten| {
@@ -179,12 +185,11 @@ fn window(args: &Args, process: &Process, filter: &Filter) -> Result<Window, Str
         })
     };
     // Entries that teardown freed are kept, marked: no need to go back for those.
-    let to = args
-        .to
+    let to = to
         .as_ref()
         .filter(|to| !matches!(to, Moment::End | Moment::Teardown));
     Ok(Window {
-        from: args.from.as_ref().map(find).transpose()?,
+        from: from.as_ref().map(find).transpose()?,
         to: to.map(past).transpose()?,
     })
 }

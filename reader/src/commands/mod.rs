@@ -4,9 +4,12 @@
 pub mod check;
 pub mod demo;
 pub mod doctor;
+pub mod export;
+pub mod flamegraph;
 pub mod leaks;
 pub mod peak;
 pub mod run;
+pub(crate) mod selecting;
 pub mod summary;
 pub mod timeline;
 

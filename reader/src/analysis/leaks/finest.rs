@@ -25,7 +25,7 @@ const GRAPH_POOLS: u64 = 0x1000;
 
 /// What is not handed to the sink.
 #[derive(Default)]
-pub(super) struct Rest {
+pub(crate) struct Rest {
     pub cached: u64,
     pub aside: Aside,
     pub unknown_kinds: u64,
@@ -33,7 +33,7 @@ pub(super) struct Rest {
 }
 
 /// Hands all leaked memory to `sink`.
-pub(super) fn items(
+pub(crate) fn items(
     process: &Process,
     point: Point,
     window: &Window,

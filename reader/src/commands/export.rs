@@ -1,0 +1,158 @@
+//! `vramtrace export`: traces in the formats of other tools.
+
+use super::flamegraph::refuse_unknown;
+use super::selecting::{Selecting, conclude, measure, unanswered, usage};
+use super::{code, complain};
+use crate::cli::MOMENTS;
+use crate::export::{Format, Measure, folded, gather, pprof, speedscope, sums_know};
+
+const EXAMPLES: &str = "\
+Examples:
+  vramtrace export -o leaks.pb.gz && go tool pprof -http=: leaks.pb.gz
+  vramtrace export app.vrt -o app.speedscope.json
+  vramtrace export app.vrt -o - --format folded --what peak | flamegraph.pl > peak.svg
+
+docs/exports.md says what is in each format, in which units, and how to open it.";
+
+/// Arguments.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = format!("{EXAMPLES}\n\n{MOMENTS}"))]
+pub struct Args {
+    #[command(flatten)]
+    selecting: Selecting,
+    /// The format [default: what the output's name ends with says]
+    #[arg(long, value_name = "FORMAT", value_parser = format)]
+    format: Option<Format>,
+    /// Of folded: live (allocated and not freed), peak (held at the peak of each layer), total
+    /// (ever allocated), growth (more than at --from MOMENT) [default: live]
+    #[arg(long, value_name = "WHAT", value_parser = measure)]
+    what: Option<Measure>,
+    /// Of folded: numbers of allocations, not their bytes
+    #[arg(long)]
+    count: bool,
+}
+
+/// Runs the command; returns the exit code.
+pub fn execute(args: Args) -> i32 {
+    code(run(&args))
+}
+
+fn run(args: &Args) -> Result<i32, i32> {
+    let format = args.format.map_or_else(|| of_output(args), Ok)?;
+    refuse_options(args, format)?;
+    args.selecting.refuse_output(format.is_text())?;
+    match format {
+        Format::Pprof | Format::Speedscope | Format::Folded => profile(args, format),
+    }
+}
+
+/// The formats that are sums by stack.
+fn profile(args: &Args, format: Format) -> Result<i32, i32> {
+    let selecting = &args.selecting;
+    let what = args.what.unwrap_or(Measure::Live);
+    if format == Format::Folded {
+        refuse_unknown(what, selecting.by)?;
+    }
+    let (opened, selection) = selecting.open()?;
+    let processes = &opened.processes;
+    let windowed = selecting.from.is_some() || selecting.to.is_some();
+    let wished: &[Measure] = match format {
+        Format::Speedscope if windowed || !sums_know(selecting.by) => &[Measure::Total],
+        Format::Speedscope => &[Measure::Peak, Measure::Total],
+        Format::Pprof => &[Measure::Total],
+        _ => &[],
+    };
+    let gathered =
+        gather(processes, &selection, what, wished).map_err(|why| unanswered(processes, &why))?;
+    for (measure, why) in &gathered.missing {
+        let path = processes[why.process].trace.path.display();
+        complain(&format!(
+            "{path}: {} is left out: {}",
+            measure.name(),
+            why.why
+        ));
+    }
+    let samples = &gathered.measures[0].1;
+    let stacks = &gathered.stacks;
+    selecting.write(|out| match format {
+        Format::Pprof => pprof::write(
+            &pprof::Profile {
+                processes,
+                live: samples,
+                total: gathered.of(Measure::Total),
+                stacks,
+                by: selecting.by,
+            },
+            out,
+        ),
+        Format::Speedscope => speedscope::write(processes, &gathered.measures, stacks, out),
+        _ => folded::write(samples, stacks, args.count, out),
+    })?;
+    let next = match format {
+        Format::Pprof => "go tool pprof -http=: OUT",
+        Format::Speedscope => "open OUT at https://www.speedscope.app (it stays in the browser)",
+        _ => "open OUT with a flame graph tool (inferno, flamegraph.pl, speedscope)",
+    };
+    Ok(conclude(
+        &opened,
+        stacks.warnings(),
+        &selecting.output,
+        next,
+    ))
+}
+
+/// Reads a format's name.
+fn format(text: &str) -> Result<Format, String> {
+    Format::from_name(text).ok_or_else(|| {
+        let hint = match text {
+            "svg" | "flamegraph" => "; flame graphs are made by `vramtrace flamegraph`",
+            _ => "",
+        };
+        format!("accepted are {}{hint}", names())
+    })
+}
+
+fn names() -> String {
+    let names: Vec<_> = Format::ALL.iter().map(|format| format.name()).collect();
+    names.join(", ")
+}
+
+/// The format that the output's name says.
+fn of_output(args: &Args) -> Result<Format, i32> {
+    let output = &args.selecting.output;
+    Format::of_path(output).ok_or_else(|| {
+        if output
+            .extension()
+            .is_some_and(|extension| extension == "svg")
+        {
+            return usage("flame graphs are made by `vramtrace flamegraph`".to_owned());
+        }
+        usage(format!(
+            "{} does not say the format by how it ends; say it with --format: {}",
+            output.display(),
+            names()
+        ))
+    })
+}
+
+/// Refuses options that would do nothing.
+fn refuse_options(args: &Args, format: Format) -> Result<(), i32> {
+    let only = |option: &str, formats: &[Format]| {
+        if formats.contains(&format) {
+            return Ok(());
+        }
+        let names: Vec<_> = formats.iter().map(|format| format.name()).collect();
+        Err(usage(format!(
+            "{option} is for {}, not for {}",
+            names.join(", "),
+            format.name()
+        )))
+    };
+    if args.what.is_some() {
+        only("--what", &[Format::Folded])?;
+    }
+    if args.count {
+        only("--count", &[Format::Folded])?;
+    }
+    Ok(())
+}
