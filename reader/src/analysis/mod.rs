@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod leaks;
+pub mod lifetimes;
 pub mod moment;
 pub mod peak;
 pub mod summary;

@@ -3,13 +3,18 @@
 use super::flamegraph::refuse_unknown;
 use super::selecting::{Selecting, conclude, measure, unanswered, usage};
 use super::{code, complain};
+use crate::analysis::leaks::By;
 use crate::cli::MOMENTS;
+use crate::export::tables::{Source, Table};
 use crate::export::{Format, Measure, folded, gather, pprof, speedscope, sums_know};
+use crate::export::{bar, csv, json};
 
 const EXAMPLES: &str = "\
 Examples:
   vramtrace export -o leaks.pb.gz && go tool pprof -http=: leaks.pb.gz
   vramtrace export app.vrt -o app.speedscope.json
+  vramtrace export app.vrt -o app.csv                one line an allocation
+  vramtrace export app.vrt -o - --format json | jq 'select(.op == \"mark\")'
   vramtrace export app.vrt -o - --format folded --what peak | flamegraph.pl > peak.svg
 
 docs/exports.md says what is in each format, in which units, and how to open it.";
@@ -30,6 +35,10 @@ pub struct Args {
     /// Of folded: numbers of allocations, not their bytes
     #[arg(long)]
     count: bool,
+    /// Of csv and json: this table: processes, devices, stacks, allocations, events; may be repeated
+    /// for json [default: csv: allocations, json: all]
+    #[arg(long, value_name = "TABLE", value_parser = table)]
+    table: Vec<Table>,
 }
 
 /// Runs the command; returns the exit code.
@@ -43,6 +52,7 @@ fn run(args: &Args) -> Result<i32, i32> {
     args.selecting.refuse_output(format.is_text())?;
     match format {
         Format::Pprof | Format::Speedscope | Format::Folded => profile(args, format),
+        Format::Csv | Format::Json => tables(args, format),
     }
 }
 
@@ -101,6 +111,50 @@ fn profile(args: &Args, format: Format) -> Result<i32, i32> {
     ))
 }
 
+/// The formats that are tables.
+fn tables(args: &Args, format: Format) -> Result<i32, i32> {
+    let selecting = &args.selecting;
+    let (opened, selection) = selecting.open()?;
+    let tables = match (&args.table[..], format) {
+        ([], Format::Csv) => &[Table::Allocations],
+        ([_, _, ..], Format::Csv) => {
+            return Err(usage(
+                "a CSV file holds one table; --table names it".to_owned(),
+            ));
+        }
+        ([], _) => &Table::ALL[..],
+        (named, _) => named,
+    };
+    let mut progress = bar(&opened.processes, passes(tables));
+    let mut source = Source::read(&opened.processes, &selection, &mut progress);
+    selecting.write(|out| match format {
+        Format::Csv => csv::write(&mut source, tables[0], &mut progress, out),
+        _ => json::write(&mut source, tables, &mut progress, out),
+    })?;
+    drop(progress);
+    let next = "docs/exports.md says what is in the columns of OUT";
+    Ok(conclude(
+        &opened,
+        source.stacks.warnings(),
+        &selecting.output,
+        next,
+    ))
+}
+
+/// How often these tables read all events.
+fn passes(tables: &[Table]) -> u64 {
+    let long = |table: &&Table| matches!(table, Table::Allocations | Table::Events);
+    tables.iter().filter(long).count() as u64
+}
+
+/// Reads a table's name.
+fn table(text: &str) -> Result<Table, String> {
+    Table::from_name(text).ok_or_else(|| {
+        let names: Vec<_> = Table::ALL.iter().map(|table| table.name()).collect();
+        format!("accepted are {}", names.join(", "))
+    })
+}
+
 /// Reads a format's name.
 fn format(text: &str) -> Result<Format, String> {
     Format::from_name(text).ok_or_else(|| {
@@ -153,6 +207,16 @@ fn refuse_options(args: &Args, format: Format) -> Result<(), i32> {
     }
     if args.count {
         only("--count", &[Format::Folded])?;
+    }
+    if !args.table.is_empty() {
+        only("--table", &[Format::Csv, Format::Json])?;
+    }
+    let by = args.selecting.by;
+    if !matches!(by, By::Stack | By::Python | By::Library) {
+        only(
+            &format!("--by {}", by.word()),
+            &[Format::Pprof, Format::Speedscope, Format::Folded],
+        )?;
     }
     Ok(())
 }

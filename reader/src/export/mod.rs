@@ -11,15 +11,21 @@
 //! [`stacks`] names the frames of both. What comes from the traced program (function names, marks)
 //! is never trusted to be harmless in the format that it is written to.
 
+pub mod csv;
 pub mod flamegraph;
 pub mod folded;
+pub mod json;
+mod log;
 pub mod output;
 pub mod pprof;
+pub mod progress;
 mod protobuf;
 mod samples;
 pub mod speedscope;
 mod stacks;
+pub mod tables;
 
+pub use log::bar;
 pub use samples::{
     Gathered, Measure, Part, Sample, Samples, Selection, Unanswered, gather, process_name,
     sums_know,
@@ -37,11 +43,21 @@ pub enum Format {
     Speedscope,
     /// One line a stack.
     Folded,
+    /// One table.
+    Csv,
+    /// All tables, one object a row.
+    Json,
 }
 
 impl Format {
     /// All of them.
-    pub const ALL: &[Format] = &[Format::Pprof, Format::Speedscope, Format::Folded];
+    pub const ALL: &[Format] = &[
+        Format::Pprof,
+        Format::Speedscope,
+        Format::Folded,
+        Format::Csv,
+        Format::Json,
+    ];
 
     /// The word that the command line uses.
     pub const fn name(self) -> &'static str {
@@ -49,6 +65,8 @@ impl Format {
             Format::Pprof => "pprof",
             Format::Speedscope => "speedscope",
             Format::Folded => "folded",
+            Format::Csv => "csv",
+            Format::Json => "json",
         }
     }
 
@@ -58,6 +76,8 @@ impl Format {
             Format::Pprof => &[".pb.gz", ".pprof"],
             Format::Speedscope => &[".speedscope.json", ".speedscope"],
             Format::Folded => &[".folded", ".collapsed"],
+            Format::Csv => &[".csv"],
+            Format::Json => &[".jsonl", ".ndjson", ".json"],
         }
     }
 
@@ -78,6 +98,6 @@ impl Format {
 
     /// Whether it is text that a terminal can show.
     pub const fn is_text(self) -> bool {
-        matches!(self, Format::Folded | Format::Speedscope)
+        !matches!(self, Format::Pprof)
     }
 }

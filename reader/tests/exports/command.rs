@@ -22,7 +22,10 @@ fn the_output_says_the_format() {
         let (code, out, err) = run(dir.path(), &["export", "-o", name, "a.vrt"]);
         assert_eq!(code, 0, "{name}: {err}");
         // All that there is to say: a file of the made-up program is missing.
-        assert!(err.starts_with("vramtrace: /opt/app/train is not on this machine"), "{err}");
+        assert!(
+            err.starts_with("vramtrace: /opt/app/train is not on this machine"),
+            "{err}"
+        );
         assert_eq!(err.lines().count(), 1, "{err}");
         assert!(out.contains(name) && out.starts_with("Next: "), "{out}");
         assert!(dir.path().join(name).metadata().unwrap().len() > 20);

@@ -12,6 +12,7 @@ mod folded;
 mod pprof;
 mod program;
 mod speedscope;
+mod tables;
 
 use std::path::Path;
 use support::vramtrace;

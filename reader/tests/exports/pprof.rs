@@ -50,8 +50,9 @@ pub fn numbers(fields: &[(u64, Value<'_>)], wanted: u64) -> Vec<u64> {
     let mut found = Vec::new();
     for (_, value) in fields.iter().filter(|(field, _)| *field == wanted) {
         match value {
-            &Value::Number(number) => found.push(number),
-            &Value::Bytes(mut packed) => {
+            Value::Number(number) => found.push(*number),
+            Value::Bytes(packed) => {
+                let mut packed = *packed;
                 while !packed.is_empty() {
                     found.push(varint(&mut packed));
                 }

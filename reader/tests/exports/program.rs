@@ -107,10 +107,10 @@ pub fn hostile() -> TraceFile {
     file
 }
 
-pub struct Random(pub u64);
+struct Random(u64);
 
 impl Random {
-    pub fn below(&mut self, limit: u64) -> u64 {
+    fn below(&mut self, limit: u64) -> u64 {
         self.0 = self
             .0
             .wrapping_mul(6364136223846793005)
@@ -194,9 +194,6 @@ pub fn random(seed: u64, size: u64, length: u64) -> TraceFile {
                         op: Op::Restore as u8,
                         ..entry
                     }));
-                    if is_segment {
-                        // Its places are lost, which does no harm.
-                    }
                 }
             }
             _ => {

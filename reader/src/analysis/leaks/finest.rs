@@ -15,7 +15,7 @@ use super::{Aside, EntryEnd, Item, Point, Window};
 use crate::analysis::moment::Found;
 use crate::analysis::{Filter, Sum};
 use crate::model::Process;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeMap;
 use vramtrace_format::record::{Kind, Layer, Op, Record};
 use vramtrace_format::totals::{End, Totals, TotalsKey};
@@ -380,4 +380,20 @@ fn ended(
         let unused = cache.held.saturating_sub(cache.used);
         rest.cached = rest.cached.saturating_add(unused);
     }
+}
+
+/// Event numbers of live entries that are caches: segments of PyTorch's allocator, and pools.
+pub(crate) fn caches(process: &Process) -> FxHashSet<u64> {
+    let window = Window::default();
+    let marks = Marks::of(process, Point::End, &window);
+    let mut known = Known::of(process, &marks);
+    let mut caches = FxHashSet::default();
+    for (entry, _) in marks.entries(process) {
+        if let Some(kind) = entry.kind()
+            && known.cached_in(process, entry, kind).is_some()
+        {
+            caches.insert(entry.seq);
+        }
+    }
+    caches
 }

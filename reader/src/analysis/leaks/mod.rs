@@ -16,7 +16,7 @@ pub use group::{By, Group, Names};
 pub use suppress::{Malformed, Pattern, Suppressed, Suppressions};
 pub use suspicion::Suspicion;
 
-pub(crate) use finest::items;
+pub(crate) use finest::{caches, items};
 pub(crate) use group::Grouping;
 
 use suppress::Judge;
