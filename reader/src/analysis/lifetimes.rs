@@ -59,6 +59,8 @@ pub struct Lifetime {
     pub end: Option<Ended>,
     /// Whether it is live at the end of the trace.
     pub live: bool,
+    /// Whether its own event is still in the event log.
+    pub logged: bool,
 }
 
 /// What has to be known before the first allocation can be told; by default nothing.
@@ -141,6 +143,16 @@ impl<'p> Lifetimes<'p> {
     /// The first number of an allocation that an event names.
     pub fn origin(&self, seq: u64) -> u64 {
         self.again.get(&seq).copied().unwrap_or(seq)
+    }
+
+    /// The event that ended an allocation for good, by the allocation's first number: a free that
+    /// failed did not.
+    pub fn end_of(&self, seq: u64) -> Option<u64> {
+        if let Some(end) = self.ends.get(&seq) {
+            return Some(end.seq);
+        }
+        let at = self.early.binary_search_by_key(&seq, |(seq, _)| *seq);
+        at.ok().map(|at| self.early[at].1.seq)
     }
 
     /// All of them, in the order of [`Lifetime::seq`]; `process` is the one they were read from.
@@ -252,6 +264,7 @@ impl Iterator for Iter<'_, '_> {
             what,
             begun: entry.or(own.as_ref()).map(begun),
             live: entry.is_some() && !marked,
+            logged: own.is_some(),
             end,
         })
     }

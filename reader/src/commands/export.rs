@@ -6,6 +6,7 @@ use super::{code, complain};
 use crate::analysis::leaks::By;
 use crate::cli::MOMENTS;
 use crate::export::tables::{Source, Table};
+use crate::export::torch_snapshot::Snapshot;
 use crate::export::{Format, Measure, folded, gather, pprof, speedscope, sums_know};
 use crate::export::{bar, csv, json};
 
@@ -53,6 +54,7 @@ fn run(args: &Args) -> Result<i32, i32> {
     match format {
         Format::Pprof | Format::Speedscope | Format::Folded => profile(args, format),
         Format::Csv | Format::Json => tables(args, format),
+        Format::TorchSnapshot => torch_snapshot(args),
     }
 }
 
@@ -106,6 +108,34 @@ fn profile(args: &Args, format: Format) -> Result<i32, i32> {
     Ok(conclude(
         &opened,
         stacks.warnings(),
+        &selecting.output,
+        next,
+    ))
+}
+
+fn torch_snapshot(args: &Args) -> Result<i32, i32> {
+    let selecting = &args.selecting;
+    let (opened, selection) = selecting.open()?;
+    let [process] = &opened.processes[..] else {
+        return Err(usage(
+            "a torch-snapshot is of one process; export each trace to a file of its own".to_owned(),
+        ));
+    };
+    if !selection.filter.layers.is_empty() {
+        return Err(usage(
+            "a torch-snapshot shows the framework layer inside the device layer; --kind leaves \
+             kinds of memory out"
+                .to_owned(),
+        ));
+    }
+    let mut progress = bar(&opened.processes, Snapshot::passes(process));
+    let snapshot = Snapshot::read(process, &selection, &mut progress);
+    selecting.write(|out| snapshot.write(&selection, &mut progress, out))?;
+    drop(progress);
+    let next = "drop OUT onto https://pytorch.org/memory_viz (it stays in the browser)";
+    Ok(conclude(
+        &opened,
+        snapshot.stacks().warnings(),
         &selecting.output,
         next,
     ))

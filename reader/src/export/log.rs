@@ -123,9 +123,17 @@ impl<'p> Log<'p> {
             Some(kind) => filter.takes(event.device, kind),
             None => filter.layers.is_empty() && filter.kinds.is_empty(),
         };
-        wanted
-            && self.part.from.is_none_or(|from| from.is_before(event))
-            && !self.part.to.is_some_and(|to| to.is_before(event))
+        wanted && !self.is_before(event) && !self.is_after(event)
+    }
+
+    /// Whether an event was before the part of the process's life that is asked about.
+    pub fn is_before(&self, event: &Record) -> bool {
+        self.part.from.is_some_and(|from| !from.is_before(event))
+    }
+
+    /// Whether it was after that.
+    pub fn is_after(&self, event: &Record) -> bool {
+        self.part.to.is_some_and(|to| to.is_before(event))
     }
 
     /// What an allocation counts as. Where segments of PyTorch's allocator have ended, they are known

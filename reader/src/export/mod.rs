@@ -17,13 +17,16 @@ pub mod folded;
 pub mod json;
 mod log;
 pub mod output;
+mod pickle;
 pub mod pprof;
 pub mod progress;
 mod protobuf;
+mod replay;
 mod samples;
 pub mod speedscope;
 mod stacks;
 pub mod tables;
+pub mod torch_snapshot;
 
 pub use log::bar;
 pub use samples::{
@@ -43,6 +46,8 @@ pub enum Format {
     Speedscope,
     /// One line a stack.
     Folded,
+    /// For pytorch.org/memory_viz.
+    TorchSnapshot,
     /// One table.
     Csv,
     /// All tables, one object a row.
@@ -55,6 +60,7 @@ impl Format {
         Format::Pprof,
         Format::Speedscope,
         Format::Folded,
+        Format::TorchSnapshot,
         Format::Csv,
         Format::Json,
     ];
@@ -65,6 +71,7 @@ impl Format {
             Format::Pprof => "pprof",
             Format::Speedscope => "speedscope",
             Format::Folded => "folded",
+            Format::TorchSnapshot => "torch-snapshot",
             Format::Csv => "csv",
             Format::Json => "json",
         }
@@ -76,6 +83,7 @@ impl Format {
             Format::Pprof => &[".pb.gz", ".pprof"],
             Format::Speedscope => &[".speedscope.json", ".speedscope"],
             Format::Folded => &[".folded", ".collapsed"],
+            Format::TorchSnapshot => &[".pickle", ".pkl"],
             Format::Csv => &[".csv"],
             Format::Json => &[".jsonl", ".ndjson", ".json"],
         }
@@ -98,6 +106,6 @@ impl Format {
 
     /// Whether it is text that a terminal can show.
     pub const fn is_text(self) -> bool {
-        !matches!(self, Format::Pprof)
+        !matches!(self, Format::Pprof | Format::TorchSnapshot)
     }
 }

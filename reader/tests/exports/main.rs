@@ -13,6 +13,7 @@ mod pprof;
 mod program;
 mod speedscope;
 mod tables;
+mod torch_snapshot;
 
 use std::path::Path;
 use support::vramtrace;
