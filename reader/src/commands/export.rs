@@ -5,6 +5,7 @@ use super::selecting::{Selecting, conclude, measure, unanswered, usage};
 use super::{code, complain};
 use crate::analysis::leaks::By;
 use crate::cli::MOMENTS;
+use crate::export::perfetto;
 use crate::export::tables::{Source, Table};
 use crate::export::torch_snapshot::Snapshot;
 use crate::export::{Format, Measure, folded, gather, pprof, speedscope, sums_know};
@@ -55,6 +56,7 @@ fn run(args: &Args) -> Result<i32, i32> {
         Format::Pprof | Format::Speedscope | Format::Folded => profile(args, format),
         Format::Csv | Format::Json => tables(args, format),
         Format::TorchSnapshot => torch_snapshot(args),
+        Format::Perfetto => perfetto(args),
     }
 }
 
@@ -108,6 +110,22 @@ fn profile(args: &Args, format: Format) -> Result<i32, i32> {
     Ok(conclude(
         &opened,
         stacks.warnings(),
+        &selecting.output,
+        next,
+    ))
+}
+
+fn perfetto(args: &Args) -> Result<i32, i32> {
+    let selecting = &args.selecting;
+    let (opened, selection) = selecting.open()?;
+    let mut progress = bar(&opened.processes, perfetto::Trace::PASSES);
+    let trace = perfetto::Trace::read(&opened.processes, &selection, &mut progress);
+    selecting.write(|out| trace.write(&mut progress, out))?;
+    drop(progress);
+    let next = "open OUT at https://ui.perfetto.dev (it stays in the browser)";
+    Ok(conclude(
+        &opened,
+        trace.stacks().warnings(),
         &selecting.output,
         next,
     ))

@@ -17,6 +17,7 @@ pub mod folded;
 pub mod json;
 mod log;
 pub mod output;
+pub mod perfetto;
 mod pickle;
 pub mod pprof;
 pub mod progress;
@@ -42,6 +43,8 @@ use std::path::Path;
 pub enum Format {
     /// A profile for `go tool pprof`.
     Pprof,
+    /// For ui.perfetto.dev.
+    Perfetto,
     /// For speedscope.app.
     Speedscope,
     /// One line a stack.
@@ -58,6 +61,7 @@ impl Format {
     /// All of them.
     pub const ALL: &[Format] = &[
         Format::Pprof,
+        Format::Perfetto,
         Format::Speedscope,
         Format::Folded,
         Format::TorchSnapshot,
@@ -69,6 +73,7 @@ impl Format {
     pub const fn name(self) -> &'static str {
         match self {
             Format::Pprof => "pprof",
+            Format::Perfetto => "perfetto",
             Format::Speedscope => "speedscope",
             Format::Folded => "folded",
             Format::TorchSnapshot => "torch-snapshot",
@@ -81,6 +86,7 @@ impl Format {
     pub const fn endings(self) -> &'static [&'static str] {
         match self {
             Format::Pprof => &[".pb.gz", ".pprof"],
+            Format::Perfetto => &[".pftrace", ".perfetto-trace"],
             Format::Speedscope => &[".speedscope.json", ".speedscope"],
             Format::Folded => &[".folded", ".collapsed"],
             Format::TorchSnapshot => &[".pickle", ".pkl"],
@@ -106,6 +112,9 @@ impl Format {
 
     /// Whether it is text that a terminal can show.
     pub const fn is_text(self) -> bool {
-        !matches!(self, Format::Pprof | Format::TorchSnapshot)
+        !matches!(
+            self,
+            Format::Pprof | Format::Perfetto | Format::TorchSnapshot
+        )
     }
 }

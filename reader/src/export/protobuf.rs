@@ -21,6 +21,11 @@ impl Message {
         &self.0
     }
 
+    /// Makes it empty.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
     fn varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.0.push(value as u8 | 0x80);
