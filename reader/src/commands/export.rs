@@ -5,11 +5,13 @@ use super::selecting::{Selecting, conclude, measure, unanswered, usage};
 use super::{code, complain};
 use crate::analysis::leaks::By;
 use crate::cli::MOMENTS;
+use crate::export::parquet;
 use crate::export::perfetto;
 use crate::export::tables::{Source, Table};
 use crate::export::torch_snapshot::Snapshot;
 use crate::export::{Format, Measure, folded, gather, pprof, speedscope, sums_know};
 use crate::export::{bar, csv, json};
+use std::path::Path;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,6 +19,9 @@ Examples:
   vramtrace export app.vrt -o app.speedscope.json
   vramtrace export app.vrt -o app.csv                one line an allocation
   vramtrace export app.vrt -o - --format json | jq 'select(.op == \"mark\")'
+  vramtrace export app.vrt -o app.parquet            a directory with a file for each table
+  vramtrace export app.vrt -o app.pftrace            for ui.perfetto.dev
+  vramtrace export app.vrt -o app.pickle             for pytorch.org/memory_viz
   vramtrace export app.vrt -o - --format folded --what peak | flamegraph.pl > peak.svg
 
 docs/exports.md says what is in each format, in which units, and how to open it.";
@@ -37,8 +42,8 @@ pub struct Args {
     /// Of folded: numbers of allocations, not their bytes
     #[arg(long)]
     count: bool,
-    /// Of csv and json: this table: processes, devices, stacks, allocations, events; may be repeated
-    /// for json [default: csv: allocations, json: all]
+    /// Of parquet, csv and json: this table: processes, devices, stacks, allocations, events; may be
+    /// repeated for json [default: parquet: a directory with all; csv: allocations; json: all]
     #[arg(long, value_name = "TABLE", value_parser = table)]
     table: Vec<Table>,
 }
@@ -54,7 +59,7 @@ fn run(args: &Args) -> Result<i32, i32> {
     args.selecting.refuse_output(format.is_text())?;
     match format {
         Format::Pprof | Format::Speedscope | Format::Folded => profile(args, format),
-        Format::Csv | Format::Json => tables(args, format),
+        Format::Csv | Format::Json | Format::Parquet => tables(args, format),
         Format::TorchSnapshot => torch_snapshot(args),
         Format::Perfetto => perfetto(args),
     }
@@ -165,9 +170,16 @@ fn tables(args: &Args, format: Format) -> Result<i32, i32> {
     let (opened, selection) = selecting.open()?;
     let tables = match (&args.table[..], format) {
         ([], Format::Csv) => &[Table::Allocations],
-        ([_, _, ..], Format::Csv) => {
+        ([_, _, ..], Format::Csv | Format::Parquet) => {
+            return Err(usage(format!(
+                "a {} file holds one table; --table names it",
+                format.name()
+            )));
+        }
+        ([], Format::Parquet) if selecting.output == Path::new("-") => {
             return Err(usage(
-                "a CSV file holds one table; --table names it".to_owned(),
+                "parquet is a directory of several files; with --table one goes to standard output"
+                    .to_owned(),
             ));
         }
         ([], _) => &Table::ALL[..],
@@ -175,6 +187,28 @@ fn tables(args: &Args, format: Format) -> Result<i32, i32> {
     };
     let mut progress = bar(&opened.processes, passes(tables));
     let mut source = Source::read(&opened.processes, &selection, &mut progress);
+    if format == Format::Parquet {
+        for &table in tables {
+            let path = match args.table[..] {
+                [] => selecting.output.join(format!("{}.parquet", table.name())),
+                _ => selecting.output.clone(),
+            };
+            selecting.write_to(&path, |out| {
+                parquet::write(&mut source, table, &mut progress, out)
+            })?;
+        }
+        drop(progress);
+        let next = match args.table[..] {
+            [] => "duckdb -c \"FROM 'OUT/allocations.parquet' LIMIT 5\"",
+            _ => "duckdb -c \"FROM 'OUT' LIMIT 5\"",
+        };
+        return Ok(conclude(
+            &opened,
+            source.stacks.warnings(),
+            &selecting.output,
+            next,
+        ));
+    }
     selecting.write(|out| match format {
         Format::Csv => csv::write(&mut source, tables[0], &mut progress, out),
         _ => json::write(&mut source, tables, &mut progress, out),
@@ -257,7 +291,7 @@ fn refuse_options(args: &Args, format: Format) -> Result<(), i32> {
         only("--count", &[Format::Folded])?;
     }
     if !args.table.is_empty() {
-        only("--table", &[Format::Csv, Format::Json])?;
+        only("--table", &[Format::Parquet, Format::Csv, Format::Json])?;
     }
     let by = args.selecting.by;
     if !matches!(by, By::Stack | By::Python | By::Library) {

@@ -83,7 +83,16 @@ impl Selecting {
 
     /// Writes the output, which is there whole or not at all.
     pub fn write(&self, write: impl FnOnce(&mut Output) -> io::Result<()>) -> Result<(), i32> {
-        let written = Output::create(&self.output).and_then(|mut out| {
+        self.write_to(&self.output, write)
+    }
+
+    /// Writes another file.
+    pub fn write_to(
+        &self,
+        path: &Path,
+        write: impl FnOnce(&mut Output) -> io::Result<()>,
+    ) -> Result<(), i32> {
+        let written = Output::create(path).and_then(|mut out| {
             write(&mut out)?;
             out.finish()
         });
@@ -92,7 +101,7 @@ impl Selecting {
             if error.kind() == io::ErrorKind::BrokenPipe {
                 return exit::FINE;
             }
-            complain(&format!("{}: {error}", self.output.display()));
+            complain(&format!("{}: {error}", path.display()));
             exit::USAGE
         })
     }

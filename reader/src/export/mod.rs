@@ -17,6 +17,7 @@ pub mod folded;
 pub mod json;
 mod log;
 pub mod output;
+pub mod parquet;
 pub mod perfetto;
 mod pickle;
 pub mod pprof;
@@ -51,6 +52,8 @@ pub enum Format {
     Folded,
     /// For pytorch.org/memory_viz.
     TorchSnapshot,
+    /// Tables, one a file.
+    Parquet,
     /// One table.
     Csv,
     /// All tables, one object a row.
@@ -65,6 +68,7 @@ impl Format {
         Format::Speedscope,
         Format::Folded,
         Format::TorchSnapshot,
+        Format::Parquet,
         Format::Csv,
         Format::Json,
     ];
@@ -77,6 +81,7 @@ impl Format {
             Format::Speedscope => "speedscope",
             Format::Folded => "folded",
             Format::TorchSnapshot => "torch-snapshot",
+            Format::Parquet => "parquet",
             Format::Csv => "csv",
             Format::Json => "json",
         }
@@ -90,6 +95,7 @@ impl Format {
             Format::Speedscope => &[".speedscope.json", ".speedscope"],
             Format::Folded => &[".folded", ".collapsed"],
             Format::TorchSnapshot => &[".pickle", ".pkl"],
+            Format::Parquet => &[".parquet"],
             Format::Csv => &[".csv"],
             Format::Json => &[".jsonl", ".ndjson", ".json"],
         }
@@ -112,9 +118,9 @@ impl Format {
 
     /// Whether it is text that a terminal can show.
     pub const fn is_text(self) -> bool {
-        !matches!(
+        matches!(
             self,
-            Format::Pprof | Format::Perfetto | Format::TorchSnapshot
+            Format::Speedscope | Format::Folded | Format::Csv | Format::Json
         )
     }
 }

@@ -204,6 +204,8 @@ struct OfProcess<'a, 'w> {
     lanes: BTreeMap<u8, Lanes>,
     /// Allocations that are not told yet, by number.
     waiting: BTreeMap<u64, Open>,
+    /// The latest time so far, Unix nanoseconds.
+    now: u64,
     /// Slices that have begun: device and lane.
     begun: FxHashMap<u64, (u8, usize)>,
 }
@@ -251,6 +253,7 @@ impl<'a, 'w> OfProcess<'a, 'w> {
             others: None,
             lanes: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            now: 0,
             begun: FxHashMap::default(),
         })
     }
@@ -304,13 +307,15 @@ impl<'a, 'w> OfProcess<'a, 'w> {
     fn event(&mut self, event: &Record, told: bool) -> io::Result<()> {
         let lifetimes = &self.log.lifetimes;
         let time = self.log.process.unix_ns(event.time);
+        // What comes back after a free that failed has its time of old.
+        self.now = self.now.max(time);
+        let now = self.now;
         if let Some((row, change)) = change(event)
             && let Some((track, value)) = self.counters.get_mut(&row)
         {
             *value = value.wrapping_add(change);
-            // What comes back has the time of old; the counter changes after its failed free.
-            if told && event.op != Op::Restore as u8 {
-                self.writer.counter(time, *track, *value)?;
+            if told {
+                self.writer.counter(now, *track, *value)?;
             }
         }
         let Some(op) = event.op() else { return Ok(()) };

@@ -9,10 +9,13 @@ mod support;
 mod command;
 mod flamegraph;
 mod folded;
+mod parquet;
+mod perfetto;
 mod pprof;
 mod program;
 mod speedscope;
 mod tables;
+mod tools;
 mod torch_snapshot;
 
 use std::path::Path;
