@@ -257,7 +257,7 @@ impl<'p> Replay<'p> {
         let next = &mut self.next_place;
         *self.placed.entry((what.kind, what.key)).or_insert_with(|| {
             let place = *next;
-            *next += what.size.clamp(1, 1 << 44).next_multiple_of(512);
+            *next = after(place, what.size);
             place
         })
     }
@@ -499,7 +499,7 @@ impl<'p> Replay<'p> {
         for own in unmapped {
             let what = own.what;
             let address = self.next_place;
-            self.next_place += what.size.clamp(1, 1 << 44).next_multiple_of(512);
+            self.next_place = after(address, what.size);
             let block = Block {
                 size: what.size,
                 stream: 0,
@@ -510,4 +510,9 @@ impl<'p> Replay<'p> {
             self.block(address, block, &mut |_| {});
         }
     }
+}
+
+/// The next made-up address.
+fn after(place: u64, size: u64) -> u64 {
+    place.saturating_add(size.clamp(1, 1 << 44).next_multiple_of(512))
 }

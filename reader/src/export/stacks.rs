@@ -5,6 +5,10 @@ use crate::model::{Process, Remembered, Unhidden, VisibleStack};
 use crate::report::frames::{Frames, ShownFrame, up_to_main};
 use rustc_hash::FxHashMap;
 
+/// The innermost frames that are kept of a stack. Recorders keep fewer; inlined ones come to these, and
+/// a damaged trace may say anything.
+const MOST_FRAMES: usize = 600;
+
 /// A stack's number among those of all processes.
 pub type Id = u32;
 
@@ -76,14 +80,16 @@ impl Stacks {
             if !wanted.unhidden.cuda {
                 shown.truncate(up_to_main(&shown));
             }
-            let shown = reduced(shown, wanted.by);
+            let mut shown = reduced(shown, wanted.by);
+            let cut = shown.len() > MOST_FRAMES;
+            shown.truncate(MOST_FRAMES);
             let number = |frame: ShownFrame| {
                 let next = known.len() as u32;
                 *known.entry(frame).or_insert(next)
             };
             let named = Named {
                 frames: shown.into_iter().map(number).collect(),
-                truncated: visible.truncated,
+                truncated: visible.truncated || cut,
                 missing: visible.missing,
             };
             stacks.ids.insert(place, stacks.all.len() as Id);

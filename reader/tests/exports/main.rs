@@ -7,6 +7,7 @@
 mod support;
 
 mod command;
+mod damage;
 mod flamegraph;
 mod folded;
 mod parquet;
