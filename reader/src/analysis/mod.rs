@@ -7,6 +7,7 @@ pub mod fragmentation;
 pub mod growth;
 pub mod head;
 pub mod leaks;
+pub mod lifetimes;
 pub mod moment;
 pub mod oom;
 pub mod peak;
@@ -14,6 +15,7 @@ pub mod ranges;
 pub mod reconcile;
 pub mod summary;
 pub mod timeline;
+pub mod usage;
 pub mod view;
 
 use vramtrace_format::record::{Kind, Layer, NO_DEVICE};

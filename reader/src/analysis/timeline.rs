@@ -242,15 +242,15 @@ fn of_process(
 }
 
 /// How far back the rings know every change, and what they sum up to.
-struct Reach {
+pub(crate) struct Reach {
     /// By lane, event time.
     from: [u64; 2],
     /// By account row, wrapping.
-    change: [u64; ACCOUNT_ROWS],
+    pub change: [u64; ACCOUNT_ROWS],
 }
 
 impl Reach {
-    fn of(process: &Process) -> Reach {
+    pub fn of(process: &Process) -> Reach {
         let mut change_of = [0u64; ACCOUNT_ROWS];
         let mut first: [Option<u64>; 2] = [None; 2];
         for event in process.events() {
@@ -275,7 +275,7 @@ impl Reach {
 }
 
 /// Which account an event changes, and by how many bytes (wrapping).
-fn change(event: &Record) -> Option<(usize, u64)> {
+pub(crate) fn change(event: &Record) -> Option<(usize, u64)> {
     let (op, kind) = (event.op()?, event.kind()?);
     if !kind.counted() {
         return None;

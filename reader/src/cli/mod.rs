@@ -65,6 +65,10 @@ pub enum Command {
     Fragmentation(commands::fragmentation::Args),
     /// Each allocation that failed for lack of memory: what was asked and free, who held the rest.
     Oom(commands::oom::Args),
+    /// Memory by call stack as a picture (SVG).
+    Flamegraph(commands::flamegraph::Args),
+    /// Write a trace in the format of another tool.
+    Export(commands::export::Args),
     /// Is this file whole? What was lost, what was bypassed?
     Check(commands::check::Args),
     /// Can a program be traced here?
@@ -90,6 +94,8 @@ pub fn main() -> i32 {
         Command::Diff(args) => commands::diff::execute(args),
         Command::Fragmentation(args) => commands::fragmentation::execute(args),
         Command::Oom(args) => commands::oom::execute(args),
+        Command::Flamegraph(args) => commands::flamegraph::execute(args),
+        Command::Export(args) => commands::export::execute(args),
         Command::Check(args) => commands::check::execute(args),
         Command::Doctor(args) => commands::doctor::execute(args),
         Command::Demo(args) => commands::demo::execute(args),

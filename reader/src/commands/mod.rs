@@ -6,6 +6,8 @@ pub mod churn;
 pub mod demo;
 pub mod diff;
 pub mod doctor;
+pub mod export;
+pub mod flamegraph;
 pub mod fragmentation;
 pub mod growth;
 pub mod leaks;
@@ -14,6 +16,7 @@ pub mod peak;
 pub mod question;
 pub mod reconcile;
 pub mod run;
+pub(crate) mod selecting;
 pub mod summary;
 pub mod timeline;
 

@@ -7,7 +7,7 @@ use vramtrace_format::cold::Module;
 use vramtrace_format::stacks::Frame;
 
 /// One frame of a report.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
 pub struct ShownFrame {
     /// `native` or `python`.
     pub language: &'static str,

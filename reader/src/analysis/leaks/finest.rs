@@ -15,14 +15,14 @@ use super::{Aside, Cached, EntryEnd, Item, Point, Window};
 use crate::analysis::moment::Found;
 use crate::analysis::{Filter, Sum};
 use crate::model::Process;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeMap;
 use vramtrace_format::record::{GRAPH_POOL, Kind, Layer, Op, Record};
 use vramtrace_format::totals::{End, Totals, TotalsKey};
 
 /// What is not handed to the sink.
 #[derive(Default)]
-pub(super) struct Rest {
+pub(crate) struct Rest {
     pub caches: BTreeMap<u8, Cached>,
     pub aside: Aside,
     pub unknown_kinds: u64,
@@ -40,7 +40,7 @@ impl Rest {
 }
 
 /// Hands all leaked memory to `sink`.
-pub(super) fn items(
+pub(crate) fn items(
     process: &Process,
     point: Point,
     window: &Window,
@@ -401,4 +401,20 @@ fn ended(
             rest.cache(device, cache.held, unused);
         }
     }
+}
+
+/// Event numbers of live entries that are caches: segments of PyTorch's allocator, and pools.
+pub(crate) fn caches(process: &Process) -> FxHashSet<u64> {
+    let window = Window::default();
+    let marks = Marks::of(process, Point::End, &window);
+    let mut known = Known::of(process, &marks);
+    let mut caches = FxHashSet::default();
+    for (entry, _) in marks.entries(process) {
+        if let Some(kind) = entry.kind()
+            && known.cached_in(process, entry, kind).is_some()
+        {
+            caches.insert(entry.seq);
+        }
+    }
+    caches
 }

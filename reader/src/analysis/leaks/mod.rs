@@ -16,6 +16,7 @@ pub use group::{Age, By, Group, Member, Names, PARTS};
 pub use suppress::{Malformed, Pattern, Suppressed, Suppressions};
 pub use suspicion::Suspicion;
 
+pub(crate) use finest::{caches, items};
 pub(crate) use group::{Grouping, Raw};
 
 use suppress::Judge;
@@ -38,6 +39,19 @@ pub enum Point {
 }
 
 impl Point {
+    /// The moment that an answer is about: the one asked for, or the one that suits the process.
+    pub(crate) fn suiting(process: &Process, asked: Option<Point>, window: &Window) -> Point {
+        // A program that frees in its exit handlers has not leaked; a Python interpreter that goes
+        // down frees everything, leaked or not.
+        let interpreted = process.has_interpreter() && process.teardown_seq().is_some();
+        match (&window.to, asked) {
+            (Some(_), _) => Point::Moment,
+            (None, Some(point)) => point,
+            (None, None) if interpreted => Point::Teardown,
+            (None, None) => Point::End,
+        }
+    }
+
     /// The word that the command line and JSON use.
     pub const fn name(self) -> &'static str {
         match self {
@@ -240,18 +254,7 @@ pub fn leaks_in(
     window: &Window,
     loops: &mut dyn Loops,
 ) -> Leaks {
-    // A program that frees in its exit handlers has not leaked; a Python interpreter that goes
-    // down frees everything, leaked or not.
-    let interpreted = process.has_interpreter() && process.teardown_seq().is_some();
-    let point = options.point.unwrap_or(if interpreted {
-        Point::Teardown
-    } else {
-        Point::End
-    });
-    let point = match window.to {
-        Some(_) => Point::Moment,
-        None => point,
-    };
+    let point = Point::suiting(process, options.point, window);
     let mut found = Leaks {
         point,
         gpu: Sum::default(),

@@ -1,0 +1,50 @@
+//! One table as comma-separated values (RFC 4180): a line of names, then the rows. Text is as it was
+//! found; moments are Unix nanoseconds; what is not known is empty.
+
+use super::progress::Progress;
+use super::tables::{Cell, Source, Table};
+use std::io::{self, Write};
+
+/// Writes a table.
+pub fn write(
+    source: &mut Source<'_, '_>,
+    table: Table,
+    progress: &mut Progress,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let names: Vec<&str> = table.columns().iter().map(|column| column.name).collect();
+    writeln!(out, "{}", names.join(","))?;
+    let mut line = Vec::new();
+    source.rows(table, progress, &mut |row| {
+        line.clear();
+        for (at, cell) in row.iter().enumerate() {
+            if at > 0 {
+                line.push(b',');
+            }
+            match cell {
+                Cell::Null => {}
+                Cell::Number(number) => write!(line, "{number}")?,
+                Cell::Text(text) => field(text, &mut line),
+            }
+        }
+        line.push(b'\n');
+        out.write_all(&line)
+    })
+}
+
+/// Text in a field, in quotation marks where it needs them. Empty text has them, too: it is known.
+fn field(text: &str, line: &mut Vec<u8>) {
+    let plain = |byte: u8| !matches!(byte, b',' | b'"' | b'\r' | b'\n');
+    if !text.is_empty() && text.bytes().all(plain) {
+        line.extend_from_slice(text.as_bytes());
+        return;
+    }
+    line.push(b'"');
+    for byte in text.bytes() {
+        if byte == b'"' {
+            line.push(b'"');
+        }
+        line.push(byte);
+    }
+    line.push(b'"');
+}

@@ -1,0 +1,382 @@
+//! A memory snapshot as PyTorch writes them, for <https://pytorch.org/memory_viz> and
+//! `torch/cuda/_memory_viz.py`: the history of each GPU, and its segments and blocks at the end.
+//!
+//! [`super::replay`] tells the history; this writes it down while it is told. Stacks are written once
+//! and referred to.
+
+use super::log::{self, Log};
+use super::pickle::{List, Memo, Pickle};
+use super::progress::Progress;
+use super::replay::{Action, Block, Replay, Segment, SegmentOf, Site, Step};
+use super::samples::Selection;
+use super::stacks::{self, Stacks};
+use crate::model::Process;
+use crate::report::words::foreign;
+use rustc_hash::FxHashMap;
+use std::io::{self, Write};
+use vramtrace_format::record::Record;
+
+/// Devices that a process can number; histories are a list by that number.
+const MOST_DEVICES: u8 = 64;
+
+/// What a snapshot is made of.
+pub struct Snapshot<'p> {
+    log: Log<'p>,
+    stacks: Stacks,
+    devices: Vec<u8>,
+}
+
+impl<'p> Snapshot<'p> {
+    /// Reads a process.
+    pub fn read(
+        process: &'p Process,
+        selection: &Selection,
+        progress: &mut Progress,
+    ) -> Snapshot<'p> {
+        let (mut logs, stacks) = log::read(std::slice::from_ref(process), selection, progress);
+        let wanted = &selection.filter.devices;
+        let devices = process
+            .devices
+            .keys()
+            .copied()
+            .chain(process.accounts().filter_map(|a| a.0));
+        let mut devices: Vec<u8> = devices
+            .filter(|device| *device < MOST_DEVICES)
+            .filter(|device| wanted.is_empty() || wanted.contains(device))
+            .collect();
+        devices.sort_unstable();
+        devices.dedup();
+        Snapshot {
+            log: logs.remove(0),
+            stacks,
+            devices,
+        }
+    }
+
+    /// How often [`Snapshot::write`] reads all events.
+    pub fn passes(process: &Process) -> u64 {
+        process.devices.len().max(1) as u64
+    }
+
+    /// The stacks in it.
+    pub fn stacks(&self) -> &Stacks {
+        &self.stacks
+    }
+
+    /// Writes it.
+    pub fn write(
+        &self,
+        selection: &Selection,
+        progress: &mut Progress,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        let mut writer = Writer {
+            pickle: Pickle::new(out)?,
+            stacks: &self.stacks,
+            process: self.log.process,
+            words: FxHashMap::default(),
+            frames: FxHashMap::default(),
+            lists: FxHashMap::default(),
+        };
+        writer.pickle.dict()?;
+        writer.word("device_traces")?;
+        let mut traces = writer.pickle.list()?;
+        let mut ends = Vec::new();
+        let highest = self.devices.last().map_or(0, |last| last + 1);
+        for device in 0..highest {
+            traces.item(&mut writer.pickle)?;
+            let mut steps = writer.pickle.list()?;
+            if self.devices.contains(&device) {
+                let end = self.history(device, selection, progress, &mut writer, &mut steps)?;
+                ends.push((device, end));
+            }
+            steps.end(&mut writer.pickle)?;
+        }
+        traces.end(&mut writer.pickle)?;
+        writer.word("segments")?;
+        let mut segments = writer.pickle.list()?;
+        for (device, end) in &ends {
+            writer.segments(*device, end, &mut segments)?;
+        }
+        segments.end(&mut writer.pickle)?;
+        writer.word("allocator_settings")?;
+        writer.pickle.dict()?;
+        writer.pickle.end_dict()?;
+        writer.pickle.end_dict()?;
+        writer.pickle.stop()
+    }
+
+    fn history(
+        &self,
+        device: u8,
+        selection: &Selection,
+        progress: &mut Progress,
+        writer: &mut Writer<'_, '_>,
+        steps: &mut List,
+    ) -> io::Result<Replay<'p>> {
+        let log = &self.log;
+        let mut replay = Replay::of(log.process, device, &selection.filter.kinds);
+        replay.begin(&log.lifetimes);
+        let mut result = Ok(());
+        for event in log.process.events() {
+            progress.tick();
+            if log.is_after(&event) {
+                break;
+            }
+            let told = !log.is_before(&event);
+            let Some(seq) = self.lifetime(&event) else {
+                continue;
+            };
+            replay.event(&event, seq, &mut |step| {
+                if told && result.is_ok() {
+                    result = writer.step(&step, steps);
+                }
+            });
+            if result.is_err() {
+                break;
+            }
+        }
+        result?;
+        replay.settle();
+        Ok(replay)
+    }
+
+    /// The allocation that an event begins or ends; `None` for a free that failed, and for what
+    /// brought its entry back: nothing has happened.
+    fn lifetime(&self, event: &Record) -> Option<u64> {
+        let lifetimes = &self.log.lifetimes;
+        let Some(op) = event.op() else { return Some(0) };
+        if op.ends_allocation() {
+            let seq = lifetimes.origin(event.ended_seq());
+            return (lifetimes.end_of(seq) == Some(event.seq)).then_some(seq);
+        }
+        if op.begins_allocation() {
+            let seq = lifetimes.origin(event.seq);
+            return (seq == event.seq).then_some(seq);
+        }
+        Some(0)
+    }
+}
+
+struct Writer<'w, 's> {
+    pickle: Pickle<'w>,
+    stacks: &'s Stacks,
+    process: &'s Process,
+    words: FxHashMap<&'static str, Memo>,
+    /// By frame, and by stack.
+    frames: FxHashMap<u32, Memo>,
+    lists: FxHashMap<stacks::Id, Memo>,
+}
+
+impl Writer<'_, '_> {
+    /// Text that comes again and again.
+    fn word(&mut self, word: &'static str) -> io::Result<()> {
+        if let Some(&memo) = self.words.get(word) {
+            return self.pickle.again(memo);
+        }
+        self.pickle.text(word)?;
+        let memo = self.pickle.remember()?;
+        self.words.insert(word, memo);
+        Ok(())
+    }
+
+    fn entry(&mut self, key: &'static str, value: u64) -> io::Result<()> {
+        self.word(key)?;
+        self.pickle.number(value)
+    }
+
+    fn entry_word(&mut self, key: &'static str, value: &'static str) -> io::Result<()> {
+        self.word(key)?;
+        self.word(value)
+    }
+
+    fn step(&mut self, step: &Step, steps: &mut List) -> io::Result<()> {
+        match step.action {
+            // The viewers make one step of the two.
+            Action::Free => {
+                self.one("free_requested", step, steps)?;
+                self.one("free_completed", step, steps)
+            }
+            Action::Alloc => self.one("alloc", step, steps),
+            Action::SegmentAlloc => self.one("segment_alloc", step, steps),
+            Action::SegmentFree => self.one("segment_free", step, steps),
+            Action::SegmentMap => self.one("segment_map", step, steps),
+            Action::SegmentUnmap => self.one("segment_unmap", step, steps),
+            Action::OutOfMemory => self.one("oom", step, steps),
+        }
+    }
+
+    fn one(&mut self, action: &'static str, step: &Step, steps: &mut List) -> io::Result<()> {
+        steps.item(&mut self.pickle)?;
+        self.pickle.dict()?;
+        self.entry_word("action", action)?;
+        let address = match step.action {
+            Action::OutOfMemory => "device_free",
+            _ => "addr",
+        };
+        self.entry(address, step.address)?;
+        self.entry("size", step.size)?;
+        self.entry("stream", step.stream.into())?;
+        self.entry("time_us", self.process.unix_ns(step.time) / 1000)?;
+        self.word("frames")?;
+        self.site(step.site)?;
+        self.pickle.end_dict()
+    }
+
+    /// The frames of a stack.
+    fn site(&mut self, (stack, api): Site) -> io::Result<()> {
+        let Some(id) = self.stacks.id((0, stack, api)) else {
+            return self.pickle.list()?.end(&mut self.pickle);
+        };
+        if let Some(&memo) = self.lists.get(&id) {
+            return self.pickle.again(memo);
+        }
+        let stacks = self.stacks;
+        let mut list = self.pickle.list()?;
+        for &number in &stacks.get(id).frames {
+            list.item(&mut self.pickle)?;
+            self.frame(number)?;
+        }
+        list.end(&mut self.pickle)?;
+        let memo = self.pickle.remember()?;
+        self.lists.insert(id, memo);
+        Ok(())
+    }
+
+    fn frame(&mut self, number: u32) -> io::Result<()> {
+        if let Some(&memo) = self.frames.get(&number) {
+            return self.pickle.again(memo);
+        }
+        let frame = &self.stacks.frames()[number as usize];
+        let name = frame
+            .function
+            .clone()
+            .unwrap_or_else(|| stacks::label(frame));
+        let file = frame.file.as_deref().or(frame.module.as_deref());
+        self.pickle.dict()?;
+        self.word("name")?;
+        self.pickle.text(&foreign(&name))?;
+        self.word("filename")?;
+        self.pickle.text(&foreign(file.unwrap_or("??")))?;
+        self.entry("line", frame.line.unwrap_or(0).into())?;
+        self.pickle.end_dict()?;
+        let memo = self.pickle.remember()?;
+        self.frames.insert(number, memo);
+        Ok(())
+    }
+
+    fn segments(&mut self, device: u8, end: &Replay<'_>, list: &mut List) -> io::Result<()> {
+        let mut blocks = end.blocks.iter().peekable();
+        for (address, segment) in joined(end) {
+            list.item(&mut self.pickle)?;
+            let limit = address.saturating_add(segment.size);
+            let mut inside: Vec<(u64, Block)> = Vec::new();
+            while let Some((&at, &block)) = blocks.next_if(|(at, _)| **at < limit) {
+                let before = inside.last().map_or(address, |(at, own)| at + own.size);
+                // Of a whole trace blocks never overlap; the viewers give up where they do.
+                if at >= before {
+                    let mut block = block;
+                    block.size = block.size.min(limit - at);
+                    inside.push((at, block));
+                }
+            }
+            self.segment(device, address, &segment, &inside)?;
+        }
+        Ok(())
+    }
+
+    fn segment(
+        &mut self,
+        device: u8,
+        address: u64,
+        segment: &Segment,
+        blocks: &[(u64, Block)],
+    ) -> io::Result<()> {
+        let used = blocks.iter().map(|(_, block)| block.size).sum();
+        self.pickle.dict()?;
+        self.entry("device", device.into())?;
+        self.entry("address", address)?;
+        self.entry("total_size", segment.size)?;
+        self.entry("allocated_size", used)?;
+        self.entry("active_size", used)?;
+        self.entry("requested_size", used)?;
+        self.entry("stream", segment.stream.into())?;
+        // As PyTorch divides them: up to 2 MiB are of its small pool.
+        let small = segment.of == SegmentOf::Cache && segment.size <= 2 << 20;
+        self.entry_word("segment_type", if small { "small" } else { "large" })?;
+        self.word("segment_pool_id")?;
+        self.pickle.number(0)?;
+        self.pickle.number(0)?;
+        self.pickle.pair()?;
+        self.word("is_expandable")?;
+        self.pickle
+            .truth(matches!(segment.of, SegmentOf::Mapped(..)))?;
+        self.word("frames")?;
+        self.site(segment.site)?;
+        self.word("blocks")?;
+        let mut list = self.pickle.list()?;
+        let mut at = address;
+        for (start, block) in blocks {
+            if *start > at {
+                self.block(at, start - at, None, &mut list)?;
+            }
+            self.block(*start, block.size, Some(block), &mut list)?;
+            at = start + block.size;
+        }
+        let end = address.saturating_add(segment.size);
+        if at < end {
+            self.block(at, end - at, None, &mut list)?;
+        }
+        list.end(&mut self.pickle)?;
+        self.pickle.end_dict()
+    }
+
+    fn block(
+        &mut self,
+        address: u64,
+        size: u64,
+        block: Option<&Block>,
+        list: &mut List,
+    ) -> io::Result<()> {
+        list.item(&mut self.pickle)?;
+        self.pickle.dict()?;
+        self.entry("address", address)?;
+        self.entry("size", size)?;
+        self.entry("requested_size", size)?;
+        self.entry_word(
+            "state",
+            if block.is_some() {
+                "active_allocated"
+            } else {
+                "inactive"
+            },
+        )?;
+        self.word("frames")?;
+        match block {
+            Some(block) => self.site(block.site)?,
+            None => self.pickle.list()?.end(&mut self.pickle)?,
+        }
+        self.pickle.end_dict()
+    }
+}
+
+/// Segments by address; memory that is mapped without a gap is one, as PyTorch's expandable segments
+/// are.
+fn joined(end: &Replay<'_>) -> Vec<(u64, Segment)> {
+    let mut joined: Vec<(u64, Segment)> = Vec::new();
+    for (&address, segment) in &end.segments {
+        if let Some((at, last)) = joined.last_mut()
+            && at.saturating_add(last.size) == address
+            && matches!(
+                (last.of, segment.of),
+                (SegmentOf::Mapped(..), SegmentOf::Mapped(..))
+            )
+            && last.stream == segment.stream
+        {
+            last.size = last.size.saturating_add(segment.size);
+            continue;
+        }
+        joined.push((address, segment.clone()));
+    }
+    joined
+}
