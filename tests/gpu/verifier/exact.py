@@ -51,10 +51,10 @@ def traced_run(box, case, row):
     return ran, ours
 
 
-def read_leaks(box, file, place, *options):
-    """`vramtrace leaks --json` of one trace, or why there is none."""
-    # Everything that is live, also what frameworks are known to keep.
-    read = box.run([box.reader, "leaks", "--json", "--no-builtin-suppressions", *options, file], limit=60)
+def read_leaks(box, file, place, *options, everything=True):
+    """`vramtrace leaks --json` of one trace, or why there is none. Everything: also what frameworks are known to keep."""
+    options += ("--no-builtin-suppressions",) if everything else ()
+    read = box.run([box.reader, "leaks", "--json", *options, file], limit=60)
     (place / f"leaks-{file.stem}.json").write_text(read.out)
     if read.code != 0:
         return read.failure("vramtrace leaks") or ""
