@@ -28,7 +28,7 @@ pub struct Selecting {
     pub by: By,
     #[command(flatten)]
     pub filter: FilterOptions,
-    /// Only what was allocated after this moment
+    /// Begin at this moment; sums have only what was allocated after it
     #[arg(long, value_name = "MOMENT", value_parser = Moment::parse)]
     pub from: Option<Moment>,
     /// Until this moment, instead of the end (of Python: before its teardown)

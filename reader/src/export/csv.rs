@@ -2,7 +2,7 @@
 //! found; moments are Unix nanoseconds; what is not known is empty.
 
 use super::progress::Progress;
-use super::tables::{Cell, Source, Table};
+use super::tables::{Cell, Source, Table, decimal};
 use std::io::{self, Write};
 
 /// Writes a table.
@@ -23,7 +23,7 @@ pub fn write(
             }
             match cell {
                 Cell::Null => {}
-                Cell::Number(number) => write!(line, "{number}")?,
+                Cell::Number(number) => decimal(*number, &mut line),
                 Cell::Text(text) => field(text, &mut line),
             }
         }

@@ -3,7 +3,7 @@
 //! known is left out.
 
 use super::progress::Progress;
-use super::tables::{Cell, Source, Table};
+use super::tables::{Cell, Source, Table, decimal};
 use std::io::{self, Write};
 
 /// Writes tables, one after the other.
@@ -24,10 +24,12 @@ pub fn write(
                 if *cell == Cell::Null {
                     continue;
                 }
-                write!(line, ",\"{}\":", column.name)?;
+                line.extend_from_slice(b",\"");
+                line.extend_from_slice(column.name.as_bytes());
+                line.extend_from_slice(b"\":");
                 match cell {
                     Cell::Null => {}
-                    Cell::Number(number) => write!(line, "{number}")?,
+                    Cell::Number(number) => decimal(*number, &mut line),
                     Cell::Text(text) => serde_json::to_writer(&mut line, text)?,
                 }
             }

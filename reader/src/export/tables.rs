@@ -68,6 +68,21 @@ impl<'a> From<Option<&'a str>> for Cell<'a> {
     }
 }
 
+/// Appends a number in digits, which is most of what there is to write.
+pub fn decimal(mut number: u64, out: &mut Vec<u8>) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
 macro_rules! columns {
     ($($name:literal $of:ident)*) => { &[$(Column { name: $name, of: Type::$of }),*] };
 }
@@ -418,4 +433,18 @@ fn stacks_of(
 ) -> Option<stacks::Id> {
     let id = stacks.id((process, event.stack, event.allocating_api()));
     id.filter(|_| of_memory || event.stack != vramtrace_format::stacks::NO_STACK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decimal;
+
+    #[test]
+    fn numbers_in_digits() {
+        for number in [0, 9, 10, 1_234_567, u64::MAX] {
+            let mut out = Vec::new();
+            decimal(number, &mut out);
+            assert_eq!(out, number.to_string().as_bytes());
+        }
+    }
 }

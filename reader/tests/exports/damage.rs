@@ -26,7 +26,7 @@ fn damaged_traces() {
         for _ in 0..1 + dice.below(10) {
             // Where most of what is exported is read from.
             let section = Section::ALL[2 + dice.below(10) as usize];
-            let section = file.layout.of(section).clone();
+            let section = file.layout.of(section);
             let words = (section.length / 8).min(4_000);
             let at = (section.offset + 8 * dice.below(words)) as usize;
             let value = match dice.below(5) {
