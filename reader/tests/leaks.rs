@@ -8,7 +8,9 @@ use std::path::Path;
 use support::*;
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::record::{Kind, Op, Record};
-use vramtrace_reader::analysis::leaks::{By, Cached, EntryEnd, Leaks, Options, Point, leaks};
+use vramtrace_reader::analysis::leaks::{
+    By, Cached, EntryEnd, Leaks, Options, Point, Suspicion, leaks,
+};
 use vramtrace_reader::analysis::{Filter, Sum};
 use vramtrace_reader::model::{NoNames, Process, Unhidden};
 use vramtrace_reader::trace::Trace;
@@ -529,4 +531,28 @@ fn the_report_for_continuous_integration() {
     // A directory in its place.
     let out = vramtrace(&["leaks", "--junit", "out", "a.vrt"], dir.path());
     assert_eq!(out.status.code(), Some(2));
+}
+
+/// A training loop of a few seconds in a process that takes as long to end: it grew as long as anything
+/// was allocated. What another stack outlived has stopped.
+#[test]
+fn what_grew_until_the_program_did_nothing_more_grows() {
+    let shapes = |goes_on: bool| {
+        let mut file = TraceFile::new(1 << 20);
+        let (a, b) = (file.program_stack(0x500), file.program_stack(0x600));
+        for step in 0..60 {
+            file.at(SECOND + step * SECOND / 20)
+                .alloc(Kind::Torch, MIB, a);
+        }
+        if goes_on {
+            let freed = file.at(8 * SECOND).alloc(Kind::Torch, 512, b);
+            file.free(&freed);
+        }
+        file.at(9 * SECOND);
+        file.teardown();
+        let found = found(&mut file, &Options::default());
+        found.groups[0].suspicion
+    };
+    assert_eq!(shapes(false), Suspicion::High);
+    assert_eq!(shapes(true), Suspicion::Low);
 }

@@ -30,7 +30,7 @@ use vramtrace_format::account::{self, Account};
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::live::is_live;
 use vramtrace_format::record::{Layer, NO_DEVICE, Op, Record};
-use vramtrace_format::totals::Totals;
+use vramtrace_format::totals::{End, Totals};
 
 /// A context that can't be used any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -330,6 +330,15 @@ impl Process {
     /// How long the process is known to have been traced, nanoseconds.
     pub fn duration_ns(&self) -> u64 {
         self.duration_ns
+    }
+
+    /// When the last allocation was made that sums by stack know of, event time; the end where there
+    /// was none.
+    pub fn last_allocation(&self) -> u64 {
+        let live = self.totals().iter();
+        let live = live.filter(|row| row.key.end == End::Live as u8);
+        let last = live.map(|row| row.last_time).max();
+        last.unwrap_or(self.duration_ns).min(self.duration_ns)
     }
 
     fn find_duration(&self) -> u64 {

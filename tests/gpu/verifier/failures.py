@@ -15,7 +15,8 @@ def failures(box, case):
         return row
     found = trace.events(files[0], trace.ALLOC_FAILED, trace.MEM_INFO)
     asked = [event.size for event in found if event.op == trace.ALLOC_FAILED]
-    infos = [event for event in found if event.op == trace.MEM_INFO]
+    # What the device had follows each failure; it is on record for other moments, too.
+    infos = [after for event, after in zip(found, found[1:]) if (event.op, after.op) == (trace.ALLOC_FAILED, trace.MEM_INFO)]
     row.notes.append(f"{len(asked)} failed requests on record")
     if len(said["failed"]) < 2:
         row.wrong(f"the device refused only {said['failed']}")

@@ -21,6 +21,7 @@ pub(crate) use group::{Grouping, Raw};
 
 use suppress::Judge;
 
+use super::growth::CELLS;
 use super::moment::{Found, Past};
 use super::{Filter, Sum};
 use crate::model::{Loops, Process, Unhidden};
@@ -120,11 +121,21 @@ pub struct Window {
 }
 
 impl Window {
-    /// Its beginning and its end, event times.
+    /// Its beginning and its end, event times. A process that allocates nothing any more, and waits or
+    /// goes down, is at its end: what grew until then has not stopped before.
     fn span(&self, process: &Process) -> (u64, u64) {
         let from = self.from.and_then(|from| from.time(process));
         let to = self.to.as_ref().map(|to| to.time);
-        (from.unwrap_or(0), to.unwrap_or(process.duration_ns()))
+        let to = to.unwrap_or_else(|| {
+            let (end, last) = (process.duration_ns(), process.last_allocation());
+            // Less than one part of its life is no stop.
+            if end - last < end / CELLS as u64 {
+                end
+            } else {
+                last
+            }
+        });
+        (from.unwrap_or(0), to)
     }
 }
 
