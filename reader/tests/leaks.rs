@@ -556,3 +556,25 @@ fn what_grew_until_the_program_did_nothing_more_grows() {
     assert_eq!(shapes(false), Suspicion::High);
     assert_eq!(shapes(true), Suspicion::Low);
 }
+
+/// A loop whose first steps are slow leaves more young survivors than old ones, as a cache does that
+/// replaces; but nothing was freed.
+#[test]
+fn what_is_never_freed_is_not_renewed() {
+    let suspicion = |frees: bool| {
+        let mut file = TraceFile::new(1 << 20);
+        let a = file.program_stack(0x500);
+        let mut time = SECOND;
+        for step in 0..60 {
+            let entry = file.at(time).alloc(Kind::Torch, MIB, a);
+            time += if step < 8 { SECOND } else { SECOND / 10 };
+            if frees && step < 8 {
+                file.free(&entry);
+                file.alloc(Kind::Torch, MIB, a);
+            }
+        }
+        found(&mut file, &Options::default()).groups[0].suspicion
+    };
+    assert_eq!(suspicion(false), Suspicion::High);
+    assert_eq!(suspicion(true), Suspicion::Medium);
+}

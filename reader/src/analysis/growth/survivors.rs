@@ -86,8 +86,9 @@ pub struct Judgement {
     pub cells: usize,
 }
 
-/// Judges survivors of a stack that lived from `from` to `to`, event times.
-pub fn judge(survivors: &[Survivor], from: u64, to: u64) -> Judgement {
+/// Judges survivors of a stack that lived from `from` to `to`, event times. Where `all_stay`, nothing that
+/// was ever made there was freed: more young ones than old ones are then no replacement.
+pub fn judge(survivors: &[Survivor], from: u64, to: u64, all_stay: bool) -> Judgement {
     let life = to.saturating_sub(from).saturating_add(1);
     let mut counts = [0u64; CELLS];
     let mut bytes = [0u64; CELLS];
@@ -111,7 +112,10 @@ pub fn judge(survivors: &[Survivor], from: u64, to: u64) -> Judgement {
     let step = life as f64 / CELLS as f64 / 1e9;
     judgement.slope = slope(&cumulated(&without_bursts(&bytes)), step);
     let weights = weights(&counts, cells);
-    let [growing, warm_up, renewed] = Families::get().best(&weights);
+    let [growing, warm_up, mut renewed] = Families::get().best(&weights);
+    if all_stay {
+        renewed = f64::NEG_INFINITY;
+    }
     let margin = growing - warm_up.max(renewed);
     judgement.confidence = 1.0 / (1.0 + (-margin).exp());
     let clear = margin >= MARGIN && cells >= FEWEST_CELLS;
@@ -279,7 +283,7 @@ mod tests {
                 count: 1,
             })
             .collect();
-        judge(&survivors, 0, 7 * DAY).shape
+        judge(&survivors, 0, 7 * DAY, false).shape
     }
 
     #[test]
@@ -316,7 +320,7 @@ mod tests {
                 count: 1,
             })
             .collect();
-        let judged = judge(&survivors, 0, 7 * DAY);
+        let judged = judge(&survivors, 0, 7 * DAY, false);
         // 100 a day; the one that is large changes nothing.
         assert!((judged.slope.median - 10.0).abs() < 1.5, "{judged:?}");
     }

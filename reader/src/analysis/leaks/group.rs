@@ -481,12 +481,14 @@ fn age(rows: &Rows, by: By, span: (u64, u64), members: &[Raw], survivors: &[Surv
         let part = cell_of(one.time, from, to.saturating_sub(from).saturating_add(1));
         parts[part * PARTS / CELLS].add(one.bytes, one.count);
     }
+    let held = survivors.iter().map(|one| one.count).sum::<u64>();
+    let all_stay = made.is_some_and(|made| made.count == held);
     Age {
         from,
         to,
         made,
         parts,
-        judgement: judge(survivors, from, to),
+        judgement: judge(survivors, from, to, all_stay),
     }
 }
 
