@@ -36,7 +36,7 @@ impl Version {
         for (n, function) in ["step", "load", "log", "<module>"].into_iter().enumerate() {
             file.cold(Cold::PythonCode(cold::PythonCode {
                 id: first_code + n as u32,
-                file: format!("/work/{first_code}/app/train.py"),
+                file: format!("/builds/{first_code}/app/train.py"),
                 function: function.into(),
                 first_line: 1,
             }));
@@ -99,23 +99,23 @@ after: train (pid 4711) on node7, traced for 0 ns, exited
 
 +8.00 MiB  grown: 2.00 MiB in 2 allocations → 10.00 MiB in 2 allocations
     cudaMalloc · device memory (device layer) · GPU 0 (NVIDIA H100)
-    #0  step  /work/21/app/train.py:30
-    #1  <module>  /work/21/app/train.py:1
+    #0  step  /builds/21/app/train.py:30
+    #1  <module>  /builds/21/app/train.py:1
 
 −4.00 MiB  gone: 4.00 MiB in 1 allocation
     cudaMalloc · device memory (device layer) · GPU 0 (NVIDIA H100)
-    #0  load  /work/1/app/train.py:30
-    #1  <module>  /work/1/app/train.py:1
+    #0  load  /builds/1/app/train.py:30
+    #1  <module>  /builds/1/app/train.py:1
 
 −2.00 MiB  shrunk: 3.00 MiB in 3 allocations → 1.00 MiB in 1 allocation
     cudaMallocAsync · async memory (framework layer) · GPU 0 (NVIDIA H100)
-    #0  log  /work/21/app/train.py:50
-    #1  <module>  /work/21/app/train.py:1
+    #0  log  /builds/21/app/train.py:50
+    #1  <module>  /builds/21/app/train.py:1
 
 +512 B  new: 512 B in 1 allocation
     cudaMallocHost · pinned host memory
-    #0  <module>  /work/21/app/train.py:60
-    #1  <module>  /work/21/app/train.py:1
+    #0  <module>  /builds/21/app/train.py:60
+    #1  <module>  /builds/21/app/train.py:1
 
 Unchanged: 1 group, 1.00 MiB in 1 allocation
 SUMMARY: GPU memory +2.00 MiB (10.00 MiB → 12.00 MiB), page-locked host memory +512 B (0 B → 512 B); \

@@ -1,15 +1,14 @@
 //! Making groups: by stack, or by another word that entries have.
 
+use super::age::{Age, Rows};
 use super::{EntryEnd, Item, Options, Suspicion};
-use crate::analysis::Sum;
-use crate::analysis::growth::{CELLS, Judgement, Survivor, cell_of, judge};
+use crate::analysis::growth::Survivor;
 use crate::model::{Loops, Process, Remembered, VisibleStack};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use vramtrace_format::record::{Kind, Layer, NO_DEVICE, Space};
 use vramtrace_format::stacks::Frame;
-use vramtrace_format::totals::End;
 
 /// What groups are made by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,27 +85,6 @@ pub struct Member {
     pub at_ns: u64,
     /// Thread that made it, where that is known.
     pub thread: Option<u32>,
-}
-
-/// Parts of a group's life that [`Age::parts`] tells of.
-pub const PARTS: usize = 8;
-
-/// When what a group holds was made.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Age {
-    /// When the first allocation ever was made there, event time; where that is not kept, the
-    /// first that is held.
-    pub from: u64,
-    /// Until when the group is looked at, event time.
-    pub to: u64,
-    /// What was ever allocated there; `None` where groups are made by something that sums by
-    /// stack do not know.
-    pub made: Option<Sum>,
-    /// What was made in each of so many equal parts of that time. What is only kept as a sum is
-    /// in none.
-    pub parts: [Sum; PARTS],
-    /// What these say.
-    pub judgement: Judgement,
 }
 
 /// Allocations that belong together. Where its members differ in something, that is `None`.
@@ -336,9 +314,10 @@ impl<'p> Grouping<'p> {
             members.push(raw);
             sums.merge(gathered);
         }
-        let rows = rows(self.process);
+        let rows = Rows::of(self.process);
         let age = |members: &[Raw], survivors: &[Survivor]| {
-            age(&rows, self.options.by, self.span, members, survivors)
+            let made = self.options.by.is_in_totals();
+            rows.age(members.iter().map(Raw::row), made, self.span, survivors)
         };
         let mut groups: Vec<(Group, Vec<Raw>)> = merged
             .into_iter()
@@ -440,55 +419,6 @@ fn library(process: &Process, raw: &Raw, stack: &VisibleStack) -> String {
         Some(library) => format!("{} ({})", library.name, library.file),
         None if stack.frames.iter().any(python) => "no native frames".to_owned(),
         None => "unknown library".to_owned(),
-    }
-}
-
-/// First allocation and all allocations ever made, by what a row of sums stands for.
-type Rows = FxHashMap<(u32, u16, u8, u8), (u64, Sum)>;
-
-fn rows(process: &Process) -> Rows {
-    let live = process.totals().iter();
-    let live = live.filter(|row| row.key.end == End::Live as u8);
-    live.map(|row| {
-        let key = (row.key.stack, row.key.api, row.key.device, row.key.kind);
-        let made = Sum {
-            bytes: row.alloc_bytes,
-            count: row.alloc_count,
-        };
-        (key, (row.first_time, made))
-    })
-    .collect()
-}
-
-fn age(rows: &Rows, by: By, span: (u64, u64), members: &[Raw], survivors: &[Survivor]) -> Age {
-    let mut from = survivors.iter().map(|one| one.time).min().unwrap_or(span.1);
-    let mut made = by.is_in_totals().then(Sum::default);
-    let mut counted = FxHashSet::default();
-    for raw in members {
-        let key = raw.row();
-        let Some((first, sum)) = rows.get(&key) else {
-            made = None;
-            continue;
-        };
-        from = from.min(*first);
-        if let Some(made) = made.as_mut().filter(|_| counted.insert(key)) {
-            made.merge(*sum);
-        }
-    }
-    let (from, to) = (from.max(span.0), span.1);
-    let mut parts = [Sum::default(); PARTS];
-    for one in survivors {
-        let part = cell_of(one.time, from, to.saturating_sub(from).saturating_add(1));
-        parts[part * PARTS / CELLS].add(one.bytes, one.count);
-    }
-    let held = survivors.iter().map(|one| one.count).sum::<u64>();
-    let all_stay = made.is_some_and(|made| made.count == held);
-    Age {
-        from,
-        to,
-        made,
-        parts,
-        judgement: judge(survivors, from, to, all_stay),
     }
 }
 

@@ -5,14 +5,16 @@
 //! a pool's blocks instead of the pool. What a caching allocator holds without using it is
 //! `cached`, never a leak.
 
+mod age;
 mod answer;
 mod finest;
 mod group;
 mod suppress;
 mod suspicion;
 
+pub use age::{Age, PARTS};
 pub use answer::{Answer, Asked, Placed, PlacedCache, PlacedTorch};
-pub use group::{Age, By, Group, Member, Names, PARTS};
+pub use group::{By, Group, Member, Names};
 pub use suppress::{Malformed, Pattern, Suppressed, Suppressions};
 pub use suspicion::Suspicion;
 
