@@ -1,4 +1,4 @@
-"""What tracing costs a PyTorch program: two workers, bare and traced, measure in turn. Reported, never judged."""
+"""What tracing costs a PyTorch program: workers, bare and traced, measure in turn. Reported, never judged."""
 
 import json
 import os
@@ -14,6 +14,8 @@ from .exact import command, folder
 from .frameworks import lacks
 
 ROUNDS = 31
+WORKERS = 3
+"""Of each kind: one process is faster than another of its kind by several percent, for as long as it lives."""
 ANSWER = 90
 """Seconds that one answer may take; the first includes loading PyTorch."""
 
@@ -58,34 +60,44 @@ class Worker:
 
 
 def pace(box, case):
-    """The order of bare and traced changes from round to round."""
+    """Each round asks all workers, in another order each time, and takes the median of those of one kind."""
     row = Row(case.name, verdict=INFO)
     if problem := lacks(box, "torch"):
         row.verdict = SKIPPED
         row.notes.append(problem)
         return row
     place = Path("/dev/shm") if Path("/dev/shm").is_dir() else box.work
-    trace = place / f"vramtrace-pace-{os.getpid()}.vrt"
+    traces = [place / f"vramtrace-pace-{os.getpid()}-{number}.vrt" for number in range(WORKERS)]
     logs = folder(box, case)
-    workers, times = [], {name: [] for name in ("bare", "traced", "history", "bare step", "traced step")}
+    bare, traced, times = [], [], {name: [] for name in ("bare", "traced", "history", "bare step", "traced step")}
+    order = random.Random(1)
     try:
-        workers.append(Worker(command(box, case), None, None, logs / "bare.err"))
-        workers.append(Worker(command(box, case), trace, box.shim, logs / "traced.err"))
-        if not trace.exists():
-            row.wrong("the traced worker has no trace")
-            return row
-        for number in range(ROUNDS):
-            bare, traced = workers
+        for number, trace in enumerate(traces):
+            bare.append(Worker(command(box, case), None, None, logs / f"bare-{number}.err"))
+            traced.append(Worker(command(box, case), trace, box.shim, logs / f"traced-{number}.err"))
+            if not trace.exists():
+                row.wrong("a traced worker has no trace")
+                return row
+        for _ in range(ROUNDS):
             todo = [
-                ("bare", bare, "pair"), ("traced", traced, "pair"), ("history", bare, "history"),
-                ("bare step", bare, "step"), ("traced step", traced, "step"),
+                (name, worker, what)
+                for name, workers, what in (
+                    ("bare", bare, "pair"), ("traced", traced, "pair"), ("history", bare[:1], "history"),
+                    ("bare step", bare, "step"), ("traced step", traced, "step"),
+                )
+                for worker in workers
             ]
-            for name, worker, what in todo if number % 2 else reversed(todo):
-                times[name].append(worker.measure(what))
+            order.shuffle(todo)
+            answers = {name: [] for name in times}
+            for name, worker, what in todo:
+                answers[name].append(worker.measure(what))
+            for name, values in answers.items():
+                times[name].append(median(values))
     finally:
-        for worker in workers:
+        for worker in bare + traced:
             worker.end()
-        trace.unlink(missing_ok=True)
+        for trace in traces:
+            trace.unlink(missing_ok=True)
     (logs / "times.json").write_text(json.dumps(times))
     report(times, row)
     return row
@@ -103,7 +115,7 @@ def report(times, row):
     row.notes.append(f"added: ours {median(ours):,.0f} ns, PyTorch's history {median(theirs):,.0f} ns; ratio {said(costs)}")
     steps = spread(times["traced step"], times["bare step"], lambda a, b: median(x / y for x, y in zip(a, b)))
     row.notes.append(f"a training step: bare {middle['bare step'] / 1e6:.3f} ms, traced over bare {said(steps)}")
-    row.notes.append(f"medians of {ROUNDS} interleaved rounds; in brackets 95 % of 2,000 resamplings of the rounds")
+    row.notes.append(f"medians of {ROUNDS} interleaved rounds, {WORKERS} workers each; in brackets 95 % of 2,000 resamplings of the rounds")
     row.data |= {"median_ns": middle, "added_ratio": costs, "step_ratio": steps}
 
 
