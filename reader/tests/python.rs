@@ -227,3 +227,47 @@ fn whether_python_stacks_are_on_is_said() {
         assert_eq!(summary.processes[0].python.is_some(), says.is_some());
     }
 }
+
+/// Tensors of one call are made in many functions of a package; the program's own line is one.
+#[test]
+fn groups_by_the_programs_own_line() {
+    let mut file = traced();
+    for (id, name) in [(3, "relu"), (4, "linear")] {
+        file.cold(Cold::PythonCode(cold::PythonCode {
+            id,
+            file: "/venv/lib/python3.12/site-packages/torch/nn/functional.py".into(),
+            function: name.into(),
+            first_line: 1,
+        }));
+    }
+    for (code, line, own) in [(3, 100, 12), (4, 200, 12), (4, 200, 13)] {
+        let stack = file.stack(&[
+            python(code, line, false),
+            python(1, own, false),
+            python(2, 3, true),
+        ]);
+        file.alloc(Kind::Torch, MIB, stack);
+    }
+    let only_torch = file.stack(&[python(3, 5, true)]);
+    file.alloc(Kind::Torch, MIB, only_torch);
+    let options = Options {
+        by: By::Line,
+        ..Options::default()
+    };
+    let answer = Answer::of(&[process(&mut file)], &options, None, &mut NoNames);
+    let mut found: Vec<(String, u64)> = answer
+        .groups
+        .iter()
+        .map(|placed| (placed.group.value.clone().unwrap(), placed.group.count))
+        .collect();
+    found.sort();
+    let torch = "/venv/lib/python3.12/site-packages/torch/nn/functional.py";
+    assert_eq!(
+        found,
+        [
+            ("Trainer.step (/src/train.py:12)".to_owned(), 2),
+            ("Trainer.step (/src/train.py:13)".to_owned(), 1),
+            (format!("relu ({torch}:5)"), 1),
+        ]
+    );
+}

@@ -294,7 +294,7 @@ fn refuse_options(args: &Args, format: Format) -> Result<(), i32> {
         only("--table", &[Format::Parquet, Format::Csv, Format::Json])?;
     }
     let by = args.selecting.by;
-    if !matches!(by, By::Stack | By::Python | By::Library) {
+    if !matches!(by, By::Stack | By::Python | By::Line | By::Library) {
         only(
             &format!("--by {}", by.word()),
             &[Format::Pprof, Format::Speedscope, Format::Folded],

@@ -24,7 +24,7 @@ pub struct Args {
     /// Print one JSON document (schema vramtrace.peak/1)
     #[arg(long)]
     json: bool,
-    /// What groups are made by: stack, python, library, device, kind, rank, api, layer
+    /// What groups are made by: stack, python, line, library, device, kind, rank, api, layer
     #[arg(long, value_name = "WHAT", value_parser = by(), hide_possible_values = true,
           default_value = "stack")]
     by: By,

@@ -295,9 +295,12 @@ fn told_apart(process: &Process, key: &Key, by: By) -> Option<String> {
     };
     let id = key.extra.unwrap_or(0);
     Some(match by {
-        By::Stack | By::Python | By::Library | By::Device => return None,
+        By::Stack | By::Python | By::Line | By::Library | By::Device => return None,
         By::Thread => named(process.thread(id), "thread", "thread not known"),
-        By::Range => named(process.mark(id), "range", "no range"),
+        By::Range => match (key.extra, process.ranges.name(id)) {
+            (_, Some(name)) => name.to_owned(),
+            _ => named(None, "range", "no range"),
+        },
         By::Stream => named(None, "stream", "default stream"),
         By::Context => named(None, "context", "context not kept"),
         By::Kind => key.kind.name().to_owned(),

@@ -1,7 +1,7 @@
 //! Stacks with their frames named: each frame once, each stack once.
 
 use crate::analysis::leaks::By;
-use crate::model::{Process, Remembered, Unhidden, VisibleStack};
+use crate::model::{Process, Remembered, Unhidden, VisibleStack, is_own_file};
 use crate::report::frames::{Frames, ShownFrame, up_to_main};
 use rustc_hash::FxHashMap;
 
@@ -28,7 +28,7 @@ pub struct Named {
 pub struct Wanted {
     /// Frames that are usually hidden.
     pub unhidden: Unhidden,
-    /// Of [`By::Python`], Python's frames; of [`By::Library`], one for each library on the way; else
+    /// Of [`By::Python`], Python's frames; of [`By::Line`], those of the program's own files; of [`By::Library`], one for each library on the way; else
     /// all.
     pub by: By,
 }
@@ -138,6 +138,9 @@ impl Stacks {
 fn reduced(mut frames: Vec<ShownFrame>, by: By) -> Vec<ShownFrame> {
     match by {
         By::Python => frames.retain(|frame| frame.language == "python"),
+        By::Line => frames.retain(|frame| {
+            frame.language == "python" && frame.file.as_deref().is_some_and(is_own_file)
+        }),
         By::Library => {
             for frame in &mut frames {
                 *frame = ShownFrame {

@@ -342,7 +342,7 @@ impl<'a, 'p> Source<'a, 'p> {
                     known_end.map(|end| end.seq).into(),
                     thread.map(u64::from).into(),
                     thread.and_then(|thread| process.thread(thread)).into(),
-                    process.mark(what.range).filter(|_| what.range != 0).into(),
+                    process.ranges.name(what.range).into(),
                     begun.map(|begun| u64::from(begun.stream)).into(),
                     Cell::Number(what.context.into()),
                     process.api(what.api).into(),
@@ -406,10 +406,7 @@ impl<'a, 'p> Source<'a, 'p> {
                     Some(u64::from(event.thread))
                         .filter(|&thread| thread != 0)
                         .into(),
-                    process
-                        .mark(event.range)
-                        .filter(|_| event.range != 0)
-                        .into(),
+                    process.ranges.name(event.range).into(),
                     Cell::Number(event.stream.into()),
                     Cell::Number(event.context.into()),
                     process.api(event.api).into(),

@@ -18,7 +18,7 @@ pub use identity::State;
 pub use library::Library;
 pub use losses::{Losses, Reason};
 pub use merge::{Loops, Name, NoNames, Remembered};
-pub use python::PythonStacks;
+pub use python::{PythonStacks, is_own_file};
 pub use ranges::Ranges;
 pub use stacks::{Role, Unhidden, VisibleStack};
 pub use torch::Torch;

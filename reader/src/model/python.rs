@@ -71,11 +71,47 @@ impl Process {
         self.python.get(&id)
     }
 
+    /// Whether a function is the program's own: not of an installed package, the standard library, or
+    /// what these compile at run time (`<frozen …>`, `<string>`).
+    pub fn is_own_code(&self, id: u32) -> bool {
+        self.python_code(id)
+            .is_some_and(|code| is_own_file(&code.file))
+    }
+
     /// How a Python line is called.
     pub fn python_name(&self, code: u32, line: u32) -> String {
         match self.python_code(code) {
             Some(code) => format!("{} ({}:{line})", code.function, code.file),
             None => format!("Python function {code}, line {line}"),
+        }
+    }
+}
+
+/// Whether a file of Python code is the program's own; see [`Process::is_own_code`].
+pub fn is_own_file(file: &str) -> bool {
+    const FOREIGN: [&str; 3] = ["/site-packages/", "/dist-packages/", "/lib/python"];
+    !file.starts_with('<') && !FOREIGN.iter().any(|part| file.contains(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_own_file;
+
+    #[test]
+    fn own_files_are_told_from_packages() {
+        for (file, own) in [
+            ("/home/me/train.py", true),
+            ("train.py", true),
+            (
+                "/opt/venv/lib/python3.12/site-packages/torch/nn/functional.py",
+                false,
+            ),
+            ("/usr/lib/python3/dist-packages/numpy/core.py", false),
+            ("/usr/lib/python3.12/runpy.py", false),
+            ("<frozen importlib._bootstrap>", false),
+            ("<string>", false),
+        ] {
+            assert_eq!(is_own_file(file), own, "{file}");
         }
     }
 }

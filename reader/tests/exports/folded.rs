@@ -92,7 +92,7 @@ host memory;train 2097152
         (
             &["--by", "range", "--device", "0"],
             "\
-GPU 0;epoch 1 (9);Model.forward model.py:12 3145728
+GPU 0;epoch 1;Model.forward model.py:12 3145728
 GPU 0;no range;train+0x1000;train+0x500 3145728
 GPU 0;no range;train+0x1000;train+0x600 4194304
 ",

@@ -17,6 +17,11 @@ pub fn story() -> TraceFile {
         function: "Model.forward".into(),
         first_line: 10,
     }));
+    file.cold(Cold::Range(cold::Range {
+        id: 9,
+        text: "epoch 1".into(),
+        ..cold::Range::default()
+    }));
     file.cold(Cold::Mark(cold::Name {
         id: 9,
         text: "epoch 1".into(),
@@ -78,6 +83,11 @@ pub fn hostile() -> TraceFile {
             file: format!("/x/{name}"),
             function: (*name).into(),
             first_line: 1,
+        }));
+        file.cold(Cold::Range(cold::Range {
+            id,
+            text: (*name).into(),
+            ..cold::Range::default()
         }));
         file.cold(Cold::Mark(cold::Name {
             id,

@@ -18,6 +18,8 @@ pub enum By {
     Stack,
     /// Innermost Python frame.
     Python,
+    /// Innermost Python line outside installed packages and the interpreter's own.
+    Line,
     /// Innermost library outside CUDA.
     Library,
     /// NVTX range.
@@ -42,9 +44,10 @@ pub enum By {
 
 impl By {
     /// Each with the word that the command line uses.
-    pub const WORDS: [(&'static str, By); 12] = [
+    pub const WORDS: [(&'static str, By); 13] = [
         ("stack", By::Stack),
         ("python", By::Python),
+        ("line", By::Line),
         ("library", By::Library),
         ("range", By::Range),
         ("thread", By::Thread),
@@ -356,7 +359,8 @@ fn key(process: &Process, by: By, raw: &Raw, stack: &VisibleStack) -> Key {
                 stack: stack.clone(),
             };
         }
-        By::Python => python_frame(process, stack),
+        By::Python => python_frame(process, stack, |_| true),
+        By::Line => python_frame(process, stack, |code| process.is_own_code(code)),
         By::Library => library(process, raw, stack),
         By::Range => match raw.extra {
             Some(0) => NO_RANGE.to_owned(),
@@ -404,12 +408,19 @@ fn name_or(name: Option<&str>, what: &str, id: u32, none: &str) -> String {
     }
 }
 
-fn python_frame(process: &Process, stack: &VisibleStack) -> String {
-    let python = stack.frames.iter().find_map(|frame| match frame {
-        Frame::Python { code, line, .. } => Some(process.python_name(*code, *line)),
-        _ => None,
-    });
-    python.unwrap_or_else(|| "no Python frame".to_owned())
+/// The innermost Python frame whose function is wanted; without one, the innermost of all.
+fn python_frame(process: &Process, stack: &VisibleStack, wanted: impl Fn(u32) -> bool) -> String {
+    let python = || {
+        stack.frames.iter().filter_map(|frame| match frame {
+            Frame::Python { code, line, .. } => Some((*code, *line)),
+            _ => None,
+        })
+    };
+    let found = python().find(|(code, _)| wanted(*code));
+    match found.or_else(|| python().next()) {
+        Some((code, line)) => process.python_name(code, line),
+        None => "no Python frame".to_owned(),
+    }
 }
 
 fn library(process: &Process, raw: &Raw, stack: &VisibleStack) -> String {

@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-STEPS = 60
+STEPS = 400
 which = sys.argv[1]
 if which == "cycle":
     gc.disable()
