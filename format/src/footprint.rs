@@ -28,8 +28,8 @@ pub struct Footprint {
     pub code: u64,
     /// Growth by limits (stacks, heap and buffers of kernels).
     pub limits: u64,
-    /// Growth by streams when they were made (2 MiB each on an H100, 32 of PyTorch's 70 MiB), less what
-    /// came back when they were destroyed.
+    /// Growth by streams when they were made (PyTorch's 32 take 70 MiB on an H100, driver 580), less
+    /// what came back when they were destroyed.
     pub streams: u64,
     /// Calls that growth was measured around.
     pub measured: u64,
