@@ -68,6 +68,12 @@ int main(void) {
     for (int i = 0; i < 1000; i++) launch(function), launch(kernel);
     grown(&code, 0);
     begin();
+    for (int i = 0; i < 1000; i++) { /* as programs do that keep nothing */
+        ALSO(cuLibraryGetKernel, &kernel, library, "empty");
+        ALSO(cuModuleGetFunction, &function, module, "empty");
+    }
+    grown(&code, 0);
+    begin();
     MUST(cuCtxCreate_v2, &second, 0, 0);
     grown(&contexts, 0);
     begin();

@@ -62,3 +62,19 @@ fn each_load_says_what_it_took() {
         assert!(grown.contains(&bytes), "{bytes}: {grown:?}");
     }
 }
+
+/// What is known already is not measured again: the questions to the driver do not grow with the calls.
+#[test]
+fn what_was_looked_up_once_is_not_measured_again() {
+    let questions = |run: Run| {
+        let finished = run.env("VRAMTRACE_SIM_LOG", "1").succeeds();
+        let asked = |line: &&str| line.contains("cuMemGetInfo_v2 = 0");
+        finished.stderr.lines().filter(asked).count()
+    };
+    let own = questions(Run::new(program("code")).plain());
+    let with_us = questions(Run::new(program("code")));
+    assert!(
+        own > 0 && with_us > own && with_us < own + 100,
+        "{own} {with_us}"
+    );
+}

@@ -3,20 +3,19 @@
 
 use super::Handle;
 use crate::hook::{Call, driver_hooks};
+use crate::memory::Real;
 use crate::memory::allocation::out_of;
 use crate::memory::code::{self, Use};
-use crate::memory::{Real, footprint};
 use std::ffi::c_char;
-use vramtrace_format::footprint::Part;
 
 fn load(call: &Call, module: *const usize, real: impl Real) -> u32 {
     // SAFETY: the program's own out-parameter of the call that came to this result.
     code::load(call, |result| unsafe { out_of(result, module) }, real)
 }
 
-/// Something of a module is looked for by name, which may load it.
-fn find(real: impl Real) -> u32 {
-    footprint::around(Part::Code, real).0
+fn look_up(call: &Call, owner: Handle, name: *const c_char, real: impl Real) -> u32 {
+    // SAFETY: the program's own argument, which the driver reads as well.
+    unsafe { code::look_up(call, owner as usize, name, real) }
 }
 
 fn ask(call: &Call, function: Handle, real: impl Real) -> u32 {
@@ -41,9 +40,9 @@ driver_hooks! { HOOKS:
     fn cuLibraryUnload(library: Handle)
         = |call, real| code::unload(call, library as usize, real);
     fn cuModuleGetFunction(function: *mut usize, module: Handle, name: *const c_char)
-        = |_call, real| find(real);
+        = |call, real| look_up(call, module, name, real);
     fn cuLibraryGetKernel(kernel: *mut usize, library: Handle, name: *const c_char)
-        = |_call, real| find(real);
+        = |call, real| look_up(call, library, name, real);
     fn cuLibraryGetModule(module: *mut usize, library: Handle)
         = |call, real| ask(call, library, real);
     fn cuKernelGetFunction(function: *mut usize, kernel: Handle)

@@ -5,6 +5,8 @@
 use super::footprint;
 use super::{Real, SUCCESS, context, errors};
 use crate::hook::Call;
+use std::ffi::{CStr, c_char};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use vramtrace_format::footprint::Part;
 use vramtrace_format::record::{Op, Record};
@@ -72,6 +74,27 @@ pub fn first_use(call: &Call, function: usize, how: Use, real: impl Real) -> u32
     use_first(call, function, key, real)
 }
 
+/// A function of a module or library is looked for by its name through `real`, which may load it.
+///
+/// # Safety
+/// `name` must be null or a NUL-terminated string, as the driver requires.
+pub unsafe fn look_up(call: &Call, owner: usize, name: *const c_char, real: impl Real) -> u32 {
+    if name.is_null() || !recorder::is_on() {
+        return real();
+    }
+    // SAFETY: the caller's contract.
+    let name = unsafe { CStr::from_ptr(name) };
+    let (context, _) = context::current();
+    let mut hasher = DefaultHasher::new();
+    (owner, context, name).hash(&mut hasher);
+    // Apart from handles, which are multiples of four but for how they are used.
+    let key = hasher.finish() as usize | 2;
+    if USED.holds(key) {
+        return real();
+    }
+    use_first(call, owner, key, real)
+}
+
 #[cold]
 #[inline(never)]
 fn use_first(call: &Call, function: usize, key: usize, real: impl Real) -> u32 {
@@ -91,7 +114,7 @@ pub fn forget_all() {
     USED.clear();
 }
 
-/// Handles of functions that were used. Looked up at every launch, so without a lock; what finds no
+/// Handles of functions that were used, and names that were looked for. Looked up at every launch, so without a lock; what finds no
 /// room is taken for known.
 static USED: Handles = Handles([const { AtomicUsize::new(0) }; ROOM]);
 
