@@ -7,7 +7,6 @@ mod support;
 mod week;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 use support::*;
 use vramtrace_format::Op;
 use vramtrace_format::record::{Kind, Record};
@@ -64,13 +63,6 @@ fn story() -> TraceFile {
     file.control().last_time = 10 * SECOND;
     file.exit();
     file
-}
-
-fn run(args: &[&str], directory: &Path) -> (i32, String) {
-    let out = vramtrace(args, directory);
-    let said = String::from_utf8_lossy(&out.stderr);
-    let text = String::from_utf8_lossy(&out.stdout);
-    (out.status.code().unwrap(), format!("{said}{text}"))
 }
 
 #[test]

@@ -8,7 +8,6 @@ mod support;
 mod week;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use support::*;
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::record::{Kind, Record};
@@ -78,13 +77,6 @@ fn versions() -> [TraceFile; 2] {
     before.file.exit();
     after.file.exit();
     [before.file, after.file]
-}
-
-fn run(args: &[&str], directory: &Path) -> (i32, String) {
-    let out = vramtrace(args, directory);
-    let said = String::from_utf8_lossy(&out.stderr);
-    let text = String::from_utf8_lossy(&out.stdout);
-    (out.status.code().unwrap(), format!("{said}{text}"))
 }
 
 #[test]

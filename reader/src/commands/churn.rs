@@ -4,7 +4,7 @@ use super::question::{Question, times};
 use super::{code, in_each, open, print, refuse_unknown_devices};
 use crate::analysis::churn::Churn;
 use crate::analysis::moment;
-use crate::cli::{MOMENTS, Traces, exit};
+use crate::cli::{MOMENTS, Traces};
 use crate::report::churn::{Shown, json, text};
 use crate::report::frames::Frames;
 use crate::report::style::Style;
@@ -70,9 +70,5 @@ fn run(args: &Args) -> Result<i32, i32> {
     } else {
         text(&shown, Style::of_stdout())
     })?;
-    Ok(if opened.unreadable > 0 || churn.head.damaged() {
-        exit::UNREADABLE
-    } else {
-        exit::FINE
-    })
+    Ok(opened.verdict(churn.head.damaged()))
 }

@@ -6,7 +6,7 @@ use crate::analysis::Filter;
 use crate::analysis::fragmentation::Fragmentation;
 use crate::analysis::leaks::Asked;
 use crate::analysis::moment::Moment;
-use crate::cli::{MOMENTS, Traces, exit};
+use crate::cli::{MOMENTS, Traces};
 use crate::report::fragmentation::{json, text};
 use crate::report::style::Style;
 
@@ -71,9 +71,5 @@ fn run(args: &Args) -> Result<i32, i32> {
     } else {
         text(&found, Style::of_stdout())
     })?;
-    Ok(if opened.unreadable > 0 || found.head.damaged() {
-        exit::UNREADABLE
-    } else {
-        exit::FINE
-    })
+    Ok(opened.verdict(found.head.damaged()))
 }

@@ -2,7 +2,7 @@
 
 use super::{code, open, print, refuse_unknown_devices};
 use crate::analysis::growth::Growths;
-use crate::cli::{MOMENTS, Traces, exit};
+use crate::cli::{MOMENTS, Traces};
 use crate::commands::question::{Question, window};
 use crate::report::frames::Frames;
 use crate::report::growth::{Shown, json, text};
@@ -61,9 +61,5 @@ fn run(args: &Args) -> Result<i32, i32> {
     } else {
         text(&shown, Style::of_stdout())
     })?;
-    Ok(if opened.unreadable > 0 || growths.head.damaged() {
-        exit::UNREADABLE
-    } else {
-        exit::FINE
-    })
+    Ok(opened.verdict(growths.head.damaged()))
 }

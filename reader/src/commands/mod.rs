@@ -37,6 +37,17 @@ pub(crate) struct Opened {
     pub unreadable: usize,
 }
 
+impl Opened {
+    /// The exit code of a report about them, of which some may be damaged.
+    pub fn verdict(&self, damaged: bool) -> i32 {
+        if self.unreadable > 0 || damaged {
+            exit::UNREADABLE
+        } else {
+            exit::FINE
+        }
+    }
+}
+
 /// Opens all traces that the arguments name. What can't be read is said on standard error.
 /// `quiet_stdout` keeps standard output free for a document.
 pub(crate) fn open(named: &[PathBuf], quiet_stdout: bool) -> Result<Opened, i32> {

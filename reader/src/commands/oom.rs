@@ -3,7 +3,7 @@
 use super::question::{Question, times};
 use super::{code, in_each, open, print, refuse_unknown_devices};
 use crate::analysis::oom::Oom;
-use crate::cli::{MOMENTS, Traces, exit};
+use crate::cli::{MOMENTS, Traces};
 use crate::report::frames::Frames;
 use crate::report::oom::{Shown, json, text};
 use crate::report::style::Style;
@@ -70,9 +70,5 @@ fn run(args: &Args) -> Result<i32, i32> {
     } else {
         text(&shown, Style::of_stdout())
     })?;
-    Ok(if opened.unreadable > 0 || oom.head.damaged() {
-        exit::UNREADABLE
-    } else {
-        exit::FINE
-    })
+    Ok(opened.verdict(oom.head.damaged()))
 }

@@ -83,11 +83,5 @@ fn run(args: &Args) -> Result<i32, i32> {
         text(&shown, Style::of_stdout())
     })?;
     let damaged = |reason: &String| reason.starts_with("damaged:");
-    Ok(
-        if opened.unreadable > 0 || found.incomplete_because.iter().any(damaged) {
-            exit::UNREADABLE
-        } else {
-            exit::FINE
-        },
-    )
+    Ok(opened.verdict(found.incomplete_because.iter().any(damaged)))
 }

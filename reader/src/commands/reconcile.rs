@@ -3,7 +3,7 @@
 use super::{code, find_moment, in_each, open, print, refuse_unknown_devices};
 use crate::analysis::moment::Moment;
 use crate::analysis::reconcile::{Answer, Question, reconcile};
-use crate::cli::{MOMENTS, Traces, exit};
+use crate::cli::{MOMENTS, Traces};
 use crate::model::{Process, State};
 use crate::nvml;
 use crate::report::reconcile::{json, text};
@@ -59,11 +59,7 @@ fn run(args: &Args) -> Result<i32, i32> {
     } else {
         text(&answer, Style::of_stdout())
     })?;
-    Ok(if opened.unreadable > 0 {
-        exit::UNREADABLE
-    } else {
-        exit::FINE
-    })
+    Ok(opened.verdict(false))
 }
 
 /// Of a process that runs: as it is now. What can't be asked is in its trace, if `run` put it there.

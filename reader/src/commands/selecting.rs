@@ -149,9 +149,5 @@ pub fn conclude(opened: &Opened, warnings: &[String], output: &Path, next: &str)
         let line = next.replace("OUT", &name);
         let _ = super::print(&format!("Next: {line}\n"));
     }
-    if opened.unreadable > 0 || inexact {
-        exit::UNREADABLE
-    } else {
-        exit::FINE
-    }
+    opened.verdict(inexact)
 }

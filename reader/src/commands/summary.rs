@@ -2,7 +2,7 @@
 
 use super::{code, open, print, refuse_unknown_devices};
 use crate::analysis::summary::summary;
-use crate::cli::{FilterOptions, Traces, exit};
+use crate::cli::{FilterOptions, Traces};
 use crate::model::{Process, State};
 use crate::nvml;
 use crate::report::frames::Frames;
@@ -64,9 +64,5 @@ fn run(args: &Args) -> Result<i32, i32> {
     } else {
         text(&shown, Style::of_stdout())
     })?;
-    Ok(if opened.unreadable > 0 {
-        exit::UNREADABLE
-    } else {
-        exit::FINE
-    })
+    Ok(opened.verdict(false))
 }

@@ -75,11 +75,7 @@ fn run(args: &Args) -> Result<i32, i32> {
     } else {
         text(&timeline, Style::of_stdout())
     })?;
-    Ok(if opened.unreadable > 0 {
-        exit::UNREADABLE
-    } else {
-        exit::FINE
-    })
+    Ok(opened.verdict(false))
 }
 
 fn part(args: &Args, process: &Process, filter: &Filter) -> Result<Part, String> {

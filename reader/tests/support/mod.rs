@@ -350,3 +350,11 @@ pub fn vramtrace(args: &[&str], directory: &Path) -> std::process::Output {
         .output()
         .unwrap()
 }
+
+/// As [`vramtrace`]: its exit code, and all that it says.
+pub fn run(args: &[&str], directory: &Path) -> (i32, String) {
+    let out = vramtrace(args, directory);
+    let said = String::from_utf8_lossy(&out.stderr);
+    let text = String::from_utf8_lossy(&out.stdout);
+    (out.status.code().unwrap(), format!("{said}{text}"))
+}
