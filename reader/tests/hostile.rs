@@ -20,6 +20,7 @@ use vramtrace_reader::analysis::growth::Growths;
 use vramtrace_reader::analysis::leaks::{Answer, Asked, By, Options, Point, Window};
 use vramtrace_reader::analysis::moment::{Moment, Past};
 use vramtrace_reader::analysis::oom::Oom;
+use vramtrace_reader::analysis::reconcile::{Answer as Reconciled, Question, reconcile};
 use vramtrace_reader::analysis::summary::summary;
 use vramtrace_reader::analysis::timeline::timeline;
 use vramtrace_reader::model::Process;
@@ -80,6 +81,13 @@ fn use_analyses(processes: &[Process], frames: &mut Frames) {
     let fragmentation = Fragmentation::of(processes, &Filter::default(), &[], &asked, Some(10));
     report::fragmentation::text(&fragmentation, Style::PLAIN);
     report::fragmentation::json(&fragmentation);
+    let mut reconciled = Reconciled::default();
+    for process in processes {
+        let question = Question::recorded(process, None, Vec::new());
+        reconcile(&mut reconciled, process, &question);
+    }
+    report::reconcile::text(&reconciled, Style::PLAIN);
+    report::reconcile::json(&reconciled);
     let side = || Side {
         processes,
         windows: &[],
@@ -188,10 +196,12 @@ fn value() -> impl Strategy<Value = u64> {
 }
 
 fn change() -> impl Strategy<Value = Change> {
-    let word = (0usize..13, 0usize..400, value()).prop_map(|(section, word, value)| Change::Word {
-        section,
-        word,
-        value,
+    let word = (0..=Section::ALL.len(), 0usize..400, value()).prop_map(|(section, word, value)| {
+        Change::Word {
+            section,
+            word,
+            value,
+        }
     });
     let bytes = (any::<usize>(), prop::collection::vec(any::<u8>(), 1..300))
         .prop_map(|(at, bytes)| Change::Bytes { at, bytes });
@@ -232,8 +242,16 @@ fn apply(file: &mut Vec<u8>, original: &TraceFile, change: &Change) {
     }
 }
 
+/// How many files a test changes; more in the long form.
+fn cases() -> u32 {
+    match std::env::var_os("VRAMTRACE_TEST_FULL") {
+        Some(_) => 6_000,
+        None => 300,
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn changed_traces(changes in prop::collection::vec(change(), 1..12)) {
@@ -277,6 +295,18 @@ fn a_sound_file_is_said_to_be_sound() {
         checked.contradictions
     );
     assert_eq!(checked.broken_records, 0);
+}
+
+#[test]
+fn reserves_that_add_up_to_more_than_a_number_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut file = TraceFile::new(1 << 20);
+    let stack = file.program_stack(0x100);
+    for key in 1..3u64 {
+        file.alloc_at(Kind::Pool, key, u64::MAX / 2 + key, stack);
+    }
+    let path = file.write(dir.path(), "t.vrt");
+    use_all(&path);
 }
 
 #[test]

@@ -43,6 +43,11 @@ impl Sum {
     }
 }
 
+/// Adds bytes up, as [`Sum`] does.
+pub fn added(bytes: impl IntoIterator<Item = u64>) -> u64 {
+    bytes.into_iter().fold(0, u64::saturating_add)
+}
+
 /// What an answer is limited to; an empty list means everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {

@@ -10,6 +10,7 @@ use super::progress::Progress;
 use super::replay::{Action, Block, Replay, Segment, SegmentOf, Site, Step};
 use super::samples::Selection;
 use super::stacks::{self, Stacks};
+use crate::analysis::added;
 use crate::model::Process;
 use crate::report::words::foreign;
 use rustc_hash::FxHashMap;
@@ -272,7 +273,9 @@ impl Writer<'_, '_> {
             let limit = address.saturating_add(segment.size);
             let mut inside: Vec<(u64, Block)> = Vec::new();
             while let Some((&at, &block)) = blocks.next_if(|(at, _)| **at < limit) {
-                let before = inside.last().map_or(address, |(at, own)| at + own.size);
+                let before = inside
+                    .last()
+                    .map_or(address, |(at, own)| at.saturating_add(own.size));
                 // Of a whole trace blocks never overlap; the viewers give up where they do.
                 if at >= before {
                     let mut block = block;
@@ -292,7 +295,7 @@ impl Writer<'_, '_> {
         segment: &Segment,
         blocks: &[(u64, Block)],
     ) -> io::Result<()> {
-        let used = blocks.iter().map(|(_, block)| block.size).sum();
+        let used = added(blocks.iter().map(|(_, block)| block.size));
         self.pickle.dict()?;
         self.entry("device", device.into())?;
         self.entry("address", address)?;

@@ -69,7 +69,11 @@ fn seen(trace: &Trace, device: u8, seq: u64, said: u64) -> Option<u64> {
     let mut then = now;
     let mut events = trace.events_of(1).peekable();
     let forgotten = trace.reach(1).overwritten > 0;
-    if forgotten && events.peek().is_none_or(|first| first.seq > seq + 1) {
+    if forgotten
+        && events
+            .peek()
+            .is_none_or(|first| first.seq > seq.saturating_add(1))
+    {
         return None;
     }
     for event in events.filter(|event| event.seq > seq && is_block(event, device)) {

@@ -256,7 +256,7 @@ impl Copier<'_> {
             for lane in 0..2 {
                 if recover::newest(self.source, self.sections, lane, &control)?
                     .iter()
-                    .any(|record| record.seq == seq + 1)
+                    .any(|record| Some(record.seq) == seq.checked_add(1))
                 {
                     return Ok(true);
                 }

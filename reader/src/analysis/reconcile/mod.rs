@@ -200,7 +200,9 @@ pub fn reconcile(answer: &mut Answer, process: &Process, question: &Question) {
         let mut tree = Tree::new(process, device);
         live.iter().for_each(|entry| tree.add(entry));
         let (lines, beside, mut notes) = tree.finish(seq, shown);
-        let explained = lines.iter().map(|line| line.bytes).sum();
+        let explained = lines
+            .iter()
+            .fold(0, |sum: i64, line| sum.saturating_add(line.bytes));
         let number = shown.map(|shown| shown.process.unwrap_or(shown.device));
         if shown.is_some_and(|shown| shown.assumed) {
             notes.push(

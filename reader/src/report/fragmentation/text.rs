@@ -1,6 +1,7 @@
 //! Fragmentation for people: what is held and not used on each device, where it lies, and what
 //! would give it back.
 
+use crate::analysis::added;
 use crate::analysis::fragmentation::{Advice, Fragmentation, OfDevice, Segment};
 use crate::report::chart::bars;
 use crate::report::head::{device_name, inexact, next, of_process, process_lines, warnings};
@@ -206,12 +207,11 @@ fn summary(out: &mut String, found: &Fragmentation, style: Style) {
         words if words.is_empty() => words,
         words => format!(" (only {words})"),
     };
-    let pools = |device: &OfDevice| device.pools.iter().map(|pool| pool.free()).sum::<u64>();
-    let free: u64 = found
-        .devices
-        .iter()
-        .map(|device| device.sums.free() + pools(device))
-        .sum();
+    let free_of = |device: &OfDevice| {
+        let pools = device.pools.iter().map(|pool| pool.free());
+        added(pools.chain([device.sums.free()]))
+    };
+    let free = added(found.devices.iter().map(free_of));
     let held = |device: &OfDevice| device.sums.reserved.count > 0 || !device.pools.is_empty();
     let line = if !found.head.saw_memory() {
         style.warn("SUMMARY: no CUDA memory was seen, so nothing can be said about fragmentation")
