@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Minor versions of Python 3 that these tests want.
-pub const VERSIONS: std::ops::RangeInclusive<u32> = 8..=14;
+pub const VERSIONS: std::ops::RangeInclusive<u32> = 8..=15;
 
 /// `(3.x, interpreter)` of each version that is installed, by pyenv or on PATH.
 pub fn pythons() -> Vec<(u32, PathBuf)> {

@@ -324,9 +324,20 @@ fn reports_show_what_they_are_asked_for() {
             let stack = group["stack"].as_array().expect("a stack");
             let is_loop = |frame: &&Value| {
                 let function = frame["function"].as_str().unwrap_or_default();
-                !is_python(frame) && function.starts_with("_PyEval_EvalFrameDefault")
+                !is_python(frame)
+                    && ["_PyEval_EvalFrameDefault", "_TAIL_CALL_"]
+                        .iter()
+                        .any(|name| function.starts_with(name))
             };
             let loops = stack.iter().filter(is_loop).count();
+            // From 3.14 an instruction may be a function of its own, whose name `strip` removes.
+            if minor >= 14 && loops == 0 {
+                skip(
+                    &format!("{about}'s loops among native frames"),
+                    "they have no names",
+                );
+                continue;
+            }
             let frames = stack.iter().filter(|frame| is_python(frame)).count();
             // Up to 3.10 each Python frame has a loop; later ones share.
             assert!(loops > 0 && loops <= frames, "{about}: {group:#}");
