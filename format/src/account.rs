@@ -169,6 +169,20 @@ impl Account {
         })
     }
 
+    /// Whether the second that is kept here is over at `time`. A time that lies further back counts as
+    /// this second.
+    #[inline(always)]
+    pub(crate) fn is_over(&self, time: u64) -> bool {
+        history::second_of(time) > self.second
+    }
+
+    /// Live bytes are what they will be counted as, in a second that is not over.
+    #[inline(always)]
+    pub(crate) fn note_live(&mut self) {
+        self.second_min = self.second_min.min(self.live_bytes);
+        self.second_max = self.second_max.max(self.live_bytes);
+    }
+
     /// Live bytes changed at `time`, `before` being what they were. A second that is over is
     /// returned, for the history; a time that lies further back counts as this second.
     #[inline(always)]
@@ -177,13 +191,13 @@ impl Account {
         if second > self.second {
             return self.begin_second(second, before);
         }
-        self.second_min = self.second_min.min(self.live_bytes);
-        self.second_max = self.second_max.max(self.live_bytes);
+        self.note_live();
         None
     }
 
+    /// A second is over; the next one that counts begins with `before` bytes.
     #[cold]
-    fn begin_second(&mut self, second: u32, before: u64) -> Option<Cell> {
+    pub(crate) fn begin_second(&mut self, second: u32, before: u64) -> Option<Cell> {
         let over = self.this_second().map(|cell| Cell {
             last: before,
             ..cell

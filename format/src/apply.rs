@@ -3,7 +3,8 @@
 //! The recorder calls it for every event, the reader for the one that a crash interrupted.
 
 use crate::account::{self, Account};
-use crate::history::{Cell, History};
+use crate::curves::Curves;
+use crate::history::{self, Cell, History};
 use crate::journal::{CellKind, Journal, Saved, State, Undo};
 use crate::layout::Control;
 use crate::live::{LiveTable, Place, TOMBSTONE};
@@ -24,6 +25,8 @@ pub struct Tables<'a> {
     pub totals: TotalsTable<'a>,
     /// Live bytes over time.
     pub history: History<'a>,
+    /// The same of some rows of the totals.
+    pub curves: Curves<'a>,
 }
 
 /// What applying an event came to.
@@ -126,6 +129,14 @@ impl Tables<'_> {
     ) -> Applied {
         let lane = kind.lane();
         let account_row = account::index(event.device, kind.layer());
+        if kind.counted()
+            && self
+                .accounts
+                .get(account_row)
+                .is_some_and(|account| account.is_over(event.time))
+        {
+            self.turn(account_row, event.time, undo, control);
+        }
         let (Some(entry), Some(account)) = (
             self.live[lane].slot_mut(at),
             self.accounts.get_mut(account_row),
@@ -178,19 +189,23 @@ impl Tables<'_> {
             _ => entry.op = TOMBSTONE,
         }
         crash_point();
-        if let Some((row, _, key)) = row {
+        if let Some((row, at, key)) = row {
             if row.key.used == 0 {
                 row.key = key;
+                self.curves.note_new(at, key, event.time);
             }
             row.apply(op, event, account.peak_epoch);
             crash_point();
+            if op.ends_allocation() || op == Op::Resize {
+                self.curves.note_less(at, row.live_bytes);
+            }
+            if op.begins_allocation() || op == Op::Resize {
+                self.curves.note_more(at, row.live_bytes);
+            }
         }
         if kind.counted() {
-            let before = account.live_bytes;
             account.apply(op, event);
-            if let Some(over) = account.note_change(event.time, before) {
-                remember(account, over, &mut self.history, control);
-            }
+            account.note_live();
             crash_point();
         }
         if let Some(end) = End::of(op) {
@@ -207,6 +222,26 @@ impl Tables<'_> {
             }
         }
         Applied::Yes
+    }
+
+    /// The second of an account is over: it enters history, and what belongs to it the curves, with
+    /// everything as it was before the event. Whoever is interrupted here does it again, to the same
+    /// effect.
+    #[cold]
+    #[inline(never)]
+    fn turn(&mut self, row: usize, time: u64, undo: &mut Undo, control: &mut Control) {
+        let Some(account) = self.accounts.get_mut(row) else {
+            return;
+        };
+        undo.save::<_, { Account::USUAL_WORDS }>(self.journal, CellKind::Account, row, 0, account);
+        undo.arm(self.journal);
+        let (over, second) = (account.second, history::second_of(time));
+        if let Some(over) = account.begin_second(second, account.live_bytes) {
+            remember(account, over, &mut self.history, control);
+        }
+        crash_point();
+        self.curves
+            .turn(row, over, second, time, self.totals.rows());
     }
 
     #[cold]

@@ -18,6 +18,7 @@ pub use group::{By, Group, Member, Names};
 pub use suppress::{Malformed, Pattern, Suppressed, Suppressions};
 pub use suspicion::Suspicion;
 
+pub(crate) use age::Row;
 pub(crate) use finest::{caches, items};
 pub(crate) use group::{Grouping, Raw};
 

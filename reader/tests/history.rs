@@ -1,0 +1,269 @@
+//! History and event log, joined, are what a naive model says: of random programs whose rings wrap,
+//! whose events are lost, whose stacks are more than have curves.
+
+#![allow(missing_docs)]
+
+mod support;
+
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use support::*;
+use vramtrace_format::record::{Kind, Op, Record};
+use vramtrace_format::stacks::Frame;
+use vramtrace_reader::analysis::Filter;
+use vramtrace_reader::analysis::timeline::{
+    Part, Series, Span, Stacks, Timeline, timeline, timeline_by_stack,
+};
+use vramtrace_reader::model::{NoNames, Process, Unhidden};
+use vramtrace_reader::trace::Trace;
+
+const KINDS: [Kind; 3] = [Kind::Device, Kind::Async, Kind::Pinned];
+const STACKS: u64 = 12;
+
+/// What was live when: of a stack, or of an account.
+#[derive(Default)]
+struct Course(Vec<(u64, u64)>);
+
+impl Course {
+    fn change(&mut self, time: u64, change: impl Fn(u64) -> u64) {
+        let before = self.0.last().map_or(0, |last| last.1);
+        self.0.push((time, change(before)));
+    }
+
+    /// Of the time from `from` on until before `to`.
+    fn span(&self, from: u64, to: u64) -> Span {
+        let first = self.0.partition_point(|&(time, _)| time < from);
+        let end = self.0.partition_point(|&(time, _)| time < to);
+        let at_start = self.0[..first].last().map_or(0, |last| last.1);
+        let mut span = Span {
+            min: at_start,
+            max: at_start,
+            last: at_start,
+        };
+        for &(_, live) in &self.0[first..end] {
+            span.min = span.min.min(live);
+            span.max = span.max.max(live);
+            span.last = live;
+        }
+        span
+    }
+}
+
+/// A trace, and the courses of its stacks (by the frame that tells them apart) and of its accounts
+/// (by their kind's layer).
+struct Told {
+    file: TraceFile,
+    stacks: BTreeMap<u64, Course>,
+    accounts: BTreeMap<&'static str, Course>,
+}
+
+fn program(seed: u64, events: usize, losses: u64, long: bool) -> Told {
+    let mut random = seed | 1;
+    let mut next = move |below: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % below
+    };
+    let mut file = TraceFile::new(1 << 20);
+    let ids: Vec<u32> = (0..STACKS)
+        .map(|n| file.program_stack(0x500 + 16 * n))
+        .collect();
+    let mut told = Told {
+        file,
+        stacks: BTreeMap::new(),
+        accounts: BTreeMap::new(),
+    };
+    let mut live: Vec<(u64, Record)> = Vec::new();
+    let mut freed: Option<(u64, Record)> = None;
+    let mut time = SECOND / 2;
+    let mut key = 0x7f00_0000_0000;
+    for _ in 0..events {
+        let choice = next(100);
+        // That a free failed is known at once.
+        if !(48..51).contains(&choice) || freed.is_none() {
+            time += match next(1000) {
+                // A process that sleeps for up to a day.
+                0 => next(if long { 86_400 } else { 100 }) * SECOND,
+                1..100 => next(20 * SECOND),
+                _ => next(SECOND / if long { 1 } else { 20 }),
+            };
+        }
+        told.file.time = time;
+        let (number, event) = if choice < 48 || live.is_empty() {
+            // Some stacks are busy, some rare.
+            let number = next(STACKS).min(next(STACKS));
+            key += 0x1000;
+            let kind = KINDS[number as usize % 3];
+            let size = 1 + next(1 << (10 + number % 12));
+            (number, allocation(kind, key, size, ids[number as usize]))
+        } else if choice < 51 && freed.is_some() {
+            let (number, entry) = freed.take().unwrap();
+            (
+                number,
+                Record {
+                    op: Op::Restore as u8,
+                    ..entry
+                },
+            )
+        } else {
+            let (number, entry) = live.swap_remove(next(live.len() as u64) as usize);
+            let op = [Op::Free, Op::EndByContext, Op::FreeUnseen][(next(20) as usize).min(2)];
+            (number, ending(&entry, op))
+        };
+        let op = event.op().unwrap();
+        if next(1000) < losses {
+            // Never recorded. What is not known to be live is not freed either.
+            let lane = event.kind().unwrap().lane();
+            told.file.control().events_lost[lane] += 1;
+            continue;
+        }
+        let layer = event.kind().unwrap().layer().name();
+        let stack = told.stacks.entry(0x500 + 16 * number).or_default();
+        let account = told.accounts.entry(layer).or_default();
+        let (size, grows) = (event.size, op.begins_allocation());
+        for course in [stack, account] {
+            course.change(
+                time,
+                |before| if grows { before + size } else { before - size },
+            );
+        }
+        let written = told.file.event(event);
+        freed = None;
+        if grows {
+            live.push((number, written));
+        } else if op == Op::Free {
+            let allocated = Record {
+                op: Op::Alloc as u8,
+                seq: event.ended_seq(),
+                api: event.allocating_api(),
+                aux: 0,
+                ..event
+            };
+            freed = Some((number, allocated));
+        }
+    }
+    told.file.control().last_time = time;
+    told.file.exit();
+    told
+}
+
+impl Told {
+    fn read(&mut self) -> Process {
+        let dir = tempfile::tempdir().unwrap();
+        Process::read(Trace::open(&self.file.write(dir.path(), "t.vrt")).unwrap())
+    }
+
+    fn course(&self, series: &Series) -> &Course {
+        match &series.stack {
+            None => &self.accounts[series.layer.name()],
+            Some(placed) => match placed.group.stack.frames.first() {
+                Some(Frame::Native { offset, .. }) => &self.stacks[offset],
+                other => panic!("{other:?}"),
+            },
+        }
+    }
+}
+
+fn both(process: &Process, part: Part, spans: usize) -> [Timeline; 2] {
+    let processes = std::slice::from_ref(process);
+    let stacks = Stacks {
+        top: None,
+        unhidden: Unhidden::default(),
+        loops: &mut NoNames,
+    };
+    let filter = Filter::default();
+    [
+        timeline(processes, &[part], &filter, spans).unwrap(),
+        timeline_by_stack(processes, &[part], &filter, spans, stacks).unwrap(),
+    ]
+}
+
+/// From when on spans of a width say all that there is to know of a series: where its pieces are no
+/// longer, and fit.
+fn exact_from(series: &Series, width: u64) -> u64 {
+    if !series.resolution.iter().any(|part| part.span_ns == width) {
+        return series.exact_from;
+    }
+    let finer = series.resolution.iter().find(|part| part.span_ns <= width);
+    finer.unwrap().from
+}
+
+/// Compares all series in spans of a width; returns how many spans, of stacks, before their event
+/// logs, were compared.
+fn compare(told: &Told, process: &Process, width: u64) -> usize {
+    let duration = process.duration_ns();
+    let spans = (duration / width + 1) as usize;
+    let part = Part {
+        from: 0,
+        to: spans as u64 * width - 1,
+    };
+    let mut compared = 0;
+    for timeline in both(process, part, spans) {
+        for series in &timeline.series {
+            assert_eq!(series.span_ns, width);
+            let course = told.course(series);
+            let first = (series.start_ns - START) / width;
+            assert_eq!(first, series.known_from / width);
+            assert_eq!(first as usize + series.spans.len(), spans);
+            for (index, span) in series.spans.iter().enumerate() {
+                let from = (first + index as u64) * width;
+                // Of the first nothing may be known at its beginning.
+                let truth = course.span(from.max(series.known_from), from + width);
+                let what = || {
+                    let (resolution, known) = (&series.resolution, series.known_from);
+                    let held = (series.live_bytes, &series.stack);
+                    format!("{width} from {from}, known from {known}, {resolution:?}, {held:?}")
+                };
+                if from.max(series.known_from) >= exact_from(series, width) {
+                    assert_eq!(*span, truth, "{}", what());
+                    let by_curve = series.stack.is_some() && from < series.exact_from.min(duration);
+                    compared += usize::from(by_curve);
+                } else {
+                    assert!(span.min <= truth.min && span.max >= truth.max, "{}", what());
+                }
+            }
+        }
+    }
+    compared
+}
+
+/// All lengths of pieces that series are known in.
+fn lengths(process: &Process) -> BTreeSet<u64> {
+    let all = both(process, Part::all(process), 1);
+    let series = all.iter().flat_map(|timeline| &timeline.series);
+    let lengths = series.flat_map(|series| series.resolution.iter().map(|part| part.span_ns));
+    lengths.filter(|&length| length != 0).collect()
+}
+
+fn check(mut told: Told) -> usize {
+    let process = told.read();
+    // No more than some thousand spans.
+    let least = process.duration_ns() / 5_000;
+    let lengths = lengths(&process).into_iter();
+    let compared = lengths
+        .filter(|&width| width > least)
+        .map(|width| compare(&told, &process, width));
+    let compared = compared.sum();
+    // In others nothing is left out.
+    compare(&told, &process, process.duration_ns() / 97 + 1);
+    compared
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: if std::env::var_os("VRAMTRACE_TEST_FULL").is_some() { 200 } else { 12 }, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_program(seed: u64, events in 10usize..8_000, losses in 0u64..30, long: bool) {
+        check(program(seed, events, losses, long));
+    }
+}
+
+/// That the comparison above is one: weeks of which the event log keeps a few hours.
+#[test]
+fn weeks_that_wrap() {
+    let compared: usize = (1..=3)
+        .map(|seed| check(program(seed, 12_000, 10, true)))
+        .sum();
+    assert!(compared > 1000, "{compared}");
+}
