@@ -119,16 +119,20 @@ impl Curves<'_> {
             self.begin(used as usize, at, row.key, row.live_bytes, time);
             return;
         }
-        let Some(least) = self.least() else { return };
-        // By a quarter, so that equals do not take turns.
-        let outgrows = |own: u64, other: u64| own > other.saturating_add(other / 4);
-        if outgrows(merit.holds, least.holds) || outgrows(merit.gains, least.gains) {
+        let Some(least) = self.least(time) else {
+            return;
+        };
+        // By some more, so that equals do not take turns.
+        let holds_more = merit.holds > least.holds.saturating_add(least.holds / 2);
+        let gains_more = merit.gains > least.gains.saturating_mul(2);
+        if holds_more || gains_more {
             self.begin(least.curve, at, row.key, row.live_bytes, time);
         }
     }
 
-    /// Of the rows that are not among the half that holds most, the one that gains least.
-    fn least(&self) -> Option<Least> {
+    /// Of the rows that are not among the half that holds most, the one that gains least. No row loses
+    /// its curve before that is as old as a 16th of the process's life.
+    fn least(&self, time: u64) -> Option<Least> {
         let mut all = [(0, Merit::default()); MAX_CURVES];
         let all = &mut all[..self.heads.len()];
         for (curve, place) in all.iter_mut().enumerate() {
@@ -140,7 +144,9 @@ impl Curves<'_> {
         let large = all.len().div_ceil(2);
         let (large, others) = all.split_at(large);
         let holds = large.last()?.1.holds;
-        let (curve, merit) = others.iter().min_by_key(|(_, merit)| merit.gains)?;
+        let is_old = |(curve, _): &&(usize, Merit)| self.heads[*curve].since <= time - time / 16;
+        let old = others.iter().filter(is_old);
+        let (curve, merit) = old.min_by_key(|(_, merit)| merit.gains)?;
         Some(Least {
             curve: *curve,
             gains: merit.gains,

@@ -12,13 +12,12 @@ mod group;
 mod suppress;
 mod suspicion;
 
-pub use age::{Age, PARTS};
+pub use age::{Age, PARTS, Row};
 pub use answer::{Answer, Asked, Placed, PlacedCache, PlacedTorch};
 pub use group::{By, Group, Member, Names};
 pub use suppress::{Malformed, Pattern, Suppressed, Suppressions};
 pub use suspicion::Suspicion;
 
-pub(crate) use age::Row;
 pub(crate) use finest::{caches, items};
 pub(crate) use group::{Grouping, Raw};
 

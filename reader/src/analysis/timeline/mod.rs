@@ -10,14 +10,14 @@ mod stacks;
 
 pub use past::Resolution;
 
-pub(crate) use lines::{Grid, Line};
-pub(crate) use stacks::of_rows;
+pub(crate) use lines::{Grid, Line, lane_of};
+pub(crate) use stacks::{curved, key_of, of_rows};
 
 use super::Filter;
 use super::leaks::Placed;
 use super::view::{DeviceView, Devices, ProcessView};
 use crate::model::{Loops, Process, Unhidden};
-use lines::{Of, Wanted, draw, lane_of};
+use lines::{Of, Wanted, draw};
 use past::Past;
 use std::io;
 use vramtrace_format::account::{self, ACCOUNT_ROWS};

@@ -7,7 +7,7 @@ use crate::analysis::Filter;
 use crate::analysis::leaks::{EntryEnd, Grouping, Item, Options, Placed, Row};
 use crate::model::Process;
 use crate::trace::Curve;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Reverse;
 use std::io;
 use vramtrace_format::curves::account_of;
@@ -107,7 +107,8 @@ fn row_of(key: &TotalsKey) -> Row {
     (key.stack, key.api, key.device, key.kind)
 }
 
-fn key_of(row: &Row) -> TotalsKey {
+/// The key of a row of what has not ended.
+pub(crate) fn key_of(row: &Row) -> TotalsKey {
     TotalsKey {
         stack: row.0,
         api: row.1,
@@ -124,6 +125,11 @@ fn curves(process: &Process) -> io::Result<FxHashMap<Row, Curve>> {
     Ok(curves
         .map(|curve| (row_of(&curve.row.key), curve))
         .collect())
+}
+
+/// The rows that have curves.
+pub(crate) fn curved(process: &Process) -> io::Result<FxHashSet<Row>> {
+    Ok(curves(process)?.into_keys().collect())
 }
 
 /// Lines of groups of rows, each of one account.
