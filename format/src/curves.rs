@@ -53,7 +53,8 @@ pub struct Note {
     /// looked at.
     pub least: u64,
     /// Of a row with a curve, the complement of the most live bytes since its span began, which has
-    /// the highest bit. Otherwise what it usually held: a mean over the last quarter of its life.
+    /// the highest bit. Otherwise, for the search only, how it gained: 32 bits its high in units of 4
+    /// KiB, 31 bits how often it passed that lately, in 65,536ths.
     pub other: u64,
 }
 
@@ -85,8 +86,8 @@ pub struct Head {
     pub since: u64,
     /// Live bytes then.
     pub first: u64,
-    /// What the row usually held, as [`Note::other`] says.
-    pub usual: u64,
+    /// How the row gained, as [`Note::other`] says of rows without a curve.
+    pub gains: u64,
     /// 0.
     pub reserved: u64,
 }
@@ -247,7 +248,7 @@ impl<'a> Curves<'a> {
         if let Some(note) = self.notes.get_mut(row)
             && !live < note.other
         {
-            // Below the highest bit lies what rows without a curve usually held.
+            // Of rows without a curve it lies below the highest bit, and is never greater.
             note.other = !live | HAS_CURVE;
         }
     }
@@ -352,13 +353,12 @@ impl<'a> Curves<'a> {
         if before.serial != 0
             && let Some(note) = self.notes.get_mut(before.row as usize)
         {
-            // Until it is looked at, it held as little as it did in this span.
-            note.other = before.usual & !HAS_CURVE;
+            note.other = before.gains & !HAS_CURVE;
         }
         search.begun = search.begun.wrapping_add(1);
         search.used = search.used.max(curve as u64 + 1);
         let serial = search.begun;
-        let usual = self
+        let gains = self
             .notes
             .get(row)
             .map_or(0, |note| note.other & !HAS_CURVE);
@@ -368,7 +368,7 @@ impl<'a> Curves<'a> {
             row: row as u64,
             since: time,
             first: live,
-            usual,
+            gains,
             reserved: 0,
         };
         // What the last row left is known by its spans, but for those that both have a part of.

@@ -153,6 +153,7 @@ train (pid 4711) on node7, traced for 7d 00h, exited
     cudaMallocAsync · async memory (framework layer) · GPU 0 (NVIDIA H100)
     for 6d 23h, since 30.0 s; between 23.86 MiB and 24.15 MiB a day; 99.9 % sure
     all that was ever made there stays; from 64 of 64 parts of that time, oldest first ████████
+    held 0 B at 30.0 s, 168.00 MiB at the end (known to 9h 06m or finer), at least  ▁▁▂▂▃▃▄▅▅▆▆▆▇██
     #0  ??  (train+0x500)
     #1  ??  (train+0x1000)
 

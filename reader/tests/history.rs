@@ -11,6 +11,8 @@ use support::*;
 use vramtrace_format::record::{Kind, Op, Record};
 use vramtrace_format::stacks::Frame;
 use vramtrace_reader::analysis::Filter;
+use vramtrace_reader::analysis::growth::{Growths, Trend};
+use vramtrace_reader::analysis::leaks::{Asked, Options};
 use vramtrace_reader::analysis::timeline::{
     Part, Series, Span, Stacks, Timeline, timeline, timeline_by_stack,
 };
@@ -278,4 +280,156 @@ fn weeks_that_wrap() {
         .map(|seed| check(program(seed, 40_000, 10, Pace::Even)))
         .sum();
     assert!(compared > 300, "{compared}");
+}
+
+const HOUR: u64 = 3600 * SECOND;
+
+/// A week in 16 MiB: 1 MiB leaks each hour, in a stack that is one of 80; 100 GiB an hour come and go
+/// in pieces of 64 MiB, and half of the stacks hold more than the leak ever will.
+fn week() -> Told {
+    const LEAK: u64 = 70;
+    const CHURN: u64 = 71;
+    let mut random = 0x5eed;
+    let mut next = move |below: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % below
+    };
+    let mut file = TraceFile::new(16 << 20);
+    let ids: Vec<u32> = (0..80)
+        .map(|n| file.program_stack(0x500 + 16 * n))
+        .collect();
+    // Time, an order among equals, stack, bytes; until when.
+    let mut lives: Vec<(u64, u64, u64, u64)> = Vec::new();
+    for stack in 0..80 {
+        match stack {
+            LEAK => {
+                let hourly = (0..168).map(|hour| hour * HOUR + 600 * SECOND + next(3000) * SECOND);
+                lives.extend(hourly.map(|at| (at, u64::MAX, stack, MIB)));
+            }
+            CHURN => {
+                for n in 0..168 * 1600 {
+                    let at = n * HOUR / 1600 + next(SECOND);
+                    lives.push((at, at + SECOND + next(20 * SECOND), stack, 64 * MIB));
+                }
+            }
+            // Weights and caches, filled within the first hour.
+            0..40 => {
+                let bytes = (2 + stack) * 64 * MIB;
+                lives.extend((0..4).map(|n| (SECOND + n * 900 * SECOND, u64::MAX, stack, bytes)));
+            }
+            // What sessions of some hours hold, and what is made anew each day.
+            _ => {
+                let length = 1 + stack % 24;
+                for n in 0..168 / length {
+                    let at = n * length * HOUR + next(60 * SECOND);
+                    let until = at + length * HOUR - next(30 * SECOND);
+                    lives.push((at, until, stack, (1 + next(30)) * 8 * MIB));
+                }
+            }
+        }
+    }
+    let mut events: Vec<(u64, usize, bool)> = Vec::new();
+    for (index, (from, to, ..)) in lives.iter().enumerate() {
+        events.push((*from, index, false));
+        if *to < 168 * HOUR {
+            events.push((*to, index, true));
+        }
+    }
+    events.sort_unstable();
+    let (mut stacks, mut accounts) = (BTreeMap::new(), BTreeMap::new());
+    let mut live: BTreeMap<usize, Record> = BTreeMap::new();
+    let mut parts = file.parts();
+    for (seq, (time, index, ends)) in events.into_iter().enumerate() {
+        let (_, _, stack, bytes) = lives[index];
+        let kind = [Kind::Async, Kind::Device][usize::from(stack < 40)];
+        let event = match ends {
+            false => {
+                let key = 0x7f00_0000_0000 + 0x1000 * index as u64;
+                allocation(kind, key, bytes, ids[stack as usize])
+            }
+            true => ending(&live.remove(&index).unwrap(), Op::Free),
+        };
+        let event = Record {
+            seq: seq as u64 + 1,
+            time,
+            ..event
+        };
+        let stack: &mut Course = stacks.entry(0x500 + 16 * stack).or_default();
+        let account: &mut Course = accounts.entry(kind.layer().name()).or_default();
+        for course in [stack, account] {
+            course.change(
+                time,
+                |before| if ends { before - bytes } else { before + bytes },
+            );
+        }
+        if !ends {
+            live.insert(index, event);
+        }
+        parts.record(&event);
+    }
+    parts.control.last_time = 168 * HOUR;
+    parts.control.clean_exit = 1;
+    Told {
+        file,
+        stacks,
+        accounts,
+    }
+}
+
+#[test]
+fn a_week_of_churn_and_a_small_leak_in_16_mib() {
+    let mut told = week();
+    let process = told.read();
+    let reach = process.trace.reach(1);
+    assert!(reach.overwritten > 10 * reach.capacity, "{reach:?}");
+    // Its course, at both ends and between.
+    let leak = 0x500 + 16 * 70;
+    let width = 4096 * SECOND;
+    let compared = compare(&told, &process, width);
+    assert!(compared > 300, "{compared}");
+    let [accounts, by_stack] = both(&process, Part::all(&process), 168);
+    for series in &accounts.series {
+        assert_eq!(series.known_from, 0, "{:?}", series.layer);
+    }
+    let is_leak = |series: &&Series| {
+        let frames = &series.stack.as_ref().unwrap().group.stack.frames;
+        matches!(frames[0], Frame::Native { offset, .. } if offset == leak)
+    };
+    let series = by_stack.series.iter().find(is_leak).unwrap();
+    println!(
+        "known from {} s on: {:?}",
+        series.known_from / SECOND,
+        series.resolution
+    );
+    // Eighty stacks have sixteen curves; that this one gains is seen on the first day.
+    assert!(series.known_from < 24 * HOUR, "{}", series.known_from);
+    assert_eq!(series.spans.last().unwrap().last, 168 * MIB);
+    let course = told.course(series);
+    for (index, span) in series.spans.iter().enumerate() {
+        let at = series.start_ns - START + index as u64 * series.span_ns;
+        let truth = course.span(at.max(series.known_from), at + series.span_ns);
+        // To an hour, in which one leaks.
+        assert!(
+            span.last.abs_diff(truth.last) <= 2 * MIB,
+            "{index}: {span:?} {truth:?}"
+        );
+    }
+    // Who it is, and how fast.
+    let growths = Growths::of(
+        &[process],
+        &Options::default(),
+        &[],
+        &Asked::default(),
+        None,
+        &mut NoNames,
+    );
+    let first = &growths.growing[0].group;
+    assert!(matches!(first.stack.frames[0], Frame::Native { offset, .. } if offset == leak));
+    assert_eq!(growths.growing.len(), 1, "nothing else grows");
+    let course = first.course.as_ref().unwrap();
+    let daily = course.slope.median * 86_400.0 / MIB as f64;
+    assert!((daily - 24.0).abs() < 0.5, "{daily} MiB a day");
+    assert_eq!(course.trend, Trend::Rising);
 }

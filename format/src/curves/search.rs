@@ -1,4 +1,9 @@
 //! Which rows get a curve.
+//!
+//! A row that leaks cannot be told by its size, nor by how much more it holds than before: what comes and
+//! goes by the day is larger. But what it holds at all times passes its own high again and again, in small
+//! steps, and hardly anything else does. So these passes are counted, those of the last quarter of a row's
+//! life only, and whoever has most of them gains most.
 
 use super::{Curves, HAS_CURVE, Head, MAX_CURVES, is_wanted, span_of};
 use crate::totals::Totals;
@@ -14,8 +19,58 @@ fn at_once(rows: usize) -> usize {
 struct Merit {
     /// Bytes that it holds at all times.
     holds: u64,
-    /// How much more that is than it usually held.
+    /// How often that passed its own high lately ([`Gains::passes`]).
     gains: u64,
+}
+
+/// How often what a row holds at all times passed its high. Packed into the 63 bits of a
+/// [`super::Note`] that has no curve: the high above, the number below.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Gains {
+    /// The high, in units of 4 KiB, 32 bits. It follows what is held, slowly, down as well.
+    high: u64,
+    /// How often it was passed in about the last quarter of the row's life, in 65,536ths, 31 bits.
+    passes: u64,
+}
+
+const UNIT: u64 = 4096;
+const ONE: u64 = 1 << 16;
+const MOST_PASSES: u64 = (1 << 31) - 1;
+const MOST_HIGH: u64 = (1 << 32) - 1;
+/// Fewer passes than this are no reason to take a curve away.
+const FEWEST_PASSES: u64 = 2 * ONE;
+
+impl Gains {
+    fn of(packed: u64) -> Gains {
+        Gains {
+            high: packed >> 31 & MOST_HIGH,
+            passes: packed & MOST_PASSES,
+        }
+    }
+
+    fn packed(self) -> u64 {
+        self.high << 31 | self.passes
+    }
+
+    /// The row was looked at again, and held so much at all times meanwhile. `share` says, in
+    /// 65,536ths, how much of a quarter of its life has passed.
+    fn looked_at(self, holds: u64, share: u64) -> Gains {
+        let now = (holds / UNIT).min(MOST_HIGH);
+        let fewer = |value: u64, by: u64| value - value * share / ONE / by;
+        let passes = fewer(self.passes, 1);
+        if now > self.high {
+            Gains {
+                high: now,
+                passes: (passes + ONE).min(MOST_PASSES),
+            }
+        } else {
+            Gains {
+                // Slower, so that what goes up and down at random stays below its high.
+                high: now + fewer(self.high - now, 8),
+                passes,
+            }
+        }
+    }
 }
 
 /// The row with a curve that has the least claim to it.
@@ -53,11 +108,12 @@ impl Curves<'_> {
                 continue;
             }
             let holds = note.least.min(row.live_bytes);
+            let gains = Gains::of(note.other).looked_at(holds, share);
             let merit = Merit {
                 holds,
-                gains: holds.saturating_sub(note.other),
+                gains: gains.passes,
             };
-            note.other = towards(note.other, holds, share) & !HAS_CURVE;
+            note.other = gains.packed();
             note.least = row.live_bytes;
             if merit.holds > best[0].1.holds {
                 best[0] = (at, merit);
@@ -80,7 +136,7 @@ impl Curves<'_> {
         }
     }
 
-    /// What a row with a curve usually holds goes on as that of others.
+    /// The gains of a row with a curve are counted as those of others.
     fn look_at_curve(&mut self, row: usize, share: u64) {
         let of_row = |head: &Head| head.serial != 0 && head.row == row as u64;
         let Some(curve) = self.heads.iter().position(of_row) else {
@@ -88,7 +144,7 @@ impl Curves<'_> {
         };
         let holds = self.holds(curve);
         let head = &mut self.heads[curve];
-        head.usual = towards(head.usual, holds, share) & !HAS_CURVE;
+        head.gains = Gains::of(head.gains).looked_at(holds, share).packed();
     }
 
     /// What a row with a curve held at all times of the last minute.
@@ -124,7 +180,7 @@ impl Curves<'_> {
         };
         // By some more, so that equals do not take turns.
         let holds_more = merit.holds > least.holds.saturating_add(least.holds / 2);
-        let gains_more = merit.gains > least.gains.saturating_mul(2);
+        let gains_more = merit.gains >= FEWEST_PASSES && merit.gains / 2 > least.gains;
         if holds_more || gains_more {
             self.begin(least.curve, at, row.key, row.live_bytes, time);
         }
@@ -137,7 +193,7 @@ impl Curves<'_> {
         let all = &mut all[..self.heads.len()];
         for (curve, place) in all.iter_mut().enumerate() {
             let holds = self.holds(curve);
-            let gains = holds.saturating_sub(self.heads[curve].usual);
+            let gains = Gains::of(self.heads[curve].gains).passes;
             *place = (curve, Merit { holds, gains });
         }
         all.sort_unstable_by_key(|(_, merit)| std::cmp::Reverse(merit.holds));
@@ -155,17 +211,11 @@ impl Curves<'_> {
     }
 }
 
-/// How far, in 65,536ths, what a row usually held moves in a pass of so many seconds, so that it is a
-/// mean over a quarter of its life (nanoseconds).
+/// Which part of a quarter of its life (nanoseconds) a row was not looked at, if a pass takes so many
+/// seconds; in 65,536ths.
 fn share(pass: u64, life: u64) -> u64 {
     let life = (life / crate::history::FINEST_NS).max(1);
-    (pass.max(1).saturating_mul(4 << 16) / life).min(1 << 16)
-}
-
-fn towards(from: u64, to: u64, share: u64) -> u64 {
-    let (from, to) = (i128::from(from), i128::from(to));
-    let moved = from + (to - from) * i128::from(share) / (1 << 16);
-    moved.clamp(0, u64::MAX.into()) as u64
+    (pass.max(1).saturating_mul(4 * ONE) / life).min(ONE)
 }
 
 #[cfg(test)]
@@ -173,11 +223,54 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_usual_follows_what_is() {
-        assert_eq!(share(60, 240_000_000_000), 1 << 16);
-        assert_eq!(towards(0, 1000, 1 << 16), 1000);
-        assert_eq!(towards(1000, 0, 1 << 15), 500);
-        assert_eq!(towards(u64::MAX, u64::MAX, 1 << 16), u64::MAX);
+    fn packed_and_back() {
+        for gains in [
+            Gains::default(),
+            Gains {
+                high: MOST_HIGH,
+                passes: 1,
+            },
+            Gains {
+                high: 1,
+                passes: MOST_PASSES,
+            },
+        ] {
+            assert_eq!(Gains::of(gains.packed()), gains);
+            assert_eq!(gains.packed() & HAS_CURVE, 0);
+        }
+    }
+
+    /// A week, looked at each minute: who passes its high how often at the end.
+    fn passes(held: impl Fn(u64) -> u64) -> f64 {
+        let mut gains = Gains::default();
+        for minute in 1..7 * 24 * 60 {
+            let share = share(60, minute * 60_000_000_000);
+            gains = gains.looked_at(held(minute), share);
+        }
+        gains.passes as f64 / ONE as f64
+    }
+
+    #[test]
+    fn a_small_leak_gains_more_than_what_comes_and_goes() {
+        let leak = passes(|minute| (minute / 60) << 20);
+        assert!((25.0..50.0).contains(&leak), "{leak}");
+        let weights = passes(|minute| minute.min(45) << 30);
+        let daily = passes(|minute| [1, 7, 3, 5, 9, 2, 8][minute as usize / 1440] << 30);
+        let noise = passes(|minute| (minute * 7919 % 100_003) << 20);
+        let sawtooth = passes(|minute| (minute % 500) << 20);
+        assert!(weights < 2.0 && daily < 2.0, "{weights} {daily}");
+        assert!(sawtooth < leak && noise < leak, "{sawtooth} {noise}");
+    }
+
+    #[test]
+    fn nothing_overflows() {
+        let most = Gains {
+            high: MOST_HIGH,
+            passes: MOST_PASSES,
+        };
+        assert_eq!(most.looked_at(u64::MAX, 0), most);
+        assert_eq!(most.looked_at(0, ONE).passes, 0);
+        assert_eq!(share(u64::MAX, 0), ONE);
         // A day old, looked at each minute.
         assert_eq!(share(60, 86_400_000_000_000), 182);
     }
