@@ -115,8 +115,8 @@ impl Tables<'_> {
         applied
     }
 
-    /// Changes an entry, and what it counts in; in a second that is over for its account not before
-    /// that is where it belongs.
+    /// Puts an entry into its slot, changes it or takes it out; and its totals, its account, and
+    /// history with it. Every cell is found and saved first, so that the journal is armed once.
     #[inline(always)]
     fn change(
         &mut self,
@@ -127,44 +127,14 @@ impl Tables<'_> {
         undo: &mut Undo,
         control: &mut Control,
     ) -> Applied {
-        let account = self.accounts.get(account::index(event.device, kind.layer()));
-        if kind.counted() && account.is_some_and(|account| account.is_over(event.time)) {
-            return self.change_in_new_second(op, kind, event, at, control);
-        }
-        self.change_now(op, kind, event, at, undo, control)
-    }
-
-    /// Apart from the usual case, where the compiler knows each place in the journal.
-    #[cold]
-    #[inline(never)]
-    fn change_in_new_second(
-        &mut self,
-        op: Op,
-        kind: Kind,
-        event: &Record,
-        at: usize,
-        control: &mut Control,
-    ) -> Applied {
-        let mut undo = Undo::new(event.seq);
-        let account = account::index(event.device, kind.layer());
-        self.turn(account, event.time, &mut undo, control);
-        self.change_now(op, kind, event, at, &mut undo, control)
-    }
-
-    /// Puts an entry into its slot, changes it or takes it out; and its totals, its account, and
-    /// history with it. Every cell is found and saved first, so that the journal is armed once.
-    #[inline(always)]
-    fn change_now(
-        &mut self,
-        op: Op,
-        kind: Kind,
-        event: &Record,
-        at: usize,
-        undo: &mut Undo,
-        control: &mut Control,
-    ) -> Applied {
         let lane = kind.lane();
         let account_row = account::index(event.device, kind.layer());
+        let account = self.accounts.get(account_row);
+        if kind.counted() && account.is_some_and(|account| account.is_over(event.time)) {
+            // By value: an event that somebody else may look at has to lie in memory, which costs every
+            // event a fifth.
+            self.turn(account_row, event.time, event.seq, control);
+        }
         let (Some(entry), Some(account)) = (
             self.live[lane].slot_mut(at),
             self.accounts.get_mut(account_row),
@@ -253,21 +223,22 @@ impl Tables<'_> {
     }
 
     /// The second of an account is over: it enters history, and what belongs to it the curves, with
-    /// everything as it was before the event. Whoever is interrupted here does it again, to the same
-    /// effect.
-    fn turn(&mut self, row: usize, time: u64, undo: &mut Undo, control: &mut Control) {
+    /// everything as it was before the event `seq`. Nothing is saved: whoever is interrupted here does
+    /// it again, to the same effect.
+    #[cold]
+    #[inline(never)]
+    fn turn(&mut self, row: usize, time: u64, seq: u64, control: &mut Control) {
         let Some(account) = self.accounts.get_mut(row) else {
             return;
         };
-        undo.save::<_, { Account::USUAL_WORDS }>(self.journal, CellKind::Account, row, 0, account);
-        undo.arm(self.journal);
+        Undo::new(seq).arm(self.journal);
         let (over, second) = (account.second, history::second_of(time));
-        if let Some(over) = account.begin_second(second, account.live_bytes) {
-            remember(account, over, &mut self.history, control);
+        if let Some(cell) = account.this_second() {
+            remember(account, cell, &mut self.history, control);
         }
-        crash_point();
         self.curves
             .turn(row, over, second, time, self.totals.rows());
+        account.turn(second);
     }
 
     #[cold]

@@ -326,14 +326,7 @@ impl<'a> Curves<'a> {
         for level in 0..LEVELS {
             let span = (over.span - 1) / COARSENING.pow(level as u32) + 1;
             let at = self.cell_at(curve, level, span);
-            let cell = &mut self.cells[at];
-            if cell.span == span {
-                cell.min = cell.min.min(over.min);
-                cell.max = cell.max.max(over.max);
-                cell.last = over.last;
-            } else {
-                *cell = Cell { span, ..over };
-            }
+            self.cells[at].fold(Cell { span, ..over });
             crash_point();
         }
     }
