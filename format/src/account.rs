@@ -196,11 +196,11 @@ impl Account {
         None
     }
 
-    /// A second is over, and in history; another begins with what is live. Interrupted before its
+    /// A second is over, and in history; another begins with `before` bytes. Interrupted before its
     /// last store, the second is still the one that is over.
-    pub(crate) fn turn(&mut self, second: u32) {
-        self.second_min = self.live_bytes;
-        self.second_max = self.live_bytes;
+    pub(crate) fn turn(&mut self, second: u32, before: u64) {
+        self.second_min = before;
+        self.second_max = before;
         in_order();
         self.second = second;
         in_order();
