@@ -1,6 +1,7 @@
 //! One row per device and layer: the sums that are always exact.
 
 use crate::history::{self, Cell};
+use crate::publish::in_order;
 use crate::record::{Layer, NO_DEVICE, Op, Record};
 use bytemuck::{Pod, Zeroable};
 
@@ -169,6 +170,20 @@ impl Account {
         })
     }
 
+    /// Whether the second that is kept here is over at `time`. A time that lies further back counts as
+    /// this second.
+    #[inline(always)]
+    pub(crate) fn is_over(&self, time: u64) -> bool {
+        history::second_of(time) > self.second
+    }
+
+    /// Live bytes are what they will be counted as, in a second that is not over.
+    #[inline(always)]
+    pub(crate) fn note_live(&mut self) {
+        self.second_min = self.second_min.min(self.live_bytes);
+        self.second_max = self.second_max.max(self.live_bytes);
+    }
+
     /// Live bytes changed at `time`, `before` being what they were. A second that is over is
     /// returned, for the history; a time that lies further back counts as this second.
     #[inline(always)]
@@ -177,9 +192,18 @@ impl Account {
         if second > self.second {
             return self.begin_second(second, before);
         }
-        self.second_min = self.second_min.min(self.live_bytes);
-        self.second_max = self.second_max.max(self.live_bytes);
+        self.note_live();
         None
+    }
+
+    /// A second is over, and in history; another begins with `before` bytes. Interrupted before its
+    /// last store, the second is still the one that is over.
+    pub(crate) fn turn(&mut self, second: u32, before: u64) {
+        self.second_min = before;
+        self.second_max = before;
+        in_order();
+        self.second = second;
+        in_order();
     }
 
     #[cold]

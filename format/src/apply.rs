@@ -3,7 +3,8 @@
 //! The recorder calls it for every event, the reader for the one that a crash interrupted.
 
 use crate::account::{self, Account};
-use crate::history::{Cell, History};
+use crate::curves::Curves;
+use crate::history::{self, Cell, History};
 use crate::journal::{CellKind, Journal, Saved, State, Undo};
 use crate::layout::Control;
 use crate::live::{LiveTable, Place, TOMBSTONE};
@@ -24,6 +25,8 @@ pub struct Tables<'a> {
     pub totals: TotalsTable<'a>,
     /// Live bytes over time.
     pub history: History<'a>,
+    /// The same of some rows of the totals.
+    pub curves: Curves<'a>,
 }
 
 /// What applying an event came to.
@@ -178,18 +181,37 @@ impl Tables<'_> {
             _ => entry.op = TOMBSTONE,
         }
         crash_point();
-        if let Some((row, _, key)) = row {
+        let (row_at, mut row_before, mut row_now) = (row.as_ref().map(|row| row.1), 0, 0);
+        if let Some((row, at, key)) = row {
             if row.key.used == 0 {
                 row.key = key;
+                self.curves.note_new(at, key, event.time);
             }
+            row_before = row.live_bytes;
             row.apply(op, event, account.peak_epoch);
+            row_now = row.live_bytes;
             crash_point();
         }
         if kind.counted() {
             let before = account.live_bytes;
             account.apply(op, event);
-            if let Some(over) = account.note_change(event.time, before) {
-                remember(account, over, &mut self.history, control);
+            if account.is_over(event.time) {
+                // By value: an event that somebody else may look at has to lie in memory, which costs
+                // every event a fifth.
+                let row = (row_at.unwrap_or(usize::MAX), row_before);
+                self.turn(account_row, before, row, event.time, control);
+            }
+            if let Some(account) = self.accounts.get_mut(account_row) {
+                account.note_live();
+            }
+            crash_point();
+        }
+        if let Some(at) = row_at {
+            if op.ends_allocation() || op == Op::Resize {
+                self.curves.note_less(at, row_now);
+            }
+            if op.begins_allocation() || op == Op::Resize {
+                self.curves.note_more(at, row_now);
             }
             crash_point();
         }
@@ -207,6 +229,35 @@ impl Tables<'_> {
             }
         }
         Applied::Yes
+    }
+
+    /// The second of an account is over: it enters history, and what belongs to it the curves, with
+    /// everything as it was before the event, of which the account and a row tell otherwise by now.
+    /// Whoever is interrupted here does it again, to the same effect.
+    #[cold]
+    #[inline(never)]
+    fn turn(
+        &mut self,
+        account_row: usize,
+        before: u64,
+        row: (usize, u64),
+        time: u64,
+        control: &mut Control,
+    ) {
+        let Some(account) = self.accounts.get_mut(account_row) else {
+            return;
+        };
+        let (over, second) = (account.second, history::second_of(time));
+        if let Some(cell) = account.this_second() {
+            let cell = Cell {
+                last: before,
+                ..cell
+            };
+            remember(account, cell, &mut self.history, control);
+        }
+        self.curves
+            .turn(account_row, (over, second), time, row, self.totals.rows());
+        account.turn(second, before);
     }
 
     #[cold]

@@ -4,6 +4,7 @@
 //! kind, offset, length and entry size, so a reader needs no knowledge of how sizes are chosen.
 
 use crate::account::{ACCOUNT_ROWS, Account};
+use crate::curves;
 use crate::footprint::{FOOTPRINT_ROWS, Footprint};
 use crate::history::{CELLS_PER_LEVEL, Cell, LEVELS};
 use crate::journal::Journal;
@@ -62,11 +63,14 @@ pub enum Section {
     /// How often each NVTX range was entered: u64, by the range's id. Row 0: entries of ranges that
     /// found no room, so that what they hold counts for the range around them.
     Ranges = 15,
+    /// Live bytes over time of the stacks that hold or gain most: words, divided as
+    /// [`curves::Geometry`] says.
+    Curves = 18,
 }
 
 impl Section {
     /// Every section that this version writes, in file order.
-    pub const ALL: [Section; 15] = [
+    pub const ALL: [Section; 16] = [
         Section::Control,
         Section::Journal,
         Section::Accounts,
@@ -82,13 +86,22 @@ impl Section {
         Section::Footprints,
         Section::Reported,
         Section::Ranges,
+        Section::Curves,
     ];
+
+    /// Its position in [`Section::ALL`].
+    pub const fn position(self) -> usize {
+        match self {
+            Section::Curves => 15,
+            section => section as usize - 1,
+        }
+    }
 
     /// Whether older traces do without it.
     pub const fn is_optional(self) -> bool {
         matches!(
             self,
-            Section::Footprints | Section::Reported | Section::Ranges
+            Section::Footprints | Section::Reported | Section::Ranges | Section::Curves
         )
     }
 
@@ -99,7 +112,7 @@ impl Section {
             Section::Journal => size_of::<Journal>(),
             Section::Accounts => size_of::<Account>(),
             Section::Cold => 1,
-            Section::Stacks | Section::Ranges => 8,
+            Section::Stacks | Section::Ranges | Section::Curves => 8,
             Section::StackIndex => 4,
             Section::Totals => size_of::<Totals>(),
             Section::History => size_of::<Cell>(),
@@ -128,8 +141,9 @@ impl Section {
             Section::History => Some(40),
             Section::LiveDevice => Some(180),
             Section::LiveFramework => Some(184),
-            Section::RingDevice => Some(120),
-            Section::RingFramework => Some(200),
+            Section::RingDevice => Some(108),
+            Section::RingFramework => Some(178),
+            Section::Curves => Some(34),
         }
     }
 }
@@ -244,6 +258,7 @@ impl Layout {
             + page_up((REPORTED_ROWS * size_of::<Reported>()) as u64)
             + page_up((RANGES * size_of::<u64>()) as u64);
         let free = file_size - fixed;
+        let mut rows = 0;
         for (entry, &section) in sections.iter_mut().zip(&Section::ALL) {
             let entry_size = section.entry_size() as u64;
             let room = match section.share() {
@@ -252,9 +267,16 @@ impl Layout {
             };
             let length = match section {
                 Section::History => room.min(HISTORY_MAX) / entry_size * entry_size,
+                // The totals come before it.
+                Section::Curves => {
+                    room.min(curves::Geometry::most_bytes(rows)) / entry_size * entry_size
+                }
                 _ if section.share().is_none() => fixed_entries(section) * entry_size,
                 _ => room / entry_size * entry_size,
             };
+            if section == Section::Totals {
+                rows = length / entry_size;
+            }
             *entry = SectionEntry {
                 kind: section as u32,
                 entry_size: entry_size as u32,
@@ -272,7 +294,7 @@ impl Layout {
 
     /// Where `section` is.
     pub fn of(&self, section: Section) -> SectionEntry {
-        self.sections[section as usize - 1]
+        self.sections[section.position()]
     }
 
     /// The header that describes this layout.
@@ -334,6 +356,26 @@ mod tests {
     }
 
     #[test]
+    fn there_is_room_for_curves() {
+        let of = |size: u64| {
+            let layout = Layout::for_size(size);
+            let rows = layout.of(Section::Totals).length as usize / size_of::<Totals>();
+            let words = layout.of(Section::Curves).length as usize / 8;
+            let geometry = curves::Geometry::of(words, rows);
+            (geometry.curves, geometry.per_level)
+        };
+        assert_eq!(of(MIN_SIZE), (4, 32));
+        let (curves, per_level) = of(16 << 20);
+        // A week and a day at 68 minutes.
+        assert!(curves >= 16 && per_level >= 150, "{curves} {per_level}");
+        assert_eq!(of(DEFAULT_SIZE).1, curves::MAX_CELLS_PER_LEVEL);
+        assert_eq!(
+            of(4 << 30),
+            (curves::MAX_CURVES, curves::MAX_CELLS_PER_LEVEL)
+        );
+    }
+
+    #[test]
     fn the_default_size_is_used_well() {
         let layout = Layout::for_size(DEFAULT_SIZE);
         let used: u64 = layout.sections.iter().map(|s| s.length).sum();
@@ -341,6 +383,7 @@ mod tests {
         for section in Section::ALL {
             let entry = layout.of(section);
             assert_eq!(entry.kind, section as u32);
+            assert_eq!(Section::ALL[section.position()], section);
         }
     }
 }

@@ -8,7 +8,7 @@
 //! languages.
 //!
 //! A trace has two halves. The *rings* ([`ring`]) are a log that forgets its oldest events; the
-//! *tables* (live set, totals, accounts, history) are a checkpoint that never forgets what is
+//! *tables* (live set, totals, accounts, history, curves) are a checkpoint that never forgets what is
 //! still allocated. One event is first written completely to its ring, then applied to the
 //! tables under the protection of an undo [`journal`]; whoever opens the file after the process
 //! was killed undoes the interrupted application and applies the event again, through the very
@@ -20,6 +20,7 @@
 pub mod account;
 pub mod apply;
 pub mod cold;
+pub mod curves;
 pub mod footprint;
 pub mod history;
 pub mod journal;

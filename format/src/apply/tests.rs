@@ -17,6 +17,7 @@ struct Trace {
     live: [Vec<Record>; 2],
     totals: Vec<Totals>,
     history: Vec<Cell>,
+    curves: Vec<u64>,
     rings: [Vec<Record>; 2],
 }
 
@@ -29,6 +30,7 @@ impl Trace {
             live: [vec![Record::zeroed(); live], vec![Record::zeroed(); live]],
             totals: vec![Totals::zeroed(); totals],
             history: vec![Cell::zeroed(); 4096],
+            curves: vec![0; 8 + 2 * totals + 30 * (8 + 4 * 5 * 32)],
             rings: [vec![Record::zeroed(); ring], vec![Record::zeroed(); ring]],
         }
     }
@@ -37,6 +39,7 @@ impl Trace {
         let [device, framework] = &mut self.live;
         let [ring0, ring1] = &mut self.rings;
         let written = self.control.ring_written;
+        let rows = self.totals.len();
         (
             Tables {
                 journal: &mut self.journal,
@@ -44,6 +47,7 @@ impl Trace {
                 live: [LiveTable::new(device), LiveTable::new(framework)],
                 totals: TotalsTable::new(&mut self.totals),
                 history: History::new(&mut self.history),
+                curves: Curves::new(&mut self.curves, rows),
             },
             [Ring::new(ring0, written[0]), Ring::new(ring1, written[1])],
             &mut self.control,
@@ -212,6 +216,11 @@ fn events(steps: &[Step]) -> Vec<Record> {
     out
 }
 
+/// Compares the curves of a trace with its events; returns how many cells were compared.
+fn compare_curves(trace: &Trace, events: &[Record]) -> usize {
+    crate::curves::compare(&trace.curves, &trace.totals, &trace.accounts, events)
+}
+
 fn assert_equal(trace: &Trace, model: &Model) {
     for device in 0..2 {
         for layer in [Layer::Device, Layer::Framework] {
@@ -271,6 +280,7 @@ proptest! {
             model.apply(&event);
         }
         assert_equal(&trace, &model);
+        compare_curves(&trace, &events(&steps));
     }
 
     /// Before the kill point the event did not happen, after it it did; never anything between.
@@ -301,6 +311,7 @@ proptest! {
             for event in &events[cut + usize::from(complete)..] {
                 killed.record(event);
             }
+            compare_curves(&killed, &events);
             if done {
                 break;
             }
@@ -308,6 +319,42 @@ proptest! {
         }
         prop_assert!(kill_points >= 5, "the kill was exercised: {}", kill_points);
     }
+}
+
+/// The comparison above is worth nothing if there is nothing to compare.
+#[test]
+fn curves_are_compared() {
+    let mut trace = Trace::new(64, 256, 8);
+    let mut all = Vec::new();
+    for n in 0..100u64 {
+        let alloc = Record {
+            seq: n + 1,
+            time: n * 3_000_000_000,
+            key: n % 50 * 512,
+            size: 10 + n,
+            stack: n as u32 % 3 + 1,
+            op: Op::Alloc as u8,
+            space: Space::Device as u8,
+            kind: Kind::Device as u8,
+            ..Record::default()
+        };
+        let event = match n.checked_sub(50) {
+            None => alloc,
+            Some(before) => {
+                let entry: Record = all[before as usize];
+                Record {
+                    seq: n + 1,
+                    time: alloc.time,
+                    op: Op::Free as u8,
+                    aux: Record::free_aux(entry.seq, entry.api),
+                    ..entry
+                }
+            }
+        };
+        assert_eq!(trace.record(&event), Applied::Yes);
+        all.push(event);
+    }
+    assert!(compare_curves(&trace, &all) > 100);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use bytemuck::{Pod, Zeroable};
 use std::io;
 use std::time::{Duration, Instant};
 use vramtrace_format::account::Account;
+use vramtrace_format::history::Cell;
 use vramtrace_format::journal::{Journal, State};
 use vramtrace_format::layout::Control;
 use vramtrace_format::live::TOMBSTONE;
@@ -40,10 +41,21 @@ pub struct Copy {
     pub totals: Vec<Totals>,
     /// The event that a kill had interrupted and that was applied again.
     pub recovered: Option<u64>,
+    /// History and curves with that event in them, if there was one.
+    pub past: Option<Past>,
     /// The file changed while it was being copied.
     pub moving: bool,
     /// Why the parts may not fit together, if they may not.
     pub inexact: Option<String>,
+}
+
+/// What a trace knows of the time before its rings begin.
+#[derive(Clone, Debug, Default)]
+pub struct Past {
+    /// Cells of the history section.
+    pub history: Vec<Cell>,
+    /// Words of the section of curves.
+    pub curves: Vec<u64>,
 }
 
 /// Most rows that are copied at once.
@@ -145,6 +157,7 @@ impl Copier<'_> {
             live,
             totals,
             recovered: None,
+            past: None,
             moving: self.moving || end != start,
             inexact: None,
         };
@@ -313,6 +326,7 @@ impl Copier<'_> {
             live,
             totals,
             recovered: None,
+            past: None,
             moving: self.moving,
             inexact: None,
         })

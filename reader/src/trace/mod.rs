@@ -7,6 +7,7 @@
 
 mod append;
 mod copy;
+mod curves;
 mod error;
 mod events;
 pub mod find;
@@ -16,7 +17,8 @@ mod sections;
 mod source;
 
 pub use append::{Refusal, append};
-pub use copy::Copy;
+pub use copy::{Copy, Past};
+pub use curves::{Curve, OpenSpan};
 pub use error::{OpenError, Problem};
 pub use events::{Events, Reach};
 pub use sections::{Extent, MAX_FILE, Sections};
@@ -145,6 +147,9 @@ impl Trace {
 
     /// The history section, as it is at this moment.
     pub fn history(&self) -> io::Result<Vec<Cell>> {
+        if let Some(past) = &self.copy.past {
+            return Ok(past.history.clone());
+        }
         let extent = self.sections.of(Section::History);
         let mut cells = vec![Cell::zeroed(); extent.rows as usize];
         self.source.words(

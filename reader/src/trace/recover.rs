@@ -1,13 +1,14 @@
 //! Puts right, in a copy, what a kill interrupted: format's own recovery, on tables that lie
 //! whole in memory. Only files that need it are read this way.
 
-use super::copy::{Copy, is_kept};
+use super::copy::{Copy, Past, is_kept};
 use super::sections::Sections;
 use super::source::{Source, Through};
 use bytemuck::{Pod, Zeroable};
 use std::io;
 use vramtrace_format::Section;
 use vramtrace_format::apply::Tables;
+use vramtrace_format::curves::Curves;
 use vramtrace_format::history::{Cell, History};
 use vramtrace_format::journal::State;
 use vramtrace_format::layout::Control;
@@ -53,6 +54,8 @@ pub(super) fn recovered(source: &Source, sections: &Sections) -> io::Result<Copy
     ];
     let mut totals: Vec<Totals> = all(source, sections, Section::Totals)?;
     let mut history: Vec<Cell> = all(source, sections, Section::History)?;
+    let mut curves: Vec<u64> = all(source, sections, Section::Curves)?;
+    let rows = sections.of(Section::Totals).promised as usize;
     let [device, framework] = &mut live;
     let mut tables = Tables {
         journal: &mut journal,
@@ -60,6 +63,7 @@ pub(super) fn recovered(source: &Source, sections: &Sections) -> io::Result<Copy
         live: [LiveTable::new(device), LiveTable::new(framework)],
         totals: TotalsTable::new(&mut totals),
         history: History::new(&mut history),
+        curves: Curves::new(&mut curves, rows),
     };
     let [first, second] = &mut newest;
     // Rings of the two slots that matter, set up so that the second is the next to be written.
@@ -81,6 +85,7 @@ pub(super) fn recovered(source: &Source, sections: &Sections) -> io::Result<Copy
         live,
         totals,
         recovered,
+        past: Some(Past { history, curves }),
         moving: false,
         inexact: None,
     })

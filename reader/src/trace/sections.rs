@@ -60,7 +60,7 @@ impl Sections {
                 unknown.push(entry.kind);
                 continue;
             };
-            let slot = &mut extents[section as usize - 1];
+            let slot = &mut extents[section.position()];
             if slot.row_size != 0 {
                 return Err(Problem::Damaged {
                     what: format!("section {section:?} is there twice"),
@@ -108,7 +108,7 @@ impl Sections {
 
     /// Where a section is; no rows if the file has none of it.
     pub fn of(&self, section: Section) -> Extent {
-        self.extents[section as usize - 1]
+        self.extents[section.position()]
     }
 
     /// The live table of a lane.

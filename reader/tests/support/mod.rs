@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use vramtrace_format::account::Account;
 use vramtrace_format::apply::{Applied, Tables};
 use vramtrace_format::cold::{self, Cold};
+use vramtrace_format::curves::Curves;
 use vramtrace_format::history::{Cell, History};
 use vramtrace_format::journal::Journal;
-use vramtrace_format::layout::{Control, Header, Layout};
+use vramtrace_format::layout::{Control, Header, Layout, Section};
 use vramtrace_format::live::LiveTable;
 use vramtrace_format::record::{Kind, NO_DEVICE, Op, Record, Space};
 use vramtrace_format::ring::Ring;
@@ -33,16 +34,22 @@ pub struct Parts<'a> {
     pub history: &'a mut [Cell],
     pub live: [&'a mut [Record]; 2],
     pub rings: [&'a mut [Record]; 2],
+    pub curves: &'a mut [u64],
 }
 
 impl<'a> Parts<'a> {
     pub fn of(file: &'a mut [u8], layout: &Layout) -> Parts<'a> {
         let mut sections = Vec::new();
+        let mut curves = None;
         let (mut rest, mut at) = (file, 0);
         for entry in layout.sections {
             let (_, from) = rest.split_at_mut(entry.offset as usize - at);
             let (section, after) = from.split_at_mut(entry.length as usize);
-            sections.push(section);
+            if entry.kind == Section::Curves as u32 {
+                curves = Some(section);
+            } else {
+                sections.push(section);
+            }
             rest = after;
             at = (entry.offset + entry.length) as usize;
         }
@@ -59,6 +66,7 @@ impl<'a> Parts<'a> {
             history: cast_slice_mut(next()),
             live: [cast_slice_mut(next()), cast_slice_mut(next())],
             rings: [cast_slice_mut(next()), cast_slice_mut(next())],
+            curves: cast_slice_mut(curves.unwrap()),
         }
     }
 
@@ -78,12 +86,14 @@ impl<'a> Parts<'a> {
     pub fn apply(&mut self, event: &Record) -> Applied {
         self.control.last_time = self.control.last_time.max(event.time);
         let [device, framework] = &mut self.live;
+        let rows = self.totals.len();
         Tables {
             journal: self.journal,
             accounts: self.accounts,
             live: [LiveTable::new(device), LiveTable::new(framework)],
             totals: TotalsTable::new(self.totals),
             history: History::new(self.history),
+            curves: Curves::new(self.curves, rows),
         }
         .apply(event, None, self.control)
     }

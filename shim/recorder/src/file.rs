@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicU64;
 use vramtrace_format::account::Account;
 use vramtrace_format::apply::Tables;
 use vramtrace_format::cold::{self, Cold};
+use vramtrace_format::curves::Curves;
 use vramtrace_format::footprint::Footprint;
 use vramtrace_format::history::History;
 use vramtrace_format::journal::Journal;
@@ -326,6 +327,7 @@ impl TraceFile {
             }
         }
         let control = &mut section::<Control>(&self, Section::Control)[0];
+        let totals = TotalsTable::new(section(&self, Section::Totals));
         Sections {
             tables: Tables {
                 journal: &mut section::<Journal>(&self, Section::Journal)[0],
@@ -334,8 +336,9 @@ impl TraceFile {
                     LiveTable::new(section(&self, Section::LiveDevice)),
                     LiveTable::new(section(&self, Section::LiveFramework)),
                 ],
-                totals: TotalsTable::new(section(&self, Section::Totals)),
                 history: History::new(section(&self, Section::History)),
+                curves: Curves::new(section(&self, Section::Curves), totals.rows().len()),
+                totals,
             },
             rings: [
                 Ring::new(section::<Record>(&self, Section::RingDevice), 0),

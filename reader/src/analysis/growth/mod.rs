@@ -1,13 +1,16 @@
 //! Stacks whose live bytes keep growing, and when that fills the device.
 //!
 //! A verdict rests on the ages of what is live ([`survivors`]), which a trace knows however long
-//! ago it was, and on when the stack allocated first, which the sums by stack know. Memory counts
-//! once, at the finest layer known, as in `leaks`.
+//! ago it was, and on when the stack allocated first, which the sums by stack know. What a stack held
+//! over time ([`course`]), where that is known, has the last word. Memory counts once, at the finest
+//! layer known, as in `leaks`.
 
+mod course;
 mod room;
 mod survivors;
 mod trend;
 
+pub use course::{Course, Trend};
 pub use room::{Known, Room};
 pub use survivors::{CELLS, Judgement, Shape, Survivor, cell_of, judge};
 pub use trend::{Slope, slope};
@@ -84,7 +87,14 @@ impl Growths {
         let whole = Window::default();
         for (id, process) in processes.iter().enumerate() {
             let window = windows.get(id).unwrap_or(&whole);
-            let leaks = leaks_in(process, options, window, loops);
+            let mut leaks = leaks_in(process, options, window, loops);
+            if *window == whole && course::add(process, &mut leaks.groups).is_err() {
+                found.head.note(
+                    "what stacks held over time could not be read from the trace; verdicts rest on \
+                     the ages of allocations alone"
+                        .to_owned(),
+                );
+            }
             let place = |group: Group, devices: &mut Devices| Placed {
                 process: id,
                 device: group.device.map(|index| devices.id_of(process, id, index)),

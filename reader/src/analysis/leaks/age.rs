@@ -28,7 +28,7 @@ pub struct Age {
 }
 
 /// What a row of sums by stack stands for, but how its allocations ended: stack, API, device, kind.
-pub(crate) type Row = (u32, u16, u8, u8);
+pub type Row = (u32, u16, u8, u8);
 
 /// First allocation and all allocations ever made, by row.
 pub(super) struct Rows(FxHashMap<Row, (u64, Sum)>);

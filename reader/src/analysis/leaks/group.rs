@@ -1,8 +1,8 @@
 //! Making groups: by stack, or by another word that entries have.
 
-use super::age::{Age, Rows};
+use super::age::{Age, Row, Rows};
 use super::{EntryEnd, Item, Options, Suspicion};
-use crate::analysis::growth::Survivor;
+use crate::analysis::growth::{Course, Survivor};
 use crate::model::{Loops, Process, Remembered, VisibleStack};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Reverse;
@@ -123,6 +123,10 @@ pub struct Group {
     pub suspicion: Suspicion,
     /// How old what it holds is.
     pub age: Age,
+    /// Rows of the sums by stack that its allocations count in: stack, API function, device, kind.
+    pub rows: Vec<Row>,
+    /// What it held over time, where that was asked for and is known.
+    pub course: Option<Box<Course>>,
     /// Call stack; empty where groups are made by something else.
     pub stack: VisibleStack,
     /// Its allocations by time, where [`Options::members`] asks for them; without what is kept as
@@ -148,7 +152,7 @@ impl Raw {
     }
 
     /// What its row of sums is known by: stack, API, device, kind.
-    pub fn row(&self) -> (u32, u16, u8, u8) {
+    pub fn row(&self) -> Row {
         (self.stack, self.api, self.device, self.kind as u8)
     }
 }
@@ -477,6 +481,11 @@ fn group(
             age.judgement.shape,
         ),
         age,
+        rows: {
+            let rows: BTreeSet<Row> = members.iter().map(Raw::row).collect();
+            rows.into_iter().collect()
+        },
+        course: None,
         ranges: {
             let names = sums.ranges.into_iter().map(|id| range_name(process, id));
             names.collect::<BTreeSet<String>>().into_iter().collect()

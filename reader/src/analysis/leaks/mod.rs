@@ -12,7 +12,7 @@ mod group;
 mod suppress;
 mod suspicion;
 
-pub use age::{Age, PARTS};
+pub use age::{Age, PARTS, Row};
 pub use answer::{Answer, Asked, Placed, PlacedCache, PlacedTorch};
 pub use group::{By, Group, Member, Names};
 pub use suppress::{Malformed, Pattern, Suppressed, Suppressions};

@@ -1,7 +1,7 @@
 //! `vramtrace.growth/1`. What is the same as in `vramtrace.leaks/1` has the same name there.
 
 use super::Shown;
-use crate::analysis::growth::{Forecast, Known, Shape};
+use crate::analysis::growth::{Course, Forecast, Known, Shape};
 use crate::analysis::leaks::Placed;
 use crate::report::age::AgeJson;
 use crate::report::frames::ShownFrame;
@@ -36,6 +36,38 @@ struct GroupJson<'a> {
     last_ns: u64,
     #[serde(flatten)]
     age: AgeJson,
+    /// What it held over time; null where that is not known.
+    course: Option<CourseJson>,
+}
+
+#[derive(Serialize)]
+struct CourseJson {
+    trend: &'static str,
+    /// The share of pairs of points of which the later one holds more.
+    rises: f64,
+    /// By how many bytes a second what it holds at all times grows.
+    slope: f64,
+    slope_low: f64,
+    slope_high: f64,
+    from_ns: u64,
+    to_ns: u64,
+    /// How finely it is known from when on; 0: every change.
+    resolution: Vec<ResolutionJson>,
+    /// Equal parts of that time.
+    points: Vec<PointJson>,
+}
+
+#[derive(Serialize)]
+struct ResolutionJson {
+    from_ns: u64,
+    span_ns: u64,
+}
+
+#[derive(Serialize)]
+struct PointJson {
+    min: u64,
+    max: u64,
+    last: u64,
 }
 
 #[derive(Serialize)]
@@ -99,6 +131,38 @@ fn of_group<'a>(shown: &Shown<'a>, placed: &'a Placed, stack: &'a [ShownFrame]) 
         first_ns: group.first_ns,
         last_ns: group.last_ns,
         age: AgeJson::of(&group.age, start),
+        course: group
+            .course
+            .as_deref()
+            .map(|course| of_course(course, start)),
+    }
+}
+
+fn of_course(course: &Course, start: u64) -> CourseJson {
+    let unix = |time: u64| start.saturating_add(time);
+    let resolution = course.resolution.iter();
+    let points = course.spans.iter();
+    CourseJson {
+        trend: course.trend.name(),
+        rises: course.rises,
+        slope: course.slope.median,
+        slope_low: course.slope.low,
+        slope_high: course.slope.high,
+        from_ns: unix(course.from),
+        to_ns: unix(course.to),
+        resolution: resolution
+            .map(|part| ResolutionJson {
+                from_ns: unix(part.from),
+                span_ns: part.span_ns,
+            })
+            .collect(),
+        points: points
+            .map(|span| PointJson {
+                min: span.min,
+                max: span.max,
+                last: span.last,
+            })
+            .collect(),
     }
 }
 

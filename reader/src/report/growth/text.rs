@@ -2,7 +2,7 @@
 
 use super::Shown;
 use crate::analysis::Sum;
-use crate::analysis::growth::{CELLS, Forecast, Growths, Known, Shape, rate};
+use crate::analysis::growth::{CELLS, Course, Forecast, Growths, Known, Shape, rate};
 use crate::analysis::leaks::Placed;
 use crate::report::chart::bars;
 use crate::report::frames::ShownFrame;
@@ -11,6 +11,9 @@ use crate::report::leaks::{frames, only, sum, what};
 use crate::report::style::Style;
 use crate::report::words::{Per, bytes, count, counted, duration, foreign};
 use std::fmt::Write;
+
+/// Bars of what a group held over time.
+const BARS: usize = 16;
 
 /// The report.
 pub fn text(shown: &Shown<'_>, style: Style) -> String {
@@ -94,9 +97,36 @@ fn group(out: &mut String, found: &Growths, placed: &Placed, stack: &[ShownFrame
         bars(&age.parts.map(|part| part.bytes))
     );
     let _ = writeln!(out, "    {}", style.dim(&line));
+    if let Some(course) = &group.course {
+        let _ = writeln!(out, "    {}", style.dim(&held_over_time(course)));
+    }
     if group.value.is_none() {
         frames(out, group, stack, found.all_frames);
     }
+}
+
+/// `held 1.00 MiB at 2m 00s, 168.00 MiB at the end, known to 1h 08m …  ▁▂▃▄▅▆▇█`
+fn held_over_time(course: &Course) -> String {
+    // Of the first part only its beginning is as old as is said.
+    let first = course.spans.first().map_or(0, |span| span.min);
+    let last = course.spans.last().map_or(0, |span| span.last);
+    let fineness = course.resolution.iter().map(|part| part.span_ns);
+    let known = match fineness.max().unwrap_or(0) {
+        0 => "each change is known".to_owned(),
+        coarsest => format!("known to {} or finer", duration(coarsest)),
+    };
+    // The least of each part: what comes and goes meanwhile is no growth.
+    let parts = course
+        .spans
+        .chunks(course.spans.len().div_ceil(BARS).max(1));
+    let least = parts.map(|part| part.iter().map(|span| span.min).min().unwrap_or(0));
+    format!(
+        "held {} at {}, {} at the end ({known}), at least {}",
+        bytes(first),
+        duration(course.from),
+        bytes(last),
+        bars(&least.collect::<Vec<u64>>())
+    )
 }
 
 /// Never 100 %: there is always another explanation.
