@@ -229,7 +229,7 @@ struct Counted {
 struct Begun {
     time: u64,
     thread: u32,
-    range: u32,
+    range: u16,
     stream: u32,
 }
 
@@ -495,7 +495,7 @@ fn item(event: &Record, kind: Kind, held: Sum, last_time: u64) -> Item {
         kind,
         end: EntryEnd::Live,
         thread: (event.thread != 0).then_some(event.thread),
-        range: event.range,
+        range: event.range.into(),
         stream: event.stream,
         context: event.context,
         bytes: held.bytes,

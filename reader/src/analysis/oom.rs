@@ -348,7 +348,7 @@ fn of_series(
         kind: series.kind,
         end: EntryEnd::Live,
         thread: (event.thread != 0).then_some(event.thread),
-        range: event.range,
+        range: event.range.into(),
         stream: event.stream,
         context: event.context,
         bytes: event.size,

@@ -199,7 +199,7 @@ pub fn allocated_in(
             end: EntryEnd::Live,
             stack: event.stack,
             api: event.api,
-            extra: extra(by, thread, event.range, event.stream, event.context),
+            extra: extra(by, thread, event.range.into(), event.stream, event.context),
         };
         gathered.add(
             key,

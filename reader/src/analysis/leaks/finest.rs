@@ -80,7 +80,7 @@ pub(crate) fn items(
                 kind,
                 end,
                 thread: (entry.thread != 0).then_some(entry.thread),
-                range: entry.range,
+                range: entry.range.into(),
                 stream: entry.stream,
                 context: entry.context,
                 bytes: entry.size,
