@@ -93,7 +93,10 @@ impl Model {
                 let sum = self.ended.entry((event.stack, end as u8)).or_default();
                 sum.0 += event.size;
                 sum.1 += 1;
-                let sum = self.sampled_ended.entry((event.stack, end as u8)).or_default();
+                let sum = self
+                    .sampled_ended
+                    .entry((event.stack, end as u8))
+                    .or_default();
                 *sum += event.weight().bytes;
             }
         }
@@ -288,9 +291,15 @@ fn assert_equal(trace: &Trace, model: &Model) {
     for (&stack, &made) in &model.sampled_made {
         let rows = rows().filter(|row| row.key.stack == stack && row.key.end == 0);
         let sum = rows.fold((0, 0), |sum, row| {
-            (sum.0 + row.sampled.alloc_bytes, sum.1 + row.sampled.alloc_count)
+            (
+                sum.0 + row.sampled.alloc_bytes,
+                sum.1 + row.sampled.alloc_count,
+            )
         });
-        assert_eq!(sum, made, "what sampled allocations of stack {stack} stood for");
+        assert_eq!(
+            sum, made,
+            "what sampled allocations of stack {stack} stood for"
+        );
     }
 }
 
@@ -473,7 +482,9 @@ fn what_is_sampled_keeps_its_share_of_the_peak() {
     let account = trace.accounts[account::index(0, Layer::Device)];
     assert_eq!(account.peak_bytes, peak);
     let rows = trace.totals.iter().filter(|row| row.key.used == 1);
-    let shares: u64 = rows.map(|row| row.sampled.at_peak(account.peak_epoch)).sum();
+    let shares: u64 = rows
+        .map(|row| row.sampled.at_peak(account.peak_epoch))
+        .sum();
     assert_eq!(shares, at_peak);
     assert!(at_peak > 0);
 }

@@ -173,12 +173,10 @@ fn traced(args: &Args) -> Result<Finished, Failure> {
     let directory = std::env::current_dir()
         .map_err(|error| Failure::usage(format!("the current directory: {error}")))?;
     let output = Pattern::new(&args.output, &directory)?;
-    for (option, asked) in [
-        (
-            "--on-oom",
-            args.on_oom.as_deref().is_some_and(|what| what != "record"),
-        ),
-    ] {
+    for (option, asked) in [(
+        "--on-oom",
+        args.on_oom.as_deref().is_some_and(|what| what != "record"),
+    )] {
         if asked {
             let variable = option
                 .trim_start_matches('-')

@@ -155,7 +155,9 @@ impl Ledger {
             ..Record::default()
         });
         let (seq, time) = (self.seq, self.trace.control.last_time);
-        self.trace.sampling.change(seq, time, change.to, change.cost);
+        self.trace
+            .sampling
+            .change(seq, time, change.to, change.cost);
         sampling::put_in_force(self.governor.lanes(change.to));
     }
 

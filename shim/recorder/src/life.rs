@@ -3,8 +3,8 @@
 
 use crate::clock::Clock;
 use crate::ledger::Ledger;
-use crate::sampling::Governor;
 use crate::recorder::prefetch_from;
+use crate::sampling::Governor;
 use crate::settings::{self, Log};
 use crate::stack;
 use crate::turn::{self, LEDGER, guarded, with};

@@ -1,13 +1,13 @@
 //! Growth for people: what grows, how fast, since when, how sure that is; the rest in one line.
 
 use super::Shown;
-use crate::analysis::Sum;
 use crate::analysis::growth::{CELLS, Forecast, Growths, Known, Shape, rate};
 use crate::analysis::leaks::Placed;
 use crate::report::chart::bars;
 use crate::report::frames::ShownFrame;
 use crate::report::head::{device_name, inexact, next, of_process, process_lines, warnings};
 use crate::report::leaks::{frames, only, sum, what};
+use crate::report::sampling::size;
 use crate::report::style::Style;
 use crate::report::words::{Per, bytes, count, counted, duration, foreign};
 use std::fmt::Write;
@@ -56,12 +56,8 @@ fn group(out: &mut String, found: &Growths, placed: &Placed, stack: &[ShownFrame
     let age = &group.age;
     let judged = &age.judgement;
     let per = Per::of(age.to.saturating_sub(age.from));
-    let held = Sum {
-        bytes: group.bytes,
-        count: group.count,
-    };
     let grows = format!("+{}", per.rate(rate(group)));
-    let _ = write!(out, "{}, {} live", style.bad(&grows), sum(held));
+    let _ = write!(out, "{}, {} live", style.bad(&grows), size(group));
     if let Some(value) = &group.value {
         let _ = write!(out, ": {}", style.strong(&foreign(value)));
     }

@@ -239,7 +239,9 @@ impl Governor {
 
 /// A window that nothing ended stands for several.
 fn windows_in(elapsed: u64) -> u32 {
-    u32::try_from(elapsed / WINDOW_NS).unwrap_or(u32::MAX).max(1)
+    u32::try_from(elapsed / WINDOW_NS)
+        .unwrap_or(u32::MAX)
+        .max(1)
 }
 
 #[cfg(test)]

@@ -121,7 +121,12 @@ mod tests {
     #[test]
     fn allocations_are_taken_as_often_as_their_size_says() {
         const TRIES: u32 = 200_000;
-        for (size, bytes) in [(512, 64 << 10), (4096, 16 << 10), (20_000, 24 << 10), (1, 12)] {
+        for (size, bytes) in [
+            (512, 64 << 10),
+            (4096, 16 << 10),
+            (20_000, 24 << 10),
+            (1, 12),
+        ] {
             let (step, sampler) = (step_of(bytes), Sampler::seeded(size));
             let taken = (0..TRIES).filter(|_| sampler.takes(size, step)).count() as f64;
             let p = probability(size, step);
@@ -143,7 +148,10 @@ mod tests {
             last = taken;
         }
         let expected = f64::from(tries) * p * p;
-        assert!((f64::from(pairs) - expected).abs() < 6.0 * expected.sqrt(), "{pairs}");
+        assert!(
+            (f64::from(pairs) - expected).abs() < 6.0 * expected.sqrt(),
+            "{pairs}"
+        );
     }
 
     #[test]
@@ -158,7 +166,10 @@ mod tests {
             let p = probability(1000, step);
             let expected = 200_000.0 * p;
             let room = 5.0 * (expected * (1.0 - p)).sqrt();
-            assert!((f64::from(taken) - expected).abs() < room, "{taken} {expected}");
+            assert!(
+                (f64::from(taken) - expected).abs() < room,
+                "{taken} {expected}"
+            );
         }
     }
 

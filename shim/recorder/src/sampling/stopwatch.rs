@@ -19,7 +19,11 @@ const NANOSECONDS: u8 = 2;
 
 /// Measures by what this clock is kept by.
 pub(crate) fn choose_clock(clock: &Clock) {
-    let source = if clock.has_counter() { TICKS } else { NANOSECONDS };
+    let source = if clock.has_counter() {
+        TICKS
+    } else {
+        NANOSECONDS
+    };
     SOURCE.store(source, Ordering::Relaxed);
 }
 

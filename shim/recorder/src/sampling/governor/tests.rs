@@ -91,7 +91,10 @@ fn storms_cost_what_the_budget_allows() {
                 run.lane = (cost / 1_000.0) as usize % 2;
                 run.storm(rate, 5.0, cost, size);
                 let spent = run.percent(1..5);
-                let what = format!("{rate} of {name} at {cost} ns: {spent} %, {:?}", run.changes);
+                let what = format!(
+                    "{rate} of {name} at {cost} ns: {spent} %, {:?}",
+                    run.changes
+                );
                 let wanted = rate * cost / SECOND as f64 * 100.0;
                 assert!(spent <= 0.55, "{what}");
                 // What is left of the budget is less than two steps.
