@@ -153,6 +153,11 @@ impl Tables<'_> {
                 undo.save::<_, { Totals::WORDS }>(self.journal, CellKind::Totals, *at, 0, *row);
             }
         }
+        if event.sampled != 0
+            && let Some((row, at, _)) = &row
+        {
+            save_sampled(self.journal, row, *at, undo);
+        }
         if kind.counted() {
             if Account::is_usual(op) {
                 undo.save::<_, { Account::USUAL_WORDS }>(
@@ -190,6 +195,10 @@ impl Tables<'_> {
             row_before = row.live_bytes;
             row.apply(op, event, account.peak_epoch);
             row_now = row.live_bytes;
+            if event.sampled != 0 {
+                let weight = event.weight();
+                row.sampled.apply(op, weight, account.peak_epoch);
+            }
             crash_point();
         }
         if kind.counted() {
@@ -222,9 +231,15 @@ impl Tables<'_> {
                 && let Some(row) = self.totals.row_mut(at)
             {
                 undo.save::<_, { Totals::WORDS }>(self.journal, CellKind::Totals, at, 0, row);
+                if event.sampled != 0 {
+                    save_sampled(self.journal, row, at, undo);
+                }
                 undo.arm(self.journal);
                 row.key = key;
                 row.keep_ended(event);
+                if event.sampled != 0 {
+                    row.sampled.keep_ended(event.weight());
+                }
                 crash_point();
             }
         }
@@ -300,6 +315,14 @@ impl Tables<'_> {
             }
         }
     }
+}
+
+/// Saves what only an allocation that stands for others changes of its row.
+#[cold]
+#[inline(never)]
+fn save_sampled(journal: &mut Journal, row: &Totals, at: usize, undo: &mut Undo) {
+    const SAMPLED: (usize, usize) = Totals::SAMPLED_WORDS;
+    undo.save::<_, { SAMPLED.1 }>(journal, CellKind::Totals, at, SAMPLED.0, row);
 }
 
 fn restore<T: bytemuck::Pod>(cell: Option<&mut T>, saved: Saved<'_>) {

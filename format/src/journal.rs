@@ -9,7 +9,8 @@ use crate::publish::{crash_point, publish};
 use bytemuck::{Pod, Zeroable};
 
 /// Room for what one event saves: a head word and the words themselves for the live slot (8), a
-/// totals row (11), an account (16) and the totals row of what ended (11).
+/// totals row (11), an account (16) and the totals row of what ended (11); of both rows the words of
+/// what is sampled (5 each).
 const ROOM: usize = 64;
 /// Count that means "complete".
 const DONE: u64 = 0xff;

@@ -10,6 +10,7 @@ use crate::history::{CELLS_PER_LEVEL, Cell, LEVELS};
 use crate::journal::Journal;
 use crate::record::Record;
 use crate::reported::{REPORTED_ROWS, Reported};
+use crate::sampling;
 use crate::totals::Totals;
 use bytemuck::{Pod, Zeroable};
 
@@ -63,6 +64,8 @@ pub enum Section {
     /// How often each NVTX range was entered: u64, by the range's id. Row 0: entries of ranges that
     /// found no room, so that what they hold counts for the range around them.
     Ranges = 15,
+    /// One [`sampling::Sampling`]: what was sampled when, and what stacks cost.
+    Sampling = 16,
     /// Live bytes over time of the stacks that hold or gain most: words, divided as
     /// [`curves::Geometry`] says.
     Curves = 18,
@@ -70,7 +73,7 @@ pub enum Section {
 
 impl Section {
     /// Every section that this version writes, in file order.
-    pub const ALL: [Section; 16] = [
+    pub const ALL: [Section; 17] = [
         Section::Control,
         Section::Journal,
         Section::Accounts,
@@ -86,13 +89,14 @@ impl Section {
         Section::Footprints,
         Section::Reported,
         Section::Ranges,
+        Section::Sampling,
         Section::Curves,
     ];
 
     /// Its position in [`Section::ALL`].
     pub const fn position(self) -> usize {
         match self {
-            Section::Curves => 15,
+            Section::Curves => 16,
             section => section as usize - 1,
         }
     }
@@ -101,7 +105,11 @@ impl Section {
     pub const fn is_optional(self) -> bool {
         matches!(
             self,
-            Section::Footprints | Section::Reported | Section::Ranges | Section::Curves
+            Section::Footprints
+                | Section::Reported
+                | Section::Ranges
+                | Section::Sampling
+                | Section::Curves
         )
     }
 
@@ -122,6 +130,7 @@ impl Section {
             | Section::RingFramework => size_of::<Record>(),
             Section::Footprints => size_of::<Footprint>(),
             Section::Reported => size_of::<Reported>(),
+            Section::Sampling => size_of::<sampling::Row>(),
         }
     }
 
@@ -133,7 +142,8 @@ impl Section {
             | Section::Accounts
             | Section::Footprints
             | Section::Reported
-            | Section::Ranges => None,
+            | Section::Ranges
+            | Section::Sampling => None,
             Section::Cold => Some(60),
             Section::Stacks => Some(120),
             Section::StackIndex => Some(16),
@@ -256,7 +266,8 @@ impl Layout {
             + page_up((ACCOUNT_ROWS * size_of::<Account>()) as u64)
             + page_up((FOOTPRINT_ROWS * size_of::<Footprint>()) as u64)
             + page_up((REPORTED_ROWS * size_of::<Reported>()) as u64)
-            + page_up((RANGES * size_of::<u64>()) as u64);
+            + page_up((RANGES * size_of::<u64>()) as u64)
+            + page_up((sampling::ROWS * size_of::<sampling::Row>()) as u64);
         let free = file_size - fixed;
         let mut rows = 0;
         for (entry, &section) in sections.iter_mut().zip(&Section::ALL) {
@@ -330,6 +341,7 @@ const fn fixed_entries(section: Section) -> u64 {
         Section::Footprints => FOOTPRINT_ROWS as u64,
         Section::Reported => REPORTED_ROWS as u64,
         Section::Ranges => RANGES as u64,
+        Section::Sampling => sampling::ROWS as u64,
         _ => 1,
     }
 }

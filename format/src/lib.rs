@@ -31,6 +31,7 @@ pub mod ranges;
 pub mod record;
 pub mod reported;
 pub mod ring;
+pub mod sampling;
 pub mod stacks;
 pub mod totals;
 

@@ -1,5 +1,6 @@
 //! One event, and the closed sets of words that it is made of.
 
+use crate::sampling::{self, Weight};
 use bytemuck::{Pod, Zeroable};
 
 /// One event of a trace: 64 bytes, one cache line, little-endian.
@@ -29,7 +30,12 @@ pub struct Record {
     /// Kernel thread id (`gettid`) of the calling thread.
     pub thread: u32,
     /// Id of the innermost NVTX range open on the calling thread; 0 none.
-    pub range: u32,
+    pub range: u16,
+    /// Step of the interval by which this allocation stands for others whose stacks were not taken
+    /// ([`crate::sampling`]); 0 it stands for itself.
+    pub sampled: u8,
+    /// 0.
+    pub reserved: u8,
     /// Id of the stream (cold record `Stream`); 0 none or the default stream.
     pub stream: u32,
     /// Id of the CUDA context (cold record `Context`); 0 none.
@@ -73,7 +79,8 @@ pub struct Allocation {
 }
 
 impl Allocation {
-    /// Its record, but for `seq`, `time`, `range`, and what [`Record::set_stack_and_thread`] sets.
+    /// Its record, but for `seq`, `time`, and what [`Record::set_stack_and_thread`] and
+    /// [`Record::set_range_and_sampled`] set.
     ///
     /// Put together in whole words: a store of a part of a word holds up the copy of the word that
     /// follows at once, some 15 cycles each time.
@@ -106,11 +113,16 @@ impl Record {
         words[5] = u64::from(stack) | u64::from(thread) << 32;
     }
 
-    /// Sets the range, in a whole word.
+    /// Sets the range, and the step that it was sampled at, in a whole word.
     #[inline(always)]
-    pub fn set_range(&mut self, range: u32) {
+    pub fn set_range_and_sampled(&mut self, range: u16, sampled: u8) {
         let words: &mut [u64; 8] = bytemuck::cast_mut(self);
-        words[6] = words[6] & !0xffff_ffff | u64::from(range);
+        words[6] = words[6] & !0xffff_ffff | u64::from(range) | u64::from(sampled) << 16;
+    }
+
+    /// What it stands for beyond itself.
+    pub fn weight(&self) -> Weight {
+        sampling::weight(self.size, self.sampled)
     }
 
     /// The event that ends this live entry, but for `seq` and `time`. In whole words, as
@@ -286,6 +298,9 @@ words! {
         CodeGrew = 39 => "code-grew",
         /// From here on frees are teardown ([`Op::FreeInTeardown`]).
         TeardownBegins = 40 => "teardown",
+        /// Stacks are sampled by another interval from here on. `size`: the interval, bytes, 0 all
+        /// stacks; `key`: the one before; `aux`: what stacks cost before, in millionths of a core.
+        SamplingChanged = 41 => "sampling",
     }
 }
 
@@ -455,7 +470,7 @@ mod tests {
         };
         let mut record = allocation.record();
         record.set_stack_and_thread(8, 9);
-        record.set_range(14);
+        record.set_range_and_sampled(14, 15);
         record.seq = 10;
         let by_fields = Record {
             seq: 10,
@@ -465,6 +480,7 @@ mod tests {
             stack: 8,
             thread: 9,
             range: 14,
+            sampled: 15,
             stream: 6,
             context: 4,
             api: 7,

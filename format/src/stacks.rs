@@ -13,6 +13,8 @@ pub const OTHER_STACKS: u32 = u32::MAX;
 pub const STACK_TABLE_FULL: u32 = u32::MAX - 1;
 /// The event came through the slow lane, without its stack.
 pub const STACK_SKIPPED: u32 = u32::MAX - 2;
+/// The allocation was not among those whose stack was sampled.
+pub const NOT_SAMPLED: u32 = u32::MAX - 3;
 /// First of the ids that stand for no stack, [`NO_STACK`] apart.
 pub const FIRST_RESERVED: u32 = u32::MAX - 15;
 

@@ -1,6 +1,7 @@
 //! Totals by call stack: who allocated how much, how much of it is live, what it held at the peak.
 
 use crate::record::{Kind, Op, Record};
+use crate::sampling::Weight;
 use bytemuck::{Pod, Zeroable};
 
 /// How the allocations of a row ended, or that they have not. Part of a row's key, so that what
@@ -88,11 +89,63 @@ pub struct Totals {
     pub alloc_count: u64,
     /// First event of the row.
     pub first_time: u64,
-    /// 0.
-    pub reserved: [u64; 5],
+    /// What its sampled allocations stand for beyond themselves.
+    pub sampled: Sampled,
+}
+
+/// What the sampled allocations of a row stand for beyond themselves ([`crate::sampling`]). All of it
+/// is an estimate; what the row itself says is not, and holds none of it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Sampled {
+    /// Bytes live now; in an ended row, bytes that ended this way.
+    pub live_bytes: u64,
+    /// The account's peak epoch that the next word belongs to.
+    pub peak_epoch: u64,
+    /// Bytes live at the account's peak, by the same rule as [`Totals::peak_bytes`].
+    pub peak_bytes: u64,
+    /// Bytes ever allocated.
+    pub alloc_bytes: u64,
+    /// Allocations ever made, in parts of 2^-[`crate::sampling::COUNT_BITS`].
+    pub alloc_count: u64,
+}
+
+impl Sampled {
+    /// Adds what the allocation of an event stands for; `epoch` is the account's peak epoch before
+    /// the event.
+    pub fn apply(&mut self, op: Op, weight: Weight, epoch: u64) {
+        if self.peak_epoch != epoch {
+            self.peak_epoch = epoch;
+            self.peak_bytes = self.live_bytes;
+        }
+        if op.begins_allocation() {
+            self.live_bytes = self.live_bytes.wrapping_add(weight.bytes);
+        } else if op.ends_allocation() {
+            self.live_bytes = self.live_bytes.wrapping_sub(weight.bytes);
+        }
+        if op == Op::Alloc {
+            self.alloc_bytes = self.alloc_bytes.wrapping_add(weight.bytes);
+            self.alloc_count = self.alloc_count.wrapping_add(weight.count);
+        }
+    }
+
+    /// Keeps what an ending event took out of the live set, in an ended row.
+    pub fn keep_ended(&mut self, weight: Weight) {
+        self.live_bytes = self.live_bytes.wrapping_add(weight.bytes);
+    }
+
+    /// Bytes at the account's peak, given the account's epoch.
+    pub fn at_peak(&self, epoch: u64) -> u64 {
+        if self.peak_epoch == epoch {
+            self.peak_bytes
+        } else {
+            self.live_bytes
+        }
+    }
 }
 
 const _: () = assert!(size_of::<TotalsKey>() == 16 && size_of::<Totals>() == 128);
+const _: () = assert!(std::mem::offset_of!(Totals, sampled) == 8 * Totals::SAMPLED_WORDS.0);
 
 impl TotalsKey {
     /// The row that the allocation of an event of this `op` is counted in.
@@ -141,8 +194,10 @@ impl TotalsKey {
 }
 
 impl Totals {
-    /// Words that mean something.
+    /// Words that every event may change.
     pub(crate) const WORDS: usize = 11;
+    /// The first word of [`Totals::sampled`], and how many.
+    pub(crate) const SAMPLED_WORDS: (usize, usize) = (11, 5);
     /// The first word that a free changes, and how many words from there on.
     pub(crate) const FREE_WORDS: (usize, usize) = (2, 5);
 

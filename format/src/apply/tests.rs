@@ -75,6 +75,9 @@ impl Trace {
 struct Model {
     live: BTreeMap<(u8, u64), Record>,
     ended: BTreeMap<(u32, u8), (u64, u64)>,
+    /// By stack: bytes that sampled allocations stand for, of what ended and of all ever made.
+    sampled_ended: BTreeMap<(u32, u8), u64>,
+    sampled_made: BTreeMap<u32, (u64, u64)>,
 }
 
 impl Model {
@@ -83,12 +86,22 @@ impl Model {
         let key = (event.space, event.key);
         if op.begins_allocation() {
             self.live.insert(key, *event);
+            if op == Op::Alloc {
+                let made = self.sampled_made.entry(event.stack).or_default();
+                made.0 += event.weight().bytes;
+                made.1 += event.weight().count;
+            }
         } else if op.ends_allocation() {
             self.live.remove(&key);
             if let Some(end) = End::of(op) {
                 let sum = self.ended.entry((event.stack, end as u8)).or_default();
                 sum.0 += event.size;
                 sum.1 += 1;
+                let sum = self
+                    .sampled_ended
+                    .entry((event.stack, end as u8))
+                    .or_default();
+                *sum += event.weight().bytes;
             }
         }
     }
@@ -117,6 +130,7 @@ enum Step {
         device: u8,
         size: u64,
         stack: u32,
+        sampled: u8,
     },
     End {
         which: usize,
@@ -126,12 +140,14 @@ enum Step {
 }
 
 fn steps(max: usize) -> impl Strategy<Value = Vec<Step>> {
-    let alloc = (any::<bool>(), 0u8..2, 1u64..1000, 1u32..6).prop_map(
-        |(framework, device, size, stack)| Step::Alloc {
+    let step = prop_oneof![2 => Just(0), 1 => 1u8..30];
+    let alloc = (any::<bool>(), 0u8..2, 1u64..1000, 1u32..6, step).prop_map(
+        |(framework, device, size, stack, sampled)| Step::Alloc {
             framework,
             device,
             size,
             stack,
+            sampled,
         },
     );
     let end = (any::<usize>(), 0u8..5).prop_map(|(which, how)| Step::End { which, how });
@@ -155,6 +171,7 @@ fn events(steps: &[Step]) -> Vec<Record> {
                 device,
                 size,
                 stack,
+                sampled,
             } => {
                 // Low keys come back often.
                 next_key = (next_key * 7 + 3) % 61;
@@ -168,6 +185,7 @@ fn events(steps: &[Step]) -> Vec<Record> {
                     key: next_key * 512,
                     size,
                     stack,
+                    sampled,
                     api: 3,
                     op: Op::Alloc as u8,
                     space: Space::Device as u8,
@@ -236,13 +254,21 @@ fn assert_equal(trace: &Trace, model: &Model) {
                     && row.key.device == device
                     && row.kind().unwrap().layer() == layer
             });
-            let mut at_peak = 0;
+            let (mut at_peak, mut sampled) = (0, BTreeMap::<u32, u64>::new());
             for row in rows.filter(|row| row.key.end == End::Live as u8) {
                 assert_eq!(
                     row.live_bytes,
                     stacks.get(&row.key.stack).copied().unwrap_or(0)
                 );
                 at_peak += row.at_peak(account.peak_epoch).0;
+                *sampled.entry(row.key.stack).or_default() += row.sampled.live_bytes;
+            }
+            let of_layer = |e: &&Record| e.device == device && e.kind().unwrap().layer() == layer;
+            for (stack, bytes) in sampled {
+                let entries = model.live.values().filter(of_layer);
+                let weights = entries.filter(|e| e.stack == stack);
+                let weights = weights.map(|e| e.weight().bytes).sum::<u64>();
+                assert_eq!(bytes, weights, "what is sampled of stack {stack}");
             }
             assert_eq!(at_peak, account.peak_bytes, "the shares of the peak add up");
         }
@@ -265,6 +291,24 @@ fn assert_equal(trace: &Trace, model: &Model) {
             (sum.0 + row.live_bytes, sum.1 + row.live_count)
         });
         assert_eq!(sum, (bytes, count), "stack {stack} end {end}");
+    }
+    let rows = || trace.totals.iter().filter(|row| row.key.used == 1);
+    for (&(stack, end), &bytes) in &model.sampled_ended {
+        let rows = rows().filter(|row| row.key.stack == stack && row.key.end == end);
+        assert_eq!(rows.map(|row| row.sampled.live_bytes).sum::<u64>(), bytes);
+    }
+    for (&stack, &made) in &model.sampled_made {
+        let rows = rows().filter(|row| row.key.stack == stack && row.key.end == 0);
+        let sum = rows.fold((0, 0), |sum, row| {
+            (
+                sum.0 + row.sampled.alloc_bytes,
+                sum.1 + row.sampled.alloc_count,
+            )
+        });
+        assert_eq!(
+            sum, made,
+            "what sampled allocations of stack {stack} stood for"
+        );
     }
 }
 
@@ -441,4 +485,53 @@ fn churn_leaves_no_tombstones_behind() {
         assert_eq!(trace.record(&free), Applied::Yes);
     }
     assert!(trace.live[0].iter().all(|slot| slot.op == 0));
+}
+
+/// The weighted share of a peak obeys the rule of the row's own share, whichever event comes last.
+#[test]
+fn what_is_sampled_keeps_its_share_of_the_peak() {
+    let mut trace = Trace::new(512, 512, 16);
+    let mut live: Vec<Record> = Vec::new();
+    let (mut held, mut peak, mut at_peak) = (0u64, 0, 0u64);
+    for n in 0..400u64 {
+        let random = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        let event = if random % 3 == 0 && !live.is_empty() {
+            let entry = live.swap_remove(random as usize % live.len());
+            held -= entry.size;
+            Record {
+                seq: n + 1,
+                op: Op::Free as u8,
+                aux: Record::free_aux(entry.seq, entry.api),
+                ..entry
+            }
+        } else {
+            let entry = Record {
+                seq: n + 1,
+                key: (n + 1) * 512,
+                size: 1 + random % 900,
+                stack: 1 + (random % 2) as u32,
+                sampled: [0, 18, 25][(random % 5).min(2) as usize],
+                op: Op::Alloc as u8,
+                space: Space::Device as u8,
+                kind: Kind::Device as u8,
+                ..Record::default()
+            };
+            live.push(entry);
+            held += entry.size;
+            entry
+        };
+        trace.record(&event);
+        if held > peak {
+            peak = held;
+            at_peak = live.iter().map(|entry| entry.weight().bytes).sum();
+        }
+    }
+    let account = trace.accounts[account::index(0, Layer::Device)];
+    assert_eq!(account.peak_bytes, peak);
+    let rows = trace.totals.iter().filter(|row| row.key.used == 1);
+    let shares: u64 = rows
+        .map(|row| row.sampled.at_peak(account.peak_epoch))
+        .sum();
+    assert_eq!(shares, at_peak);
+    assert!(at_peak > 0);
 }

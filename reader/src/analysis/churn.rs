@@ -4,6 +4,7 @@
 //! often a stack freed in the whole run the sums by stack know exactly. How long the driver took
 //! for a call is in no trace: an event has one time.
 
+use super::estimate::Weighted;
 use super::head::Head;
 use super::leaks::{Asked, EntryEnd, Grouping, Item, Options, Placed, Raw};
 use super::view::Devices;
@@ -192,10 +193,12 @@ impl Churn {
         }
         found.groups.sort_by_key(|churning| {
             let (group, freed) = (&churning.placed.group, churning.freed);
+            let size = group.size();
             (
-                Reverse(group.count),
+                group.not_sampled,
+                Reverse(size.count),
                 Reverse(freed.map(|sum| sum.count)),
-                Reverse(group.bytes),
+                Reverse(size.bytes),
             )
         });
         if let Some(top) = top.filter(|&top| top < found.groups.len()) {
@@ -229,7 +232,7 @@ struct Counted {
 struct Begun {
     time: u64,
     thread: u32,
-    range: u32,
+    range: u16,
     stream: u32,
 }
 
@@ -408,7 +411,7 @@ impl<'p> Counting<'p> {
             let lane = members.first().map_or(0, |raw| raw.kind().lane());
             let seconds = (logs[lane] as f64 / 1e9).max(1e-9);
             Churning {
-                per_second: group.count as f64 / seconds,
+                per_second: group.size().count as f64 / seconds,
                 longer: all.longer,
                 lives: all.lives,
                 freed: ever,
@@ -495,12 +498,17 @@ fn item(event: &Record, kind: Kind, held: Sum, last_time: u64) -> Item {
         kind,
         end: EntryEnd::Live,
         thread: (event.thread != 0).then_some(event.thread),
-        range: event.range,
+        range: event.range.into(),
         stream: event.stream,
         context: event.context,
         bytes: held.bytes,
         count: held.count,
         first_time: event.time,
         last_time,
+        weighted: if held.count > 0 {
+            Weighted::of(event)
+        } else {
+            Weighted::default()
+        },
     }
 }

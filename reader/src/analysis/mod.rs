@@ -3,6 +3,7 @@
 pub mod check;
 pub mod churn;
 pub mod diff;
+pub mod estimate;
 pub mod fragmentation;
 pub mod growth;
 pub mod head;

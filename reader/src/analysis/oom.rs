@@ -5,6 +5,7 @@
 //! says is free; who held the memory follows from going back from the end to that event, as far
 //! as the event log is whole.
 
+use super::estimate::Weighted;
 use super::head::Head;
 use super::leaks::{Asked, EntryEnd, Group, Grouping, Item, Options, Placed, Window, leaks_in};
 use super::moment::{Found, Past};
@@ -348,7 +349,8 @@ fn of_series(
         kind: series.kind,
         end: EntryEnd::Live,
         thread: (event.thread != 0).then_some(event.thread),
-        range: event.range,
+        weighted: Weighted::default(),
+        range: event.range.into(),
         stream: event.stream,
         context: event.context,
         bytes: event.size,

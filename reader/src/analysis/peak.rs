@@ -4,6 +4,7 @@
 //! answer is exact however long ago that was and whatever the event log has forgotten since. The
 //! shares have to add up to what the account says; where they do not, that is said.
 
+use super::estimate::Weighted;
 use super::leaks::{By, EntryEnd, Grouping, Item, Options, Placed};
 use super::moment::{Found, Past};
 use super::view::{DeviceView, Devices, ProcessView};
@@ -243,7 +244,9 @@ fn of_account(
         };
         if options.filter.takes(row.key.device, kind) {
             peak.asked.add(bytes, count);
-            grouping.add(&item(row, kind, Sum { bytes, count }));
+            let more = row.sampled.at_peak(account.peak_epoch);
+            let weighted = Weighted::of_bytes(more, process.sampling.coarsest());
+            grouping.add(&item(row, kind, Sum { bytes, count }, weighted));
         }
     }
     let place = |group| Placed {
@@ -255,7 +258,7 @@ fn of_account(
     peak
 }
 
-fn item(row: &Totals, kind: Kind, held: Sum) -> Item {
+fn item(row: &Totals, kind: Kind, held: Sum, weighted: Weighted) -> Item {
     Item {
         stack: row.key.stack,
         api: row.key.api,
@@ -271,6 +274,7 @@ fn item(row: &Totals, kind: Kind, held: Sum) -> Item {
         first_time: row.first_time,
         last_time: row.last_time,
         key: None,
+        weighted,
     }
 }
 

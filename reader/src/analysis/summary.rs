@@ -1,5 +1,6 @@
 //! One process at a glance: devices, sums, peak, who holds most, what was lost.
 
+use super::estimate::{Estimate, Weighted};
 use super::ranges::{RangeView, ranges};
 use super::view::{DeviceView, Devices, ProcessView};
 use super::{Filter, Sum};
@@ -73,6 +74,8 @@ pub struct TopStack {
     pub live: Sum,
     /// Ever allocated.
     pub allocated: Sum,
+    /// What these three stand for, in the same order, where stacks were sampled.
+    pub estimates: [Option<Estimate>; 3],
     /// The stack.
     pub stack: VisibleStack,
 }
@@ -169,7 +172,17 @@ pub fn summary(
         summaries.push(of_process(process, id, filter, &mut devices));
         stacks.extend(top_stacks(process, id, filter, &mut devices, loops));
     }
-    stacks.sort_by_key(|stack| (Reverse(stack.at_peak), Reverse(stack.live)));
+    stacks.sort_by_key(|stack| {
+        let [at_peak, live, _] = stack.estimates;
+        let size = |known: Sum, estimate: Option<Estimate>| {
+            Reverse(estimate.map_or(known, |estimate| estimate.sum(known)))
+        };
+        (
+            stack.stack.is_not_sampled(),
+            size(stack.at_peak, at_peak),
+            size(stack.live, live),
+        )
+    });
     stacks.truncate(top);
     Summary {
         processes: summaries,
@@ -302,10 +315,13 @@ struct Sums {
     live: Sum,
     allocated: Sum,
     at_peak: Sum,
+    /// What the three stand for: at the peak, live, allocated.
+    weighted: [Weighted; 3],
 }
 
 /// Calls `each` with the sums of every ordinary row that is asked about.
 fn rows(process: &Process, filter: &Filter, mut each: impl FnMut(u32, u16, u8, Kind, Sums)) {
+    let coarsest = process.sampling.coarsest();
     for row in process.totals() {
         let Some(kind) = row.kind() else { continue };
         let key = row.key;
@@ -314,7 +330,8 @@ fn rows(process: &Process, filter: &Filter, mut each: impl FnMut(u32, u16, u8, K
         }
         let index = account::index(key.device, kind.layer());
         let account = process.trace.copy.accounts.get(index);
-        let (bytes, count) = row.at_peak(account.map_or(0, |account| account.peak_epoch));
+        let epoch = account.map_or(0, |account| account.peak_epoch);
+        let (bytes, count) = row.at_peak(epoch);
         let sums = Sums {
             live: Sum {
                 bytes: row.live_bytes,
@@ -325,6 +342,11 @@ fn rows(process: &Process, filter: &Filter, mut each: impl FnMut(u32, u16, u8, K
                 count: row.alloc_count,
             },
             at_peak: Sum { bytes, count },
+            weighted: [
+                Weighted::of_bytes(row.sampled.at_peak(epoch), coarsest),
+                Weighted::of_bytes(row.sampled.live_bytes, coarsest),
+                Weighted::of_all_made(&row.sampled, coarsest),
+            ],
         };
         each(key.stack, key.api, key.device, kind, sums);
     }
@@ -335,6 +357,9 @@ impl Sums {
         self.live.merge(other.live);
         self.allocated.merge(other.allocated);
         self.at_peak.merge(other.at_peak);
+        for (own, other) in self.weighted.iter_mut().zip(other.weighted) {
+            own.merge(other);
+        }
     }
 }
 
@@ -382,6 +407,11 @@ fn top_stacks(
             at_peak: sums.at_peak,
             live: sums.live,
             allocated: sums.allocated,
+            estimates: [
+                sums.weighted[0].estimate(sums.at_peak),
+                sums.weighted[1].estimate(sums.live),
+                sums.weighted[2].estimate(sums.allocated),
+            ],
             stack,
         })
         .collect();

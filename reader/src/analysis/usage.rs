@@ -2,14 +2,19 @@
 //! was ever allocated, what has grown.
 //!
 //! As in [`super::leaks`], live and allocated bytes are those of the finest layer known, each byte
-//! once; what caching allocators and pools hold is in none of them. Peaks are kept by account, so
+//! once; what caching allocators and pools hold is in none of them. Where stacks were sampled, what was not
+//! is divided among those that stand for it ([`spread`]). Peaks are kept by account, so
 //! [`peak`] has the shares of all of them, which are never to be added up.
 
+mod spread;
+
+use super::estimate::Weighted;
 use super::leaks::{By, EntryEnd, Item, Point, Window, items};
 use super::moment::{Forgotten, Found};
 use super::{Filter, Sum};
 use crate::model::Process;
 use rustc_hash::FxHashMap;
+use spread::Gathered;
 use vramtrace_format::account;
 use vramtrace_format::record::{Kind, Op};
 use vramtrace_format::totals::{End, Totals};
@@ -34,23 +39,6 @@ pub struct Key {
 
 /// Shares, in an order that depends on nothing but the trace.
 pub type Shares = Vec<(Key, Sum)>;
-
-#[derive(Default)]
-struct Gathered(FxHashMap<Key, Sum>);
-
-impl Gathered {
-    fn add(&mut self, key: Key, sum: Sum) {
-        if sum != Sum::default() {
-            self.0.entry(key).or_default().merge(sum);
-        }
-    }
-
-    fn finish(self) -> Shares {
-        let mut shares: Shares = self.0.into_iter().collect();
-        shares.sort_unstable_by_key(|(key, _)| *key);
-        shares
-    }
-}
 
 fn extra(by: By, thread: Option<u32>, range: u32, stream: u32, context: u16) -> Option<u32> {
     match by {
@@ -88,6 +76,7 @@ pub fn live(
                 bytes: item.bytes,
                 count: item.count,
             },
+            item.weighted,
         );
     });
     gathered.finish()
@@ -118,7 +107,7 @@ pub fn growth(before: &Shares, after: &Shares) -> (Shares, Sum) {
         };
         // Fewer and larger ones may hold more.
         if more.bytes > 0 {
-            grown.add(*key, more);
+            grown.add(*key, more, Weighted::default());
         } else {
             less.add(
                 was.bytes.saturating_sub(sum.bytes),
@@ -134,18 +123,22 @@ pub fn growth(before: &Shares, after: &Shares) -> (Shares, Sum) {
 
 /// What stacks held at the peak of the account that their memory belongs to.
 pub fn peak(process: &Process, filter: &Filter) -> Shares {
+    let coarsest = process.sampling.coarsest();
     let mut gathered = Gathered::default();
     for (row, kind) in rows(process, filter) {
         let account = account::index(row.key.device, kind.layer());
         let account = &process.trace.copy.accounts[account];
         let (bytes, count) = row.at_peak(account.peak_epoch);
-        gathered.add(key(row, kind), Sum { bytes, count });
+        let more = row.sampled.at_peak(account.peak_epoch);
+        let weighted = Weighted::of_bytes(more, coarsest);
+        gathered.add(key(row, kind), Sum { bytes, count }, weighted);
     }
     gathered.finish()
 }
 
 /// All that was ever allocated.
 pub fn total(process: &Process, filter: &Filter) -> Shares {
+    let coarsest = process.sampling.coarsest();
     let mut gathered = Gathered::default();
     let mut caches = Caches::of(process);
     for (row, kind) in rows(process, filter) {
@@ -154,7 +147,8 @@ pub fn total(process: &Process, filter: &Filter) -> Shares {
                 bytes: row.alloc_bytes,
                 count: row.alloc_count,
             };
-            gathered.add(key(row, kind), sum);
+            let weighted = Weighted::of_all_made(&row.sampled, coarsest);
+            gathered.add(key(row, kind), sum, weighted);
         }
     }
     gathered.finish()
@@ -199,7 +193,7 @@ pub fn allocated_in(
             end: EntryEnd::Live,
             stack: event.stack,
             api: event.api,
-            extra: extra(by, thread, event.range, event.stream, event.context),
+            extra: extra(by, thread, event.range.into(), event.stream, event.context),
         };
         gathered.add(
             key,
@@ -207,6 +201,7 @@ pub fn allocated_in(
                 bytes: event.size,
                 count: 1,
             },
+            Weighted::of(&event),
         );
     }
     Ok(gathered.finish())

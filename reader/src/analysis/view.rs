@@ -1,6 +1,6 @@
 //! Who and what an answer is about, in the words of reports.
 
-use crate::model::{Process, State};
+use crate::model::{Process, Sampling, State};
 use std::path::PathBuf;
 
 /// A process, as reports name it.
@@ -26,6 +26,8 @@ pub struct ProcessView {
     pub end: State,
     /// Its trace.
     pub trace: PathBuf,
+    /// Which of its stacks were taken.
+    pub sampling: Sampling,
 }
 
 impl ProcessView {
@@ -46,6 +48,7 @@ impl ProcessView {
             duration_ns: process.duration_ns(),
             end: process.state,
             trace: process.trace.path.clone(),
+            sampling: process.sampling.clone(),
         }
     }
 }

@@ -32,7 +32,7 @@ Environment:
   VRAMTRACE_DEBUG_PATH   directories with separate debug files, for the reports
   NVTX_INJECTION64_PATH  who receives NVTX ranges and marks: vramtrace, unless this names another tool
   XDG_RUNTIME_DIR        where traces are written while programs run (else /dev/shm)
-  VRAMTRACE_SAMPLE, VRAMTRACE_BUDGET and VRAMTRACE_ON_OOM are checked, but without effect yet.
+  VRAMTRACE_ON_OOM is checked, but without effect yet.
 
 Output pattern:
   %p process id   %h host   %e executable   %t start time   %n number
@@ -66,11 +66,13 @@ pub struct Args {
     /// stream-ordered memory; python is native in threads without Python
     #[arg(long, value_name = "WHICH", env = "VRAMTRACE_STACKS", value_parser = ["auto", "python", "native", "both", "off"])]
     stacks: Option<String>,
-    /// Stacks of all allocations, of none, or of one in about every SIZE bytes
-    #[arg(long, value_name = "all|off|SIZE", env = "VRAMTRACE_SAMPLE", value_parser = sample, hide = true)]
+    /// Take the stacks of all allocations, of none, or of one in about every SIZE bytes and of all that
+    /// are as large; totals and what is live stay exact, values by stack are then estimates [default: all]
+    #[arg(long, value_name = "all|off|SIZE", env = "VRAMTRACE_SAMPLE", value_parser = sample)]
     sample: Option<String>,
-    /// Most that recording stacks may cost, in percent of one core
-    #[arg(long, value_name = "PERCENT", env = "VRAMTRACE_BUDGET", value_parser = budget, hide = true)]
+    /// Most that taking stacks may cost, in percent of one core: in a storm of allocations they are
+    /// sampled [default: off; of programs that are traced without `run` 0.5]
+    #[arg(long, value_name = "PERCENT|off", env = "VRAMTRACE_BUDGET", value_parser = budget)]
     budget: Option<String>,
     /// What to do when an allocation fails for lack of memory
     #[arg(long, value_name = "WHAT", env = "VRAMTRACE_ON_OOM", value_parser = ["record", "snapshot", "rescue"], hide = true)]
@@ -122,8 +124,9 @@ fn sample(text: &str) -> Result<String, String> {
 fn budget(text: &str) -> Result<String, String> {
     let number = text.trim().trim_end_matches('%').trim_end();
     match number.parse::<f64>() {
-        Ok(percent) if percent > 0.0 && percent.is_finite() => Ok(number.into()),
-        _ => Err("write a percentage above 0 (1, 0.5)".into()),
+        Ok(percent) if (0.001..=100.0).contains(&percent) => Ok(number.into()),
+        _ if number == "off" => Ok(number.into()),
+        _ => Err("write off, or a percentage from 0.001 to 100 (1, 0.5)".into()),
     }
 }
 
@@ -135,7 +138,11 @@ impl Args {
             ("VRAMTRACE_KEEP", self.keep.map(|bytes| bytes.to_string())),
             ("VRAMTRACE_STACKS", self.stacks.clone()),
             ("VRAMTRACE_SAMPLE", self.sample.clone()),
-            ("VRAMTRACE_BUDGET", self.budget.clone()),
+            // Whoever runs a program under `run` looks for something: every stack, unless asked.
+            (
+                "VRAMTRACE_BUDGET",
+                Some(self.budget.clone().unwrap_or_else(|| "off".to_owned())),
+            ),
             ("VRAMTRACE_ON_OOM", self.on_oom.clone()),
         ];
         settings
@@ -166,17 +173,10 @@ fn traced(args: &Args) -> Result<Finished, Failure> {
     let directory = std::env::current_dir()
         .map_err(|error| Failure::usage(format!("the current directory: {error}")))?;
     let output = Pattern::new(&args.output, &directory)?;
-    for (option, asked) in [
-        (
-            "--sample",
-            args.sample.as_deref().is_some_and(|sample| sample != "all"),
-        ),
-        ("--budget", args.budget.is_some()),
-        (
-            "--on-oom",
-            args.on_oom.as_deref().is_some_and(|what| what != "record"),
-        ),
-    ] {
+    for (option, asked) in [(
+        "--on-oom",
+        args.on_oom.as_deref().is_some_and(|what| what != "record"),
+    )] {
         if asked {
             let variable = option
                 .trim_start_matches('-')

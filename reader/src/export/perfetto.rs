@@ -420,7 +420,7 @@ impl<'a, 'w> OfProcess<'a, 'w> {
                 &annotation::number(interned, "stream", stream),
             );
         }
-        if let Some(range) = process.ranges.name(what.range) {
+        if let Some(range) = process.ranges.name(what.range.into()) {
             event.message(
                 annotation::FIELD,
                 &annotation::text(interned, "range", range),

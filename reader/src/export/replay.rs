@@ -113,6 +113,8 @@ pub struct Replay<'p> {
     next_place: u64,
     kinds: Vec<Kind>,
     free_bytes: u64,
+    /// Time of the last step.
+    now: u64,
 }
 
 impl<'p> Replay<'p> {
@@ -132,6 +134,7 @@ impl<'p> Replay<'p> {
             next_place: NO_ADDRESS,
             kinds: kinds.to_vec(),
             free_bytes: 0,
+            now: 0,
         }
     }
 
@@ -162,6 +165,9 @@ impl<'p> Replay<'p> {
             return;
         }
         let stream = event.stream;
+        // What a failed free brings back has the time of its allocation, however long ago that was.
+        self.now = self.now.max(event.time);
+        let time = self.now;
         match event.op() {
             Some(Op::Alloc | Op::Restore) => {
                 let lifetime = Lifetime {
@@ -174,19 +180,14 @@ impl<'p> Replay<'p> {
                 };
                 self.alloc(&lifetime, &mut |own| {
                     step(Step {
-                        time: event.time,
+                        time,
                         stream,
                         ..own
                     })
                 });
             }
             Some(op) if op.ends_allocation() => {
-                self.end(event, seq, &mut |own| {
-                    step(Step {
-                        time: event.time,
-                        ..own
-                    })
-                });
+                self.end(event, seq, &mut |own| step(Step { time, ..own }));
             }
             Some(Op::MemInfo) => self.free_bytes = event.aux,
             // CUDA_ERROR_OUT_OF_MEMORY.
@@ -195,7 +196,7 @@ impl<'p> Replay<'p> {
                 address: self.free_bytes,
                 size: event.size,
                 stream,
-                time: event.time,
+                time,
                 site: (event.stack, event.api),
             }),
             _ => {}

@@ -342,7 +342,7 @@ impl<'a, 'p> Source<'a, 'p> {
                     known_end.map(|end| end.seq).into(),
                     thread.map(u64::from).into(),
                     thread.and_then(|thread| process.thread(thread)).into(),
-                    process.ranges.name(what.range).into(),
+                    process.ranges.name(what.range.into()).into(),
                     begun.map(|begun| u64::from(begun.stream)).into(),
                     Cell::Number(what.context.into()),
                     process.api(what.api).into(),
@@ -406,7 +406,7 @@ impl<'a, 'p> Source<'a, 'p> {
                     Some(u64::from(event.thread))
                         .filter(|&thread| thread != 0)
                         .into(),
-                    process.ranges.name(event.range).into(),
+                    process.ranges.name(event.range.into()).into(),
                     Cell::Number(event.stream.into()),
                     Cell::Number(event.context.into()),
                     process.api(event.api).into(),

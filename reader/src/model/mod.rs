@@ -10,6 +10,7 @@ mod losses;
 mod merge;
 mod python;
 mod ranges;
+mod sampling;
 mod stacks;
 mod torch;
 
@@ -20,6 +21,7 @@ pub use losses::{Losses, Reason};
 pub use merge::{Loops, Name, NoNames, Remembered};
 pub use python::{PythonStacks, is_own_file};
 pub use ranges::Ranges;
+pub use sampling::{InForce, Sampling};
 pub use stacks::{Role, Unhidden, VisibleStack};
 pub use torch::Torch;
 
@@ -104,6 +106,8 @@ pub struct Process {
     pub torch: Vec<Torch>,
     /// NVTX ranges.
     pub ranges: Ranges,
+    /// Which stacks were taken.
+    pub sampling: Sampling,
     apis: FxHashMap<u32, String>,
     threads: FxHashMap<u32, String>,
     marks: FxHashMap<u32, String>,
@@ -133,6 +137,7 @@ impl Process {
             losses: Losses::default(),
             torch: Vec::new(),
             ranges: Ranges::default(),
+            sampling: Sampling::default(),
             apis: FxHashMap::default(),
             threads: FxHashMap::default(),
             marks: FxHashMap::default(),
@@ -152,6 +157,7 @@ impl Process {
         process.complete_identity();
         process.name_modules();
         process.duration_ns = process.find_duration();
+        process.sampling = Sampling::of(&process.trace, process.duration_ns);
         process.state = State::of(
             &process.identity,
             process.trace.copy.control.clean_exit != 0,

@@ -5,7 +5,7 @@ use super::Process;
 use super::merge::{Loops, Part, merge};
 use rustc_hash::FxHashMap;
 use vramtrace_format::stacks::{
-    self, Frame, NO_STACK, OTHER_STACKS, STACK_SKIPPED, STACK_TABLE_FULL, TRUNCATED,
+    self, Frame, NO_STACK, NOT_SAMPLED, OTHER_STACKS, STACK_SKIPPED, STACK_TABLE_FULL, TRUNCATED,
 };
 
 /// What a module is to us.
@@ -34,6 +34,9 @@ pub struct Unhidden {
     pub native: bool,
 }
 
+/// What reports say instead of the stack of allocations that were not sampled.
+const WITHOUT_SAMPLE: &str = "not sampled: the estimates of other stacks stand for these";
+
 /// A stack without the frames that nobody asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct VisibleStack {
@@ -43,6 +46,13 @@ pub struct VisibleStack {
     pub truncated: bool,
     /// Why there are none, if there are none.
     pub missing: Option<&'static str>,
+}
+
+impl VisibleStack {
+    /// Whether it stands for all that was not sampled.
+    pub fn is_not_sampled(&self) -> bool {
+        self.missing == Some(WITHOUT_SAMPLE)
+    }
 }
 
 impl Role {
@@ -101,6 +111,7 @@ impl Process {
             OTHER_STACKS => Some("sum of stacks that found no row of their own"),
             STACK_TABLE_FULL => Some("the stack table was full"),
             STACK_SKIPPED => Some("recorded without stack while the recorder was busy"),
+            NOT_SAMPLED => Some(WITHOUT_SAMPLE),
             _ => None,
         };
         let found = stacks::lookup(&self.trace.stacks, stack).filter(|_| missing.is_none());

@@ -187,6 +187,7 @@ fn one(out: &mut String, check: &Check, style: Style) {
     if let Some(python) = &check.python {
         say(&[python.line()]);
     }
+    say(&super::sampling::costs(&check.view));
     for (code, text) in &check.notes {
         // Said by the line above.
         if !code.starts_with("python") {

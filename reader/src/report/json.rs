@@ -3,6 +3,7 @@
 use crate::analysis::Sum;
 use crate::analysis::view::{DeviceView, ProcessView};
 use crate::model::{PythonStacks, Torch};
+use crate::report::sampling::SamplingJson;
 use serde::Serialize;
 
 /// `{"bytes","count"}`.
@@ -33,6 +34,8 @@ pub struct ProcessJson {
     duration_ns: u64,
     end: &'static str,
     trace: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sampling: Option<SamplingJson>,
 }
 
 impl From<&ProcessView> for ProcessJson {
@@ -47,6 +50,7 @@ impl From<&ProcessView> for ProcessJson {
             duration_ns: view.duration_ns,
             end: view.end.name(),
             trace: view.trace.to_string_lossy().into_owned(),
+            sampling: SamplingJson::of(view),
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod oom;
 pub mod peak;
 pub(crate) mod place;
 pub mod reconcile;
+pub(crate) mod sampling;
 pub mod style;
 pub mod summary;
 pub mod timeline;

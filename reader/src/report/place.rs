@@ -1,6 +1,7 @@
 //! The fields of a group that all documents with groups have: what, where, by whom.
 
 use super::frames::ShownFrame;
+use super::sampling::EstimateJson;
 use crate::analysis::leaks::Placed;
 use serde::Serialize;
 use vramtrace_format::record::{Kind, Layer};
@@ -18,6 +19,9 @@ pub(crate) struct PlaceJson<'a> {
     stack: &'a [ShownFrame],
     stack_truncated: bool,
     stack_missing: Option<&'static str>,
+    /// Where stacks were sampled: what `bytes` and `count`, which are what is known, stand for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    estimate: Option<EstimateJson>,
 }
 
 impl<'a> PlaceJson<'a> {
@@ -34,6 +38,7 @@ impl<'a> PlaceJson<'a> {
             stack,
             stack_truncated: group.stack.truncated,
             stack_missing: group.stack.missing.filter(|_| group.value.is_none()),
+            estimate: group.estimate.map(EstimateJson::from),
         }
     }
 }

@@ -34,6 +34,7 @@ use vramtrace_format::footprint::Footprint;
 use vramtrace_format::history::Cell;
 use vramtrace_format::layout::Header;
 use vramtrace_format::reported::Reported;
+use vramtrace_format::sampling::Sampling;
 use vramtrace_format::{Record, Section};
 
 /// Something in a file that is not as it should be, though it gave an answer.
@@ -63,6 +64,8 @@ pub struct Trace {
     pub footprints: Vec<Footprint>,
     /// How often each NVTX range was entered, by its id; see [`Section::Ranges`].
     pub range_counts: Vec<u64>,
+    /// What was sampled when, and what stacks cost; `None` in traces that do not say.
+    pub sampling: Option<Box<Sampling>>,
     /// What is wrong with the file.
     pub damage: Vec<Damage>,
     sections: Sections,
@@ -100,6 +103,7 @@ impl Trace {
             stacks: Vec::new(),
             footprints: Vec::new(),
             range_counts: Vec::new(),
+            sampling: None,
             damage: Vec::new(),
             sections,
             source,
@@ -111,6 +115,8 @@ impl Trace {
         let footprints = trace.sections.footprints(&trace.source);
         trace.footprints = footprints.map_err(Problem::Io)?;
         trace.read_range_counts().map_err(Problem::Io)?;
+        let sampling = trace.sections.sampling(&trace.source);
+        trace.sampling = sampling.map_err(Problem::Io)?;
         Ok(trace)
     }
 

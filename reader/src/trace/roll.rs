@@ -202,6 +202,11 @@ fn count(table: &mut TotalsTable<'_>, tags: &Tags, event: &Record, op: Op, epoch
             } else {
                 row.keep_ended(event);
             }
+            if event.sampled != 0 && end == End::Live {
+                row.sampled.apply(op, event.weight(), epoch);
+            } else if event.sampled != 0 {
+                row.sampled.keep_ended(event.weight());
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use vramtrace_format::footprint::{FOOTPRINT_ROWS, Footprint};
 use vramtrace_format::journal::Journal;
 use vramtrace_format::layout::{Control, Header, MAGIC, MAX_SECTIONS, PAGE, VERSION};
 use vramtrace_format::reported::{REPORTED_ROWS, Reported};
+use vramtrace_format::sampling::{self, Sampling};
 use vramtrace_format::{Section, layout::SectionEntry};
 
 /// Larger files are refused: memory stays bounded whatever a file claims.
@@ -172,6 +173,16 @@ impl Sections {
         let mut reported = vec![Reported::zeroed(); rows.min(REPORTED_ROWS)];
         self.rows(source, Section::Reported, &mut reported)?;
         Ok(reported)
+    }
+
+    /// What was sampled when, as it is at this moment; `None` in a file that does not have all of it.
+    pub fn sampling(&self, source: &Source) -> io::Result<Option<Box<Sampling>>> {
+        if self.of(Section::Sampling).rows < sampling::ROWS as u64 {
+            return Ok(None);
+        }
+        let mut table = Box::new([Sampling::zeroed()]);
+        self.rows(source, Section::Sampling, &mut table[..])?;
+        Ok(Some(Box::new(table[0])))
     }
 
     fn rows<T: bytemuck::Pod>(

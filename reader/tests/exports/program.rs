@@ -105,7 +105,7 @@ pub fn hostile() -> TraceFile {
         file.at(u64::from(id) * SECOND);
         let mut entry = allocation(Kind::Device, 0x7000_0000 + u64::from(id) * MIB, 1000, stack);
         entry.thread = 5000 + id;
-        entry.range = id;
+        entry.range = id as u16;
         file.event(entry);
         file.event(Record {
             aux: id.into(),

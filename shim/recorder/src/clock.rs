@@ -24,6 +24,8 @@ pub struct Clock {
     start_ns: u64,
     last: u64,
     counter: Counter,
+    /// Nanoseconds a tick, as [`Counter::Running`] has it, as far as it was ever known.
+    rate: u64,
 }
 
 #[derive(Debug)]
@@ -74,14 +76,15 @@ fn nanoseconds(now: libc::timespec) -> u64 {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn ticks() -> u64 {
+#[inline(always)]
+pub(crate) fn ticks() -> u64 {
     // SAFETY: rdtsc is unprivileged unless a process disables it for itself (PR_SET_TSC), which
     // `counter_is_usable` rules out before it is ever called; `forget_counter` is for later.
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn ticks() -> u64 {
+pub(crate) fn ticks() -> u64 {
     0
 }
 
@@ -135,7 +138,27 @@ impl Clock {
             start_ns,
             last: 0,
             counter,
+            rate: 0,
         }
+    }
+
+    /// Whether the counter is used.
+    pub fn has_counter(&self) -> bool {
+        !matches!(self.counter, Counter::None)
+    }
+
+    /// A difference of the counter in nanoseconds, as well as its rate is known so far.
+    pub fn ticks_to_ns(&mut self, ticks: u64) -> u64 {
+        match self.counter {
+            Counter::Running { rate, .. } => self.rate = rate,
+            Counter::Calibrating { ticks, ns } => {
+                let (now_ticks, now) = both();
+                let (ticks, ns) = (now_ticks.wrapping_sub(ticks), now.saturating_sub(ns));
+                self.rate = ((u128::from(ns) << SHIFT) / u128::from(ticks.max(1))) as u64;
+            }
+            Counter::None => {}
+        }
+        ((u128::from(ticks) * u128::from(self.rate)) >> SHIFT) as u64
     }
 
     /// From now on the counter is not read any more.

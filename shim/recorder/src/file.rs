@@ -21,6 +21,7 @@ use vramtrace_format::layout::{Control, Header, MIN_SIZE, PAGE};
 use vramtrace_format::live::LiveTable;
 use vramtrace_format::reported::Reported;
 use vramtrace_format::ring::Ring;
+use vramtrace_format::sampling::{self, Sampling};
 use vramtrace_format::stacks::StackTable;
 use vramtrace_format::totals::TotalsTable;
 use vramtrace_format::{Layout, Record, Section};
@@ -306,6 +307,8 @@ pub struct Sections {
     pub reported: &'static mut [Reported],
     /// How often each NVTX range was entered; written by whoever enters one.
     pub ranges: &'static [AtomicU64],
+    /// What was sampled when, and what stacks cost.
+    pub sampling: &'static mut Sampling,
 }
 
 impl TraceFile {
@@ -356,6 +359,10 @@ impl TraceFile {
                 // SAFETY: as the slice itself, which nobody uses otherwise; the types are alike.
                 unsafe { std::slice::from_raw_parts(rows.as_ptr().cast(), rows.len()) }
             },
+            sampling: {
+                let rows = section::<sampling::Row>(&self, Section::Sampling);
+                bytemuck::from_bytes_mut(bytemuck::cast_slice_mut(rows))
+            },
             control,
         }
     }
@@ -364,7 +371,7 @@ impl TraceFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{Log, Stacks};
+    use crate::settings::{Log, Sample, Stacks};
     use std::os::unix::ffi::OsStringExt;
     use vramtrace_format::layout::DEFAULT_SIZE;
 
@@ -379,6 +386,8 @@ mod tests {
             size_raised: false,
             keep: DEFAULT_SIZE,
             stacks: Stacks::Off,
+            sample: Sample::All,
+            budget: None,
             log: Log::Quiet,
             shown: Vec::new(),
         };

@@ -5,12 +5,14 @@
 
 use crate::clock::Clock;
 use crate::file::Sections;
+use crate::sampling::{self, Cost, Governor};
 use vramtrace_format::account::{self, Account};
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::footprint::Footprint;
 use vramtrace_format::live::Place;
-use vramtrace_format::record::{Kind, Layer, Op, Record, Space};
+use vramtrace_format::record::{Kind, Layer, NO_DEVICE, Op, Record, Space};
 use vramtrace_format::reported;
+use vramtrace_format::sampling::interval;
 use vramtrace_format::stacks::{self, Interned};
 
 /// The trace of this process, as its writer sees it.
@@ -25,6 +27,7 @@ pub struct Ledger {
     /// Bytes of the cold section that ranges and marks took, who may have about a quarter each.
     taken: [u64; 2],
     other_marks: bool,
+    governor: Governor,
 }
 
 /// Who shares the cold section with facts that reports cannot do without.
@@ -83,7 +86,79 @@ impl Ledger {
             ranges: 0,
             taken: [0; 2],
             other_marks: false,
+            governor: Governor::new(0, None),
         }
+    }
+
+    /// Stacks are taken as this governor says; `budget` is its own, in millionths of a core.
+    pub fn govern(&mut self, governor: Governor, budget: u32) {
+        let sampling = &mut *self.trace.sampling;
+        sampling.head.budget = budget;
+        sampling.head.finest = governor.finest();
+        sampling.begin(0, governor.step());
+        sampling::choose_clock(&self.clock);
+        let steps = governor.lanes(governor.step());
+        sampling::begin(steps, governor.is_limited());
+        self.governor = governor;
+    }
+
+    /// A stack was taken, or was not to be; the event that it belongs to is recorded.
+    #[inline(always)]
+    pub(crate) fn took_stack(&mut self, cost: Cost) {
+        if cost.is_any() {
+            self.charge(cost);
+        }
+        if self.governor.is_due(self.trace.control.last_time) {
+            self.look();
+        }
+    }
+
+    /// An allocation was recorded that was not sampled.
+    #[inline(always)]
+    pub(crate) fn not_sampled(&mut self, cost: Cost) {
+        self.trace.sampling.head.not_sampled += 1;
+        self.took_stack(cost);
+    }
+
+    #[inline(never)]
+    fn charge(&mut self, cost: Cost) {
+        cost.add_event(&mut self.clock, &mut self.trace.sampling.head);
+        let (walk, fresh) = cost.of_stack(&mut self.clock);
+        let walk = match walk {
+            Some(ns) => self.governor.believe(ns),
+            None if cost.stacks != 0 => self.governor.mean(),
+            None => 0,
+        };
+        let ns = u64::from(cost.stacks) * walk + fresh;
+        if cost.stacks != 0 {
+            let lane = usize::from(cost.lane);
+            self.governor.took(lane, cost.size, cost.sampled, ns);
+        }
+        self.trace.sampling.took(u64::from(cost.stacks), ns);
+    }
+
+    /// Whether stacks are to be sampled by another interval.
+    #[cold]
+    #[inline(never)]
+    fn look(&mut self) {
+        let before = self.governor.step();
+        let Some(change) = self.governor.look(self.trace.control.last_time) else {
+            return;
+        };
+        self.event(Record {
+            op: Op::SamplingChanged as u8,
+            device: NO_DEVICE,
+            key: interval(before),
+            size: interval(change.to),
+            aux: u64::from(change.cost),
+            thread: crate::process::thread_id(),
+            ..Record::default()
+        });
+        let (seq, time) = (self.seq, self.trace.control.last_time);
+        self.trace
+            .sampling
+            .change(seq, time, change.to, change.cost);
+        sampling::put_in_force(self.governor.lanes(change.to));
     }
 
     /// From now on a context may be ending.

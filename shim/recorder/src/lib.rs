@@ -30,6 +30,8 @@ pub mod ranges;
 #[cfg(not(loom))]
 mod recorder;
 mod renew;
+#[cfg(not(loom))]
+pub mod sampling;
 mod say;
 pub mod settings;
 pub mod stack;

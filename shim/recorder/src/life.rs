@@ -4,6 +4,7 @@
 use crate::clock::Clock;
 use crate::ledger::Ledger;
 use crate::recorder::prefetch_from;
+use crate::sampling::Governor;
 use crate::settings::{self, Log};
 use crate::stack;
 use crate::turn::{self, LEDGER, guarded, with};
@@ -130,6 +131,9 @@ fn try_start(describe: &dyn Fn() -> Vec<Cold>) -> bool {
     let mut ledger = Ledger::new(file.into_sections(), clock);
     prefetch_from(&ledger);
     ranges::paths::write_to(ledger.range_rows());
+    let share = settings.budget.map(|percent| percent / 100.0);
+    let governor = Governor::new(settings.sample.step(), share);
+    ledger.govern(governor, share.map_or(0, |share| (share * 1e6) as u32));
     for record in &records {
         ledger.cold(record);
     }

@@ -4,6 +4,7 @@ pub use crate::ledger::Ending;
 use crate::ledger::{By, Ledger};
 use crate::process;
 use crate::ranges;
+use crate::sampling::{self, Stopwatch};
 use crate::stack::{self, Wanted};
 use crate::turn::{self, Request, guarded, leave, with};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +13,8 @@ use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::footprint::Footprint;
 use vramtrace_format::live::LiveTable;
 use vramtrace_format::record::{Allocation, Op, Record, Space};
-use vramtrace_format::stacks::{NO_STACK, STACK_SKIPPED};
+use vramtrace_format::sampling::interval;
+use vramtrace_format::stacks::{NO_STACK, NOT_SAMPLED, STACK_SKIPPED};
 
 /// First slot and number of slots of each live table, to fetch a key's slot into the cache while
 /// the lock is taken and the clock is read. Never used to read or write.
@@ -60,9 +62,10 @@ pub(crate) fn allocated_and(allocation: Allocation, then: impl Fn(&mut Ledger)) 
     let mut entry = allocation.record();
     let range = ranges::current();
     if range != 0 {
-        entry.set_range(range);
+        entry.set_range_and_sampled(range, 0);
     }
     guarded(|| {
+        let mut without = NO_STACK;
         let recorded = match Wanted::of(Some(allocation.kind)) {
             Wanted::Nothing => with(|ledger| {
                 entry.set_stack_and_thread(NO_STACK, thread);
@@ -70,21 +73,50 @@ pub(crate) fn allocated_and(allocation: Allocation, then: impl Fn(&mut Ledger)) 
                 then(ledger);
                 time
             }),
-            wanted => with_stack(wanted, |ledger, stack| {
-                entry.set_stack_and_thread(stack, thread);
-                let time = ledger.allocated(&mut entry);
-                then(ledger);
-                time
-            }),
+            wanted => {
+                let mut watch = Stopwatch::start(lane, allocation.size);
+                let step = sampling::step(lane);
+                if step == 0 || sampled(&mut entry, &mut watch, step) {
+                    with_stack(wanted, &mut watch, |ledger, stack| {
+                        entry.set_stack_and_thread(stack, thread);
+                        let time = ledger.allocated(&mut entry);
+                        then(ledger);
+                        time
+                    })
+                } else {
+                    without = NOT_SAMPLED;
+                    watch.without_stack();
+                    with(|ledger| {
+                        entry.set_stack_and_thread(NOT_SAMPLED, thread);
+                        let time = ledger.allocated(&mut entry);
+                        then(ledger);
+                        ledger.not_sampled(watch.cost());
+                        time
+                    })
+                }
+            }
         };
         recorded.unwrap_or_else(|| {
-            entry.set_stack_and_thread(NO_STACK, thread);
+            entry.set_stack_and_thread(without, thread);
             leave(Request::Allocated(entry), lane);
             0
         })
     })
     .unwrap_or(0)
 }
+
+/// Whether the stack of an allocation is to be taken at this step; if so, what it stands for is
+/// noted.
+#[inline]
+fn sampled(entry: &mut Record, watch: &mut Stopwatch, step: u8) -> bool {
+    let takes = sampling::takes(entry.size, step);
+    if takes && entry.size < interval(step) {
+        entry.set_range_and_sampled(entry.range, step);
+        watch.stands_for_others(step);
+    }
+    takes
+}
+
 /// Records an event that is neither an allocation nor a free. `seq`, `time`, `thread` and `range`
 /// are filled in here. Returns its `seq`, or `u64::MAX` if it waits in the slow lane.
 pub fn event(event: &Record) -> u64 {
@@ -117,7 +149,8 @@ pub fn event_with_stack(record: &Record) {
             range: ranges::current(),
             ..*record
         };
-        let recorded = with_stack(Wanted::of(None), |ledger, stack| {
+        let mut watch = Stopwatch::start(0, 0);
+        let recorded = with_stack(Wanted::of(None), &mut watch, |ledger, stack| {
             ledger.event(Record { stack, ..event })
         });
         if recorded.is_none() {
@@ -131,16 +164,27 @@ pub fn event_with_stack(record: &Record) {
 
 /// Takes the stack of the calling thread, and runs `act` on the ledger with its id.
 #[inline]
-fn with_stack<R>(wanted: Wanted, act: impl FnOnce(&mut Ledger, u32) -> R) -> Option<R> {
+fn with_stack<R>(
+    wanted: Wanted,
+    watch: &mut Stopwatch,
+    act: impl FnOnce(&mut Ledger, u32) -> R,
+) -> Option<R> {
     let Some(mut capture) = stack::capture(wanted) else {
+        watch.without_stack();
         return with(|ledger| act(ledger, NO_STACK));
     };
     if stack::modules::has_unreported() || stack::python::has_unreported() {
         report();
     }
     if let Some(id) = capture.known() {
-        return with(|ledger| act(ledger, id));
+        watch.walked();
+        return with(|ledger| {
+            let result = act(ledger, id);
+            ledger.took_stack(watch.cost());
+            result
+        });
     }
+    watch.is_fresh();
     let Some(mut stored) = capture.stored() else {
         return with(|ledger| {
             ledger.control().stacks_skipped += 1;
@@ -153,7 +197,10 @@ fn with_stack<R>(wanted: Wanted, act: impl FnOnce(&mut Ledger, u32) -> R) -> Opt
             ledger.cold(name);
         }
         let id = ledger.intern(stored.frames(), stored.flags);
-        (act(ledger, id), id)
+        watch.is_stored();
+        let result = act(ledger, id);
+        ledger.took_stack(watch.cost());
+        (result, id)
     })?;
     stored.commit();
     capture.remember(id);

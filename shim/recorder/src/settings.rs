@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use vramtrace_format::layout::{DEFAULT_SIZE, MIN_SIZE};
+use vramtrace_format::sampling;
 
 /// Which stacks to take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,28 @@ pub enum Stacks {
     Both,
     /// None.
     Off,
+}
+
+/// Of which allocations stacks are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sample {
+    /// Of all, as far as the budget allows.
+    All,
+    /// Of none.
+    Off,
+    /// Of one in about so many bytes, and of all that are as large.
+    Every(u64),
+}
+
+impl Sample {
+    /// The finest step that this asks for.
+    pub fn step(self) -> u8 {
+        match self {
+            Sample::All => 0,
+            Sample::Off => sampling::NONE,
+            Sample::Every(bytes) => sampling::step_of(bytes),
+        }
+    }
 }
 
 /// How much the recorder says on standard error.
@@ -48,6 +71,10 @@ pub struct Settings {
     pub keep: u64,
     /// `VRAMTRACE_STACKS`.
     pub stacks: Stacks,
+    /// `VRAMTRACE_SAMPLE`.
+    pub sample: Sample,
+    /// `VRAMTRACE_BUDGET`: what stacks may cost, in percent of one core; `None` anything.
+    pub budget: Option<f64>,
     /// `VRAMTRACE_LOG`.
     pub log: Log,
     /// Every setting in force, as `NAME=value`, for the trace.
@@ -65,6 +92,11 @@ pub struct Invalid {
 pub fn from_environment() -> Result<Option<Settings>, Invalid> {
     read(|name| std::env::var_os(name))
 }
+
+/// What stacks may cost where nothing is said, in percent of one core.
+const DEFAULT_BUDGET: f64 = 0.5;
+/// Less is no budget: one stack in a while costs as much.
+const LEAST_BUDGET: f64 = 0.001;
 
 const SIZE_HELP: &str = "bytes, or a number with KiB, MiB, GiB";
 
@@ -123,29 +155,35 @@ fn read(var: impl Fn(&str) -> Option<OsString>) -> Result<Option<Settings>, Inva
         Some("info") => Log::Info,
         Some(other) => return Err(invalid("VRAMTRACE_LOG", other, "quiet, warn or info")),
     };
+    let sample = match text("VRAMTRACE_SAMPLE")?.as_deref() {
+        None | Some("all") => Sample::All,
+        Some("off") => Sample::Off,
+        Some(other) => match parse_size(other).filter(|&size| size > 0) {
+            Some(bytes) => Sample::Every(bytes),
+            None => {
+                return Err(invalid(
+                    "VRAMTRACE_SAMPLE",
+                    other,
+                    &format!("all, off, or {SIZE_HELP}"),
+                ));
+            }
+        },
+    };
+    let budget = match text("VRAMTRACE_BUDGET")?.as_deref() {
+        None => Some(DEFAULT_BUDGET),
+        Some("off") => None,
+        Some(other) => match other.parse::<f64>() {
+            Ok(percent) if percent >= LEAST_BUDGET && percent <= 100.0 => Some(percent),
+            _ => {
+                return Err(invalid(
+                    "VRAMTRACE_BUDGET",
+                    other,
+                    "off, or percent of one core, from 0.001 to 100",
+                ));
+            }
+        },
+    };
     // Read by what comes later; a typo is said today.
-    match text("VRAMTRACE_SAMPLE")?.as_deref() {
-        None | Some("all" | "off") => {}
-        Some(other) if parse_size(other).is_some_and(|size| size > 0) => {}
-        Some(other) => {
-            return Err(invalid(
-                "VRAMTRACE_SAMPLE",
-                other,
-                &format!("all, off, or {SIZE_HELP}"),
-            ));
-        }
-    }
-    if let Some(budget) = text("VRAMTRACE_BUDGET")?
-        && !budget
-            .parse::<f64>()
-            .is_ok_and(|percent| percent > 0.0 && percent <= 100.0)
-    {
-        return Err(invalid(
-            "VRAMTRACE_BUDGET",
-            &budget,
-            "percent of one core, above 0, at most 100",
-        ));
-    }
     match text("VRAMTRACE_ON_OOM")?.as_deref() {
         None | Some("record" | "snapshot" | "rescue") => {}
         Some(other) => {
@@ -173,6 +211,18 @@ fn read(var: impl Fn(&str) -> Option<OsString>) -> Result<Option<Settings>, Inva
             text("VRAMTRACE_STACKS")?.as_deref().unwrap_or("auto")
         ),
         format!("VRAMTRACE_KEEP={keep}"),
+        match sample {
+            Sample::All => "VRAMTRACE_SAMPLE=all".to_owned(),
+            Sample::Off => "VRAMTRACE_SAMPLE=off".to_owned(),
+            // What is in force, which may be a little finer than what was wished.
+            Sample::Every(_) => {
+                format!("VRAMTRACE_SAMPLE={}", sampling::interval(sample.step()))
+            }
+        },
+        match budget {
+            None => "VRAMTRACE_BUDGET=off".to_owned(),
+            Some(percent) => format!("VRAMTRACE_BUDGET={percent}"),
+        },
     ];
     Ok(Some(Settings {
         output,
@@ -181,6 +231,8 @@ fn read(var: impl Fn(&str) -> Option<OsString>) -> Result<Option<Settings>, Inva
         size_raised: wished < MIN_SIZE,
         keep,
         stacks,
+        sample,
+        budget,
         log,
         shown,
     }))
@@ -236,6 +288,24 @@ mod tests {
             (settings.size, settings.stacks, settings.log),
             (64 << 20, Stacks::Auto, Log::Warn)
         );
+        assert_eq!((settings.sample, settings.budget), (Sample::All, Some(0.5)));
+    }
+
+    #[test]
+    fn what_is_sampled_and_what_it_may_cost() {
+        let of = |sample: &str, budget: &str| {
+            let pairs = [("VRAMTRACE_SAMPLE", sample), ("VRAMTRACE_BUDGET", budget)];
+            let settings = with(&pairs).unwrap().unwrap();
+            let shown = settings.shown.join(" ");
+            assert!(shown.contains("VRAMTRACE_SAMPLE="), "{shown}");
+            (settings.sample.step(), settings.budget)
+        };
+        assert_eq!(of("all", "off"), (0, None));
+        assert_eq!(of("off", "2"), (sampling::NONE, Some(2.0)));
+        let (step, budget) = of("512KiB", "100");
+        assert_eq!((sampling::interval(step), budget), (512 << 10, Some(100.0)));
+        // Intervals are powers of two, and what lies halfway between.
+        assert_eq!(sampling::interval(of("1000000", "1").0), 768 << 10);
     }
 
     #[test]
@@ -251,6 +321,9 @@ mod tests {
             ("VRAMTRACE_SAMPLE", "some", "all"),
             ("VRAMTRACE_BUDGET", "much", "percent"),
             ("VRAMTRACE_BUDGET", "-1", "percent"),
+            ("VRAMTRACE_BUDGET", "0", "off"),
+            ("VRAMTRACE_BUDGET", "NaN", "percent"),
+            ("VRAMTRACE_SAMPLE", "0", "all"),
             ("VRAMTRACE_ON_OOM", "panic", "rescue"),
         ] {
             let message = with(&[(name, value)]).unwrap_err().message;

@@ -13,7 +13,7 @@ use crate::waiting::{self, Ticket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use vramtrace_format::record::{NO_DEVICE, Op, Record, Space};
-use vramtrace_format::stacks::STACK_SKIPPED;
+use vramtrace_format::stacks::{NOT_SAMPLED, STACK_SKIPPED};
 
 pub(crate) static LEDGER: Lock<Option<Ledger>> = Lock::new(None);
 /// Events that found the lane full, by lane of the trace; written to the trace when that can be
@@ -117,12 +117,12 @@ fn drain(ledger: &mut Ledger) {
     // SAFETY: the caller holds the ledger, whose lock admits one consumer.
     while let Some(request) = unsafe { LANE.pop() } {
         match request {
-            Request::Allocated(record) => {
-                ledger.control().stacks_skipped += 1;
-                ledger.allocated(&mut Record {
-                    stack: STACK_SKIPPED,
-                    ..record
-                });
+            Request::Allocated(mut record) => {
+                if record.stack != NOT_SAMPLED {
+                    ledger.control().stacks_skipped += 1;
+                    record.stack = STACK_SKIPPED;
+                }
+                ledger.allocated(&mut record);
             }
             Request::Freed {
                 lane,

@@ -66,6 +66,8 @@ class Box:
         variables = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         variables |= env or {}
         if traced:
+            # Cases compare every stack with the truth, unless they are about sampling.
+            variables = {"VRAMTRACE_BUDGET": "off"} | variables
             variables |= {"LD_PRELOAD": str(self.shim), "VRAMTRACE_OUTPUT": str(traced)}
         else:
             variables = {name: value for name, value in variables.items() if not name.startswith("VRAMTRACE_")}

@@ -39,7 +39,7 @@ def once(box, case, number):
     traces.mkdir()
     log.write_bytes(bytes(THREADS * SLOTS * 16))
     env = {name: value for name, value in os.environ.items() if not name.startswith(("VRAMTRACE_", "LD_PRELOAD"))}
-    env |= {"LD_PRELOAD": str(box.shim), "VRAMTRACE_OUTPUT": str(traces / "%p.vrt")}
+    env |= {"LD_PRELOAD": str(box.shim), "VRAMTRACE_OUTPUT": str(traces / "%p.vrt"), "VRAMTRACE_BUDGET": "off"}
     process = subprocess.Popen([*map(str, command(box, case)), str(log)], env=env, stderr=subprocess.PIPE)
     try:
         deadline = time.monotonic() + case.limit

@@ -10,7 +10,12 @@ from .exact import command, folder
 
 ROUNDS = 25
 WHAT = ("async", "async_fast", "sync", "launch")
-WAYS = {"bare": None, "no stacks": {"VRAMTRACE_STACKS": "off"}, "default": {}}
+WAYS = {
+    "bare": None,
+    "no stacks": {"VRAMTRACE_STACKS": "off"},
+    "every stack": {},
+    "within the budget": {"VRAMTRACE_BUDGET": "0.5"},
+}
 
 
 def overhead(box, case):

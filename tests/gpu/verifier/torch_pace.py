@@ -26,7 +26,7 @@ class Worker:
     def __init__(self, words, traced, shim, log):
         env = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         if traced:
-            env |= {"LD_PRELOAD": str(shim), "VRAMTRACE_OUTPUT": str(traced)}
+            env |= {"LD_PRELOAD": str(shim), "VRAMTRACE_OUTPUT": str(traced), "VRAMTRACE_BUDGET": "off"}
         self.log = open(log, "w")
         self.process = subprocess.Popen(
             [str(word) for word in words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, env=env, text=True

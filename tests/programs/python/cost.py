@@ -45,7 +45,8 @@ def main():
                 for setting in SETTINGS:
                     environment = dict(
                         os.environ, LD_PRELOAD=library, LD_LIBRARY_PATH=driver_folder, NATIVE=native, DEPTH=str(depth),
-                        VRAMTRACE_STACKS=setting, VRAMTRACE_OUTPUT=os.path.join(folder, "%p.vrt"),
+                        VRAMTRACE_STACKS=setting, VRAMTRACE_BUDGET="off",
+                        VRAMTRACE_OUTPUT=os.path.join(folder, "%p.vrt"),
                     )
                     output = subprocess.check_output([sys.executable, "-B", __file__], env=environment)
                     found[setting].append(float(output))

@@ -21,7 +21,7 @@ use super::view::Devices;
 use super::{Filter, Sum};
 use crate::model::{Loops, Process, VisibleStack};
 use std::cmp::{Ordering, Reverse};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// When a device is full if nothing changes.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,14 +101,28 @@ impl Growths {
                 group,
             };
             let mut slopes: BTreeMap<u8, f64> = BTreeMap::new();
+            let mut unsampled: BTreeMap<u8, f64> = BTreeMap::new();
+            let mut estimated = BTreeSet::new();
             for group in leaks.groups {
                 if group.age.judgement.shape == Shape::Growing {
                     if let Some(device) = group.device {
+                        let slopes = if group.not_sampled {
+                            &mut unsampled
+                        } else {
+                            &mut slopes
+                        };
                         *slopes.entry(device).or_default() += rate(&group);
+                        estimated.extend(group.estimate.map(|_| device));
                     }
                     found.growing.push(place(group, &mut devices));
                 } else {
                     found.others.push(place(group, &mut devices));
+                }
+            }
+            // What was not sampled grows by itself only where no estimate stands for it.
+            for (device, slope) in unsampled {
+                if !estimated.contains(&device) {
+                    *slopes.entry(device).or_default() += slope;
                 }
             }
             for (index, slope) in slopes {
@@ -128,7 +142,14 @@ impl Growths {
             sum.add(placed.group.bytes, placed.group.count);
         }
         found.growing.sort_by(faster_first);
-        let size = |placed: &Placed| (Reverse(placed.group.bytes), Reverse(placed.group.count));
+        let size = |placed: &Placed| {
+            let size = placed.group.size();
+            (
+                placed.group.not_sampled,
+                Reverse(size.bytes),
+                Reverse(size.count),
+            )
+        };
         found.others.sort_by_key(size);
         if let Some(top) = top.filter(|&top| top < found.growing.len()) {
             for placed in found.growing.drain(top..) {
@@ -165,7 +186,9 @@ pub fn shape(placed: &Placed) -> Shape {
 }
 
 fn faster_first(one: &Placed, other: &Placed) -> Ordering {
-    rate(&other.group)
-        .total_cmp(&rate(&one.group))
+    let last = |placed: &Placed| placed.group.not_sampled;
+    last(one)
+        .cmp(&last(other))
+        .then(rate(&other.group).total_cmp(&rate(&one.group)))
         .then(other.group.bytes.cmp(&one.group.bytes))
 }

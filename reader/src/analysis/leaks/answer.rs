@@ -176,10 +176,12 @@ impl Answer {
         let order = |placed: &Placed| {
             let group = &placed.group;
             let suspicion = options.suspicious_first.then_some(group.suspicion);
+            let size = group.size();
             (
+                group.not_sampled,
                 Reverse(suspicion),
-                Reverse(group.bytes),
-                Reverse(group.count),
+                Reverse(size.bytes),
+                Reverse(size.count),
             )
         };
         // Stable: groups of one size stay in the order of their processes.

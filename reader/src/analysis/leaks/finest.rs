@@ -12,6 +12,7 @@
 //! stack (a segment may hold cached blocks only).
 
 use super::{Aside, Cached, EntryEnd, Item, Point, Window};
+use crate::analysis::estimate::Weighted;
 use crate::analysis::moment::Found;
 use crate::analysis::{Filter, Sum};
 use crate::model::Process;
@@ -80,7 +81,7 @@ pub(crate) fn items(
                 kind,
                 end,
                 thread: (entry.thread != 0).then_some(entry.thread),
-                range: entry.range,
+                range: entry.range.into(),
                 stream: entry.stream,
                 context: entry.context,
                 bytes: entry.size,
@@ -88,6 +89,7 @@ pub(crate) fn items(
                 first_time: entry.time,
                 last_time: entry.time,
                 key: Some((entry.space, entry.key)),
+                weighted: Weighted::of(entry),
             });
         }
     }
@@ -319,6 +321,7 @@ fn ended(
     rest: &mut Rest,
     sink: &mut impl FnMut(Item),
 ) {
+    let coarsest = process.sampling.coarsest();
     let mut origins: FxHashMap<TotalsKey, &Totals> = FxHashMap::default();
     let is_ended = |row: &&Totals| row.key.end != End::Live as u8;
     if !process.totals().iter().any(|row| is_ended(&row)) {
@@ -393,6 +396,7 @@ fn ended(
             first_time: origin.first_time,
             last_time: origin.last_time,
             key: None,
+            weighted: Weighted::of_bytes(row.sampled.live_bytes, coarsest),
         });
     }
     for ((device, ..), cache) in caches {

@@ -3,12 +3,14 @@
 use super::age::{Age, Row, Rows};
 use super::{EntryEnd, Item, Options, Suspicion};
 use crate::analysis::growth::{Course, Survivor};
+use crate::analysis::Sum;
+use crate::analysis::estimate::{Estimate, Weighted};
 use crate::model::{Loops, Process, Remembered, VisibleStack};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use vramtrace_format::record::{Kind, Layer, NO_DEVICE, Space};
-use vramtrace_format::stacks::Frame;
+use vramtrace_format::stacks::{Frame, NOT_SAMPLED};
 
 /// What groups are made by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +67,11 @@ impl By {
         !matches!(self, By::Range | By::Thread | By::Stream | By::Context)
     }
 
+    /// Whether it is told apart by stacks, so that groups are estimates where those are sampled.
+    pub fn is_by_stack(self) -> bool {
+        matches!(self, By::Stack | By::Python | By::Line | By::Library)
+    }
+
     /// The word that the command line uses.
     pub fn word(self) -> &'static str {
         let found = By::WORDS.into_iter().find(|(_, by)| *by == self);
@@ -109,6 +116,10 @@ pub struct Group {
     pub bytes: u64,
     /// Allocations.
     pub count: u64,
+    /// What these stand for, where it was made by stacks that were sampled.
+    pub estimate: Option<Estimate>,
+    /// It is made of what was not sampled, for which other groups stand.
+    pub not_sampled: bool,
     /// When the first was made, Unix nanoseconds.
     pub first_ns: u64,
     /// When the last was made, Unix nanoseconds.
@@ -132,6 +143,17 @@ pub struct Group {
     /// Its allocations by time, where [`Options::members`] asks for them; without what is kept as
     /// sums only.
     pub members: Vec<Member>,
+}
+
+impl Group {
+    /// What it holds, as far as is known or estimated: what groups are ranked by.
+    pub fn size(&self) -> Sum {
+        let known = Sum {
+            bytes: self.bytes,
+            count: self.count,
+        };
+        self.estimate.map_or(known, |estimate| estimate.sum(known))
+    }
 }
 
 /// Everything but the sums; what differs here is told apart until the end.
@@ -161,6 +183,7 @@ impl Raw {
 struct Gathered {
     bytes: u64,
     count: u64,
+    weighted: Weighted,
     first: u64,
     last: u64,
     last_thread: Option<u32>,
@@ -177,6 +200,7 @@ impl Gathered {
         Gathered {
             bytes: 0,
             count: 0,
+            weighted: Weighted::default(),
             first: u64::MAX,
             last: 0,
             last_thread: None,
@@ -190,6 +214,7 @@ impl Gathered {
     fn add(&mut self, item: &Item) {
         self.bytes = self.bytes.saturating_add(item.bytes);
         self.count = self.count.saturating_add(item.count);
+        self.weighted.merge(item.weighted);
         self.first = self.first.min(item.first_time);
         self.last = self.last.max(item.last_time);
         if item.thread != self.last_thread {
@@ -202,7 +227,8 @@ impl Gathered {
         if item.first_time == item.last_time && item.count > 0 {
             self.survivors.push(Survivor {
                 time: item.first_time,
-                bytes: item.bytes,
+                // The slope is one of estimates; the verdict is one about what was seen.
+                bytes: item.weighted.bytes_with(item.bytes),
                 count: item.count,
             });
         }
@@ -211,6 +237,7 @@ impl Gathered {
     fn merge(&mut self, other: Gathered) {
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.count = self.count.saturating_add(other.count);
+        self.weighted.merge(other.weighted);
         self.first = self.first.min(other.first);
         self.last = self.last.max(other.last);
         self.threads.extend(other.threads);
@@ -342,9 +369,11 @@ impl<'p> Grouping<'p> {
 /// Total order of groups: size, then what is printed.
 fn order(group: &Group) -> impl Ord + use<> {
     let frames: Vec<u64> = group.stack.frames.iter().map(|f| f.encode()).collect();
+    let size = group.size();
     (
-        Reverse(group.bytes),
-        Reverse(group.count),
+        group.not_sampled,
+        Reverse(size.bytes),
+        Reverse(size.count),
         (group.device, group.kind, group.end),
         (group.value.clone(), group.api.clone(), group.first_ns),
         (frames, group.stack.missing),
@@ -363,6 +392,7 @@ fn key(process: &Process, by: By, raw: &Raw, stack: &VisibleStack) -> Key {
                 stack: stack.clone(),
             };
         }
+        By::Python | By::Line | By::Library if raw.stack == NOT_SAMPLED => "not sampled".to_owned(),
         By::Python => python_frame(process, stack, |_| true),
         By::Line => python_frame(process, stack, |code| process.is_own_code(code)),
         By::Library => library(process, raw, stack),
@@ -461,6 +491,13 @@ fn group(
         ids.into_iter().map(|id| (id, name(id))).collect()
     };
     let duration = process.duration_ns();
+    let known = Sum {
+        bytes: sums.bytes,
+        count: sums.count,
+    };
+    // What does not depend on the stack is known of every allocation.
+    let estimate = by.is_by_stack().then(|| sums.weighted.estimate(known));
+    let estimate = estimate.flatten();
     Group {
         value,
         device: common(members, |raw| raw.device).filter(|&device| device != NO_DEVICE),
@@ -470,6 +507,8 @@ fn group(
         end: common(members, |raw| raw.end),
         bytes: sums.bytes,
         count: sums.count,
+        estimate,
+        not_sampled: by.is_by_stack() && members.iter().all(|raw| raw.stack == NOT_SAMPLED),
         first_ns: process.unix_ns(sums.first),
         last_ns: process.unix_ns(sums.last),
         threads: named(sums.threads, &|id| process.thread(id).map(str::to_owned)),

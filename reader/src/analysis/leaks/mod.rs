@@ -26,6 +26,7 @@ use suppress::Judge;
 use super::growth::CELLS;
 use super::moment::{Found, Past};
 use super::{Filter, Sum};
+use crate::analysis::estimate::Weighted;
 use crate::model::{Loops, Process, Unhidden};
 use std::collections::BTreeMap;
 use vramtrace_format::record::Kind;
@@ -152,7 +153,7 @@ pub(crate) fn cached_on(process: &Process, device: u8) -> u64 {
 }
 
 /// One or more allocations that have everything in common that reports show.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Item {
     pub stack: u32,
     pub api: u16,
@@ -170,6 +171,8 @@ pub(crate) struct Item {
     pub last_time: u64,
     /// Space and value of its key; not known of what is only kept as a sum.
     pub key: Option<(u8, u64)>,
+    /// What it stands for.
+    pub weighted: Weighted,
 }
 
 /// Memory that is listed and never added to anything.

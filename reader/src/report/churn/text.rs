@@ -43,9 +43,18 @@ pub fn text(shown: &Shown<'_>, style: Style) -> String {
 
 fn group(out: &mut String, churn: &Churn, churning: &Churning, stack: &[ShownFrame], style: Style) {
     let group = &churning.placed.group;
-    let short = counted(group.count, "short-lived allocation");
+    let size = group.size();
+    let mut short = counted(size.count, "short-lived allocation");
+    if let Some(number) = group.estimate.and_then(|estimate| estimate.count) {
+        short = format!(
+            "about {short} ({} to {}; from {} sampled)",
+            count(number.low),
+            count(number.high),
+            count(group.count)
+        );
+    }
     let mut line = style.bad(&short);
-    if let Some(each) = group.bytes.checked_div(group.count) {
+    if let Some(each) = size.bytes.checked_div(size.count) {
         let each = bytes(each);
         let _ = write!(
             line,
@@ -70,6 +79,9 @@ fn group(out: &mut String, churn: &Churn, churning: &Churning, stack: &[ShownFra
 
 fn details(churning: &Churning) -> Vec<String> {
     let mut lines = Vec::new();
+    if churning.placed.group.estimate.is_some() {
+        lines.push("of those that were sampled:".to_owned());
+    }
     let lives = &churning.lives;
     if lives.count() > 0 {
         lines.push(format!(

@@ -8,6 +8,7 @@ use crate::report::chart::bars;
 use crate::report::frames::ShownFrame;
 use crate::report::head::{device_name, inexact, next, of_process, process_lines, warnings};
 use crate::report::leaks::{frames, only, sum, what};
+use crate::report::sampling::size;
 use crate::report::style::Style;
 use crate::report::words::{Per, bytes, count, counted, duration, foreign};
 use std::fmt::Write;
@@ -59,12 +60,8 @@ fn group(out: &mut String, found: &Growths, placed: &Placed, stack: &[ShownFrame
     let age = &group.age;
     let judged = &age.judgement;
     let per = Per::of(age.to.saturating_sub(age.from));
-    let held = Sum {
-        bytes: group.bytes,
-        count: group.count,
-    };
     let grows = format!("+{}", per.rate(rate(group)));
-    let _ = write!(out, "{}, {} live", style.bad(&grows), sum(held));
+    let _ = write!(out, "{}, {} live", style.bad(&grows), size(group));
     if let Some(value) = &group.value {
         let _ = write!(out, ": {}", style.strong(&foreign(value)));
     }

@@ -10,6 +10,7 @@ use crate::analysis::view::{DeviceView, ProcessView};
 use crate::analysis::{Filter, Sum};
 use crate::model::State;
 use crate::report::frames::{ShownFrame, up_to_main};
+use crate::report::sampling;
 use crate::report::style::Style;
 use crate::report::words::{Per, bytes, counted, duration, foreign, shell, short};
 use std::fmt::Write;
@@ -75,6 +76,7 @@ pub(crate) fn process_line(out: &mut String, view: &ProcessView, point: Point, s
         Point::Moment => "; as of the moment asked for",
     };
     let _ = writeln!(out, "{moment}");
+    sampling::lines(out, view, style);
 }
 
 /// `1.00 MiB in 2 allocations`.
@@ -88,10 +90,7 @@ pub(crate) fn sum(sum: Sum) -> String {
 
 fn group(out: &mut String, answer: &Answer, placed: &Placed, stack: &[ShownFrame], style: Style) {
     let group = &placed.group;
-    let size = Sum {
-        bytes: group.bytes,
-        count: group.count,
-    };
+    let size = sampling::size(group);
     let verb = match group.end {
         Some(EntryEnd::Context) => "lost when their context was destroyed",
         Some(EntryEnd::Reset) => "lost when their device was reset",
@@ -101,7 +100,7 @@ fn group(out: &mut String, answer: &Answer, placed: &Placed, stack: &[ShownFrame
         _ if answer.processes[placed.process].end == State::Running => "still allocated",
         _ => "leaked",
     };
-    let _ = write!(out, "{} {verb}", style.bad(&sum(size)));
+    let _ = write!(out, "{} {verb}", style.bad(&size));
     if let Some(value) = &group.value {
         let _ = write!(out, ": {}", style.strong(&short(value)));
     }

@@ -164,7 +164,7 @@ fn holders(
     let width = held
         .groups
         .iter()
-        .map(|placed| bytes(placed.group.bytes).len())
+        .map(|placed| bytes(placed.group.size().bytes).len())
         .max();
     for (placed, stack) in held.groups.iter().zip(&stacks.held) {
         let group = &placed.group;
@@ -175,9 +175,13 @@ fn holders(
             None if inner.is_empty() => group.stack.missing.unwrap_or("no frames").to_owned(),
             None => inner.join(" ← "),
         };
-        let size = bytes(group.bytes);
+        let held = group.size();
+        let size = bytes(held.bytes);
         let width = width.unwrap_or(0);
-        let count = counted(group.count, "allocation");
+        let mut count = counted(held.count, "allocation");
+        if group.estimate.is_some() {
+            count = format!("about {count}, by samples");
+        }
         let _ = writeln!(out, "        {size:>width$} in {count}  {who}");
     }
     if held.omitted.0 > 0 {

@@ -7,6 +7,7 @@ use crate::analysis::leaks::{Placed, Point};
 use crate::analysis::peak::{Peak, Peaks};
 use crate::report::frames::ShownFrame;
 use crate::report::leaks::{frames, only, process_line, sum, symbol_warnings, what};
+use crate::report::sampling::size;
 use crate::report::style::Style;
 use crate::report::words::{bytes, counted, duration, foreign, shell};
 use std::fmt::Write;
@@ -94,12 +95,8 @@ fn group(
     style: Style,
 ) {
     let group = &placed.group;
-    let held = Sum {
-        bytes: group.bytes,
-        count: group.count,
-    };
-    let percent = peak.percent(group.bytes);
-    let _ = write!(out, "{} ({percent:.1} %)", style.bad(&sum(held)));
+    let percent = peak.percent(group.size().bytes);
+    let _ = write!(out, "{} ({percent:.1} %)", style.bad(&size(group)));
     if let Some(value) = &group.value {
         let _ = write!(out, ": {}", style.strong(&foreign(value)));
     }

@@ -6,6 +6,7 @@ use crate::model::CudaUse;
 use crate::report::frames::ShownFrame;
 use crate::report::json::{DeviceJson, ProcessJson, PythonJson, SumJson, document, list};
 use crate::report::losses::{self, LossesJson};
+use crate::report::sampling::EstimateJson;
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -121,8 +122,30 @@ struct TopJson<'a> {
     at_peak: SumJson,
     live: SumJson,
     allocated: SumJson,
+    /// Where stacks were sampled, of each of these three.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    estimates: Option<EstimatesJson>,
     stack: &'a [ShownFrame],
     stack_missing: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct EstimatesJson {
+    at_peak: Option<EstimateJson>,
+    live: Option<EstimateJson>,
+    allocated: Option<EstimateJson>,
+}
+
+impl EstimatesJson {
+    fn of(stack: &TopStack) -> Option<EstimatesJson> {
+        let [at_peak, live, allocated] = stack.estimates.map(|one| one.map(EstimateJson::from));
+        let any = at_peak.is_some() || live.is_some() || allocated.is_some();
+        any.then_some(EstimatesJson {
+            at_peak,
+            live,
+            allocated,
+        })
+    }
 }
 
 /// The document.
@@ -252,6 +275,7 @@ fn top<'a>(stack: &'a TopStack, frames: &'a [ShownFrame]) -> TopJson<'a> {
         at_peak: stack.at_peak.into(),
         live: stack.live.into(),
         allocated: stack.allocated.into(),
+        estimates: EstimatesJson::of(stack),
         stack: frames,
         stack_missing: stack.stack.missing,
     }

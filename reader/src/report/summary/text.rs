@@ -1,11 +1,14 @@
 //! The summary for people.
 
 use super::Shown;
+use crate::analysis::Sum;
+use crate::analysis::estimate::Estimate;
 use crate::analysis::leaks::Point;
 use crate::analysis::summary::{AccountView, NvidiaSmiView, ProcessSummary, Summary};
 use crate::report::frames::up_to_main;
-use crate::report::leaks::{lines, process_line, symbol_warnings};
+use crate::report::leaks::{lines, process_line, sum, symbol_warnings};
 use crate::report::losses;
+use crate::report::sampling;
 use crate::report::style::Style;
 use crate::report::words::{bytes, count, counted, duration, foreign, shell, short, utc};
 use std::fmt::Write;
@@ -53,6 +56,9 @@ fn of_process(out: &mut String, summary: &Summary, process: &ProcessSummary, sty
     let _ = writeln!(out, "    {}", style.dim(&facts.join(" · ")));
     if let Some(python) = &process.python {
         let _ = writeln!(out, "    {}", style.dim(&foreign(&python.line())));
+    }
+    for line in sampling::costs(&process.view) {
+        let _ = writeln!(out, "    {}", style.dim(&line));
     }
     if let Some(remark) = process.cuda_use.remark() {
         let _ = writeln!(out, "    {} it {remark}", style.warn("note:"));
@@ -242,10 +248,9 @@ fn top(out: &mut String, shown: &Shown<'_>, style: Style) {
     for (top, frames) in shown.summary.top.iter().zip(&shown.stacks) {
         let _ = writeln!(
             out,
-            "{} in {}; {} live now · {} · {} · {}",
-            style.strong(&bytes(top.at_peak.bytes)),
-            counted(top.at_peak.count, "allocation"),
-            bytes(top.live.bytes),
+            "{}; {} live now · {} · {} · {}",
+            style.strong(&held(top.at_peak, top.estimates[0])),
+            held_bytes(top.live.bytes, top.estimates[1]),
             if top.kind == Kind::Torch {
                 "PyTorch's allocator".to_owned()
             } else if top.api.is_empty() {
@@ -269,6 +274,20 @@ fn top(out: &mut String, shown: &Shown<'_>, style: Style) {
         }
     }
     out.push('\n');
+}
+
+fn held(known: Sum, estimate: Option<Estimate>) -> String {
+    match estimate {
+        Some(estimate) => sampling::estimated(estimate, known),
+        None => sum(known),
+    }
+}
+
+fn held_bytes(known: u64, estimate: Option<Estimate>) -> String {
+    match estimate {
+        Some(estimate) => format!("about {}", bytes(estimate.bytes.estimate)),
+        None => bytes(known),
+    }
 }
 
 fn last_line(out: &mut String, summary: &Summary, style: Style) {

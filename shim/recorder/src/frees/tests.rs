@@ -3,7 +3,7 @@ use crate::clock::Clock;
 use crate::file;
 use crate::ledger::Ledger;
 use crate::recorder::{allocated, find};
-use crate::settings::{Log, Settings, Stacks};
+use crate::settings::{Log, Sample, Settings, Stacks};
 use crate::turn::LEDGER;
 use std::sync::mpsc::channel;
 use vramtrace_format::record::{Allocation, Kind};
@@ -60,6 +60,8 @@ fn a_free_that_fails_while_it_waits_is_taken_back() {
         size_raised: false,
         keep: 0,
         stacks: Stacks::Off,
+        sample: Sample::All,
+        budget: None,
         log: Log::Quiet,
         shown: Vec::new(),
     };

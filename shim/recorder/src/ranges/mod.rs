@@ -70,12 +70,15 @@ pub fn end(id: u64) {
 /// What the trace calls the range that an event of the calling thread is in; 0 none. Without any
 /// range two loads.
 #[inline(always)]
-pub(crate) fn current() -> u32 {
+pub(crate) fn current() -> u16 {
     match open::innermost() {
         0 => 0,
-        path => in_trace(path),
+        // Rows of the section: see the assertion below.
+        path => in_trace(path) as u16,
     }
 }
+
+const _: () = assert!(vramtrace_format::layout::RANGES <= 1 << 16);
 
 #[inline(never)]
 fn in_trace(path: Path) -> u32 {
