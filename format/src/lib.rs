@@ -30,6 +30,7 @@ pub mod ranges;
 pub mod record;
 pub mod reported;
 pub mod ring;
+pub mod snapshot;
 pub mod stacks;
 pub mod totals;
 

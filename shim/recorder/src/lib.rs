@@ -32,6 +32,8 @@ mod recorder;
 mod renew;
 mod say;
 pub mod settings;
+#[cfg(not(loom))]
+mod snapshot;
 pub mod stack;
 #[cfg(not(loom))]
 mod turn;
@@ -49,3 +51,5 @@ pub use marks::mark;
 #[cfg(not(loom))]
 pub use recorder::*;
 pub use renew::Renewable;
+#[cfg(not(loom))]
+pub use snapshot::{OutOfMemory, on_oom, out_of_memory};

@@ -7,7 +7,7 @@ use crate::recorder::prefetch_from;
 use crate::settings::{self, Log};
 use crate::stack;
 use crate::turn::{self, LEDGER, guarded, with};
-use crate::{counter, file, marks, process, ranges, say};
+use crate::{counter, file, marks, process, ranges, say, snapshot};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use vramtrace_format::cold::{self, Cold};
 
@@ -126,6 +126,7 @@ fn try_start(describe: &dyn Fn() -> Vec<Cold>) -> bool {
     stack::choose(settings.stacks, settings.log);
     records.extend(describe());
     records.extend(stack::python::take_unreported());
+    snapshot::prepare(&settings, &file);
     let clock = Clock::new(crate::clock::monotonic_ns());
     let mut ledger = Ledger::new(file.into_sections(), clock);
     prefetch_from(&ledger);
@@ -154,6 +155,7 @@ fn after_fork() {
     stack::python::start_over();
     ranges::start_over();
     marks::start_over();
+    snapshot::start_over();
     TEARDOWN.store(false, Ordering::Relaxed);
     STATE.store(OFF, Ordering::Release);
 }

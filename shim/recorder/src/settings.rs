@@ -22,6 +22,17 @@ pub enum Stacks {
     Off,
 }
 
+/// What to do when an allocation fails for lack of memory; each does what the ones before it do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OnOom {
+    /// Record it.
+    Record,
+    /// Keep a snapshot of the tables.
+    Snapshot,
+    /// Before that, trim pools and try once more.
+    Rescue,
+}
+
 /// How much the recorder says on standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Log {
@@ -50,6 +61,8 @@ pub struct Settings {
     pub stacks: Stacks,
     /// `VRAMTRACE_LOG`.
     pub log: Log,
+    /// `VRAMTRACE_ON_OOM`.
+    pub on_oom: OnOom,
     /// Every setting in force, as `NAME=value`, for the trace.
     pub shown: Vec<String>,
 }
@@ -146,8 +159,10 @@ fn read(var: impl Fn(&str) -> Option<OsString>) -> Result<Option<Settings>, Inva
             "percent of one core, above 0, at most 100",
         ));
     }
-    match text("VRAMTRACE_ON_OOM")?.as_deref() {
-        None | Some("record" | "snapshot" | "rescue") => {}
+    let on_oom = match text("VRAMTRACE_ON_OOM")?.as_deref() {
+        None | Some("record") => OnOom::Record,
+        Some("snapshot") => OnOom::Snapshot,
+        Some("rescue") => OnOom::Rescue,
         Some(other) => {
             return Err(invalid(
                 "VRAMTRACE_ON_OOM",
@@ -155,7 +170,7 @@ fn read(var: impl Fn(&str) -> Option<OsString>) -> Result<Option<Settings>, Inva
                 "record, snapshot or rescue",
             ));
         }
-    }
+    };
     let output = raw("VRAMTRACE_OUTPUT");
     if let Some(pattern) = &output {
         crate::place::pattern::check(pattern).map_err(|wrong| {
@@ -173,6 +188,10 @@ fn read(var: impl Fn(&str) -> Option<OsString>) -> Result<Option<Settings>, Inva
             text("VRAMTRACE_STACKS")?.as_deref().unwrap_or("auto")
         ),
         format!("VRAMTRACE_KEEP={keep}"),
+        format!(
+            "VRAMTRACE_ON_OOM={}",
+            text("VRAMTRACE_ON_OOM")?.as_deref().unwrap_or("record")
+        ),
     ];
     Ok(Some(Settings {
         output,
@@ -182,6 +201,7 @@ fn read(var: impl Fn(&str) -> Option<OsString>) -> Result<Option<Settings>, Inva
         keep,
         stacks,
         log,
+        on_oom,
         shown,
     }))
 }
