@@ -219,6 +219,22 @@ pub struct Snapshot {
     pub trace: String,
 }
 
+/// How many allocations of a device were tried once more after its pools were trimmed, up to an
+/// event: written at the first ones, and from time to time. Events of that kind after it come on top.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Rescues {
+    /// Ordinal in this process.
+    pub device: u8,
+    /// The last of those events that is counted.
+    pub seq: u64,
+    /// How many.
+    pub tried: u64,
+    /// How many of them then succeeded.
+    pub saved: u64,
+    /// Bytes that pools gave back.
+    pub bytes: u64,
+}
+
 /// What [`UseSample::found_by`] says.
 pub mod found_by {
     /// It is not among them, or there is no list.
@@ -304,6 +320,8 @@ cold! {
     DeviceUse(DeviceUse) = 30,
     /// The file is a snapshot.
     Snapshot(Snapshot) = 35,
+    /// Allocations that were tried once more, by device.
+    Rescues(Rescues) = 36,
 }
 
 /// Bytes of a frame's head.

@@ -10,6 +10,7 @@ mod losses;
 mod merge;
 mod python;
 mod ranges;
+mod snapshot;
 mod stacks;
 mod torch;
 
@@ -104,6 +105,10 @@ pub struct Process {
     pub torch: Vec<Torch>,
     /// NVTX ranges.
     pub ranges: Ranges,
+    /// Of what moment this is, if it is a snapshot of a trace.
+    pub snapshot: Option<cold::Snapshot>,
+    /// See [`Process::rescues`]: as of the last record of them.
+    rescues: BTreeMap<u8, cold::Rescues>,
     apis: FxHashMap<u32, String>,
     threads: FxHashMap<u32, String>,
     marks: FxHashMap<u32, String>,
@@ -133,6 +138,8 @@ impl Process {
             losses: Losses::default(),
             torch: Vec::new(),
             ranges: Ranges::default(),
+            snapshot: None,
+            rescues: BTreeMap::new(),
             apis: FxHashMap::default(),
             threads: FxHashMap::default(),
             marks: FxHashMap::default(),
@@ -159,6 +166,7 @@ impl Process {
         process.torch = Torch::all(&process.trace);
         process.losses = Losses::of(&process.trace, &process.torch);
         process.find_corrupted();
+        process.note_snapshot();
         process
     }
 
@@ -189,6 +197,8 @@ impl Process {
             Cold::Driver(name) => self.driver = Some(name.id),
             Cold::PythonCode(code) => drop(self.python.insert(code.id, code)),
             Cold::Interpreter(interpreter) => self.interpreter = Some(interpreter),
+            Cold::Snapshot(snapshot) => self.snapshot = Some(snapshot),
+            Cold::Rescues(sums) => drop(self.rescues.insert(sums.device, sums)),
             Cold::DeviceUse(part) => self.device_use.entry(part.device).or_default().learn(part),
             // Later kinds of facts; what they are about is shown by its number.
             #[allow(unreachable_patterns)]

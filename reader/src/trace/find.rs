@@ -1,7 +1,7 @@
 //! Which files a command is about: those that were named, those in a named directory, or the
 //! newest trace of this user.
 
-use crate::launch::rundir;
+use crate::launch::{rundir, snapshots};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -30,7 +30,9 @@ pub fn resolve(named: &[PathBuf]) -> Result<Found, NotFound> {
             traces.push(path.clone());
             continue;
         }
-        let inside = traces_in(path);
+        let mut inside = traces_in(path, has_trace_name);
+        inside.extend(traces_in(path, is_all_that_is_left));
+        inside.sort();
         if inside.is_empty() {
             return Err(format!(
                 "{}: no traces (*.vrt) in this directory",
@@ -50,7 +52,7 @@ fn newest(places: &[PathBuf]) -> Result<Found, NotFound> {
     let user = unsafe { libc::geteuid() };
     let newest = places
         .iter()
-        .flat_map(|place| traces_in(place))
+        .flat_map(|place| traces_in(place, has_trace_name))
         .filter_map(|path| Some((age_key(&path, user)?, path)))
         .max();
     match newest {
@@ -78,8 +80,15 @@ fn places() -> Vec<PathBuf> {
     places
 }
 
-/// Traces in a directory, and in those that `vramtrace run` makes in it, by name.
-fn traces_in(place: &Path) -> Vec<PathBuf> {
+/// A snapshot whose trace is not there any more. (Of others, `oom` finds them beside their trace,
+/// and no other command is about two moments of one process unasked.)
+fn is_all_that_is_left(path: &Path) -> bool {
+    snapshots::suffix(path).is_some() && !snapshots::belongs_to_another(path)
+}
+
+/// Files in a directory, and in those that `vramtrace run` makes in it, that are what is `wanted`;
+/// by name.
+fn traces_in(place: &Path, wanted: fn(&Path) -> bool) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut look = vec![(place.to_owned(), 0)];
     while let Some((place, depth)) = look.pop() {
@@ -89,7 +98,7 @@ fn traces_in(place: &Path) -> Vec<PathBuf> {
                 Ok(kind) if kind.is_dir() && depth == 0 && rundir::is_run_dir(&path) => {
                     look.push((path, 1));
                 }
-                Ok(kind) if !kind.is_dir() && has_trace_name(&path) => {
+                Ok(kind) if !kind.is_dir() && wanted(&path) => {
                     found.push(match path.strip_prefix("./") {
                         Ok(short) => short.to_owned(),
                         Err(_) => path,

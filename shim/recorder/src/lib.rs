@@ -30,6 +30,8 @@ pub mod ranges;
 #[cfg(not(loom))]
 mod recorder;
 mod renew;
+#[cfg(not(loom))]
+mod rescues;
 mod say;
 pub mod settings;
 #[cfg(not(loom))]
@@ -51,5 +53,7 @@ pub use marks::mark;
 #[cfg(not(loom))]
 pub use recorder::*;
 pub use renew::Renewable;
+#[cfg(not(loom))]
+pub use rescues::rescued;
 #[cfg(not(loom))]
 pub use snapshot::{OutOfMemory, on_oom, out_of_memory};

@@ -7,7 +7,7 @@ use crate::recorder::prefetch_from;
 use crate::settings::{self, Log};
 use crate::stack;
 use crate::turn::{self, LEDGER, guarded, with};
-use crate::{counter, file, marks, process, ranges, say, snapshot};
+use crate::{counter, file, marks, process, ranges, rescues, say, snapshot};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use vramtrace_format::cold::{self, Cold};
 
@@ -156,6 +156,7 @@ fn after_fork() {
     ranges::start_over();
     marks::start_over();
     snapshot::start_over();
+    rescues::start_over();
     TEARDOWN.store(false, Ordering::Relaxed);
     STATE.store(OFF, Ordering::Release);
 }

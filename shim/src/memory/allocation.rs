@@ -134,7 +134,7 @@ pub fn refused(call: &Call, asked: Asked, error: u32, real: &dyn Fn() -> u32) ->
     {
         result = real();
         let micros = rescued.ended(result == SUCCESS);
-        recorder::event(&Record {
+        recorder::rescued(&Record {
             op: Op::Rescue as u8,
             size: asked.bytes,
             key: rescued.bytes,
