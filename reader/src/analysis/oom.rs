@@ -14,7 +14,7 @@ use super::leaks::{Asked, EntryEnd, Group, Grouping, Item, Options, Placed, Wind
 use super::moment::{Found, Past};
 use super::view::Devices;
 use super::{Filter, Sum};
-use crate::model::{Loops, Process, State, VisibleStack};
+use crate::model::{Loops, Process, VisibleStack};
 use series::{Series, series};
 use std::path::PathBuf;
 use vramtrace_format::account;
@@ -322,9 +322,8 @@ fn fate(process: &Process, series: &Series) -> Fate {
     }
     match (series.retried, series.allocations) {
         // Of what came after, a snapshot knows nothing.
-        (None, 0) if process.snapshot.is_some() => Fate::Open,
         (Some(after), _) => Fate::Retried(after),
-        (None, 0) if process.state == State::Running => Fate::Open,
+        (None, 0) if process.state.goes_on() => Fate::Open,
         (None, 0) => Fate::Last(process.duration_ns().saturating_sub(series.event.time)),
         (None, later) => Fate::WentOn(later),
     }

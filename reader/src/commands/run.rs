@@ -32,7 +32,7 @@ Environment:
   VRAMTRACE_DEBUG_PATH   directories with separate debug files, for the reports
   NVTX_INJECTION64_PATH  who receives NVTX ranges and marks: vramtrace, unless this names another tool
   XDG_RUNTIME_DIR        where traces are written while programs run (else /dev/shm)
-  VRAMTRACE_SAMPLE, VRAMTRACE_BUDGET and VRAMTRACE_ON_OOM are checked, but without effect yet.
+  VRAMTRACE_SAMPLE and VRAMTRACE_BUDGET are checked, but without effect yet.
 
 Output pattern:
   %p process id   %h host   %e executable   %t start time   %n number
@@ -72,8 +72,9 @@ pub struct Args {
     /// Most that recording stacks may cost, in percent of one core
     #[arg(long, value_name = "PERCENT", env = "VRAMTRACE_BUDGET", value_parser = budget, hide = true)]
     budget: Option<String>,
-    /// What to do when an allocation fails for lack of memory
-    #[arg(long, value_name = "WHAT", env = "VRAMTRACE_ON_OOM", value_parser = ["record", "snapshot", "rescue"], hide = true)]
+    /// What to do when an allocation fails for lack of memory: record it; also keep a snapshot of all
+    /// that is live (TRACE.oom-1 …); before that, trim the pools of the device and try once more
+    #[arg(long, value_name = "WHAT", env = "VRAMTRACE_ON_OOM", value_parser = ["record", "snapshot", "rescue"])]
     on_oom: Option<String>,
     /// Overwrite traces that are there already
     #[arg(short, long)]
@@ -172,10 +173,6 @@ fn traced(args: &Args) -> Result<Finished, Failure> {
             args.sample.as_deref().is_some_and(|sample| sample != "all"),
         ),
         ("--budget", args.budget.is_some()),
-        (
-            "--on-oom",
-            args.on_oom.as_deref().is_some_and(|what| what != "record"),
-        ),
     ] {
         if asked {
             let variable = option

@@ -1,16 +1,20 @@
 //! What a trace says of failed allocations beside their events: that it is a snapshot, and how many
 //! were rescued.
 
-use super::Process;
+use super::{Process, State};
 use std::collections::BTreeMap;
 use vramtrace_format::cold::{self, Rescues};
 use vramtrace_format::record::Op;
 
 impl Process {
     /// Allocations that were tried once more after pools were trimmed, by device ordinal. One pass
-    /// over the event log.
+    /// over the event log, where that was asked of the recorder.
     pub fn rescues(&self) -> BTreeMap<u8, Rescues> {
         let mut all = self.rescues.clone();
+        let asked = |setting: &String| setting == "VRAMTRACE_ON_OOM=rescue";
+        if !self.config.settings.iter().any(asked) {
+            return all;
+        }
         // Those that came after the last record of sums are in the event log.
         for event in self.events().filter(|event| event.op == Op::Rescue as u8) {
             let sums = all.entry(event.device).or_default();
@@ -54,5 +58,6 @@ impl Process {
         );
         let code = "snapshot".to_owned();
         self.notes.push(cold::Note { code, text });
+        self.state = State::Snapshot;
     }
 }

@@ -1,8 +1,10 @@
 //! Which files a command is about: those that were named, those in a named directory, or the
 //! newest trace of this user.
 
+use crate::launch::head::Head;
 use crate::launch::{rundir, snapshots};
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use vramtrace_format::layout::{Header, MAGIC};
@@ -45,6 +47,56 @@ pub fn resolve(named: &[PathBuf]) -> Result<Found, NotFound> {
         traces,
         chosen: false,
     })
+}
+
+/// The trace that a running process writes: the one that it has mapped, wherever that is, else one of
+/// its id where traces are when nobody says.
+pub fn of_process(pid: u32) -> Result<PathBuf, NotFound> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"));
+    if let Ok(maps) = &maps {
+        let mut mapped: Vec<&str> = maps
+            .lines()
+            .filter(|line| line.contains(" rw-s "))
+            .filter_map(|line| {
+                line.find('/')
+                    .map(|at| line[at..].trim_end_matches(" (deleted)"))
+            })
+            .collect();
+        mapped.sort_unstable();
+        mapped.dedup();
+        for path in mapped {
+            // In a container the path is one of the container's.
+            let inside = PathBuf::from(format!("/proc/{pid}/root{path}"));
+            let candidates = [PathBuf::from(path), inside];
+            let found = candidates.into_iter().find(|path| is_of(path, pid));
+            if let Some(found) = found {
+                return Ok(found);
+            }
+        }
+    }
+    let known = places()
+        .into_iter()
+        .flat_map(|place| traces_in(&place, has_trace_name))
+        .find(|path| is_of(path, pid));
+    known.ok_or_else(|| match maps {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            format!("there is no process {pid}; name its trace")
+        }
+        Err(error) => format!("process {pid}: {error}; name its trace"),
+        Ok(_) => format!(
+            "process {pid} is not being traced (a program that has not used CUDA yet has no trace)"
+        ),
+    })
+}
+
+/// Whether a file is the trace of a running process that we see as `pid`.
+fn is_of(path: &Path, pid: u32) -> bool {
+    // A driver's device is mapped as well, and opening it would mean something to the driver.
+    if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+        return false;
+    }
+    let head = Head::read(path).ok().flatten();
+    head.is_some_and(|head| head.identity.pids().first() == Some(&pid))
 }
 
 fn newest(places: &[PathBuf]) -> Result<Found, NotFound> {
