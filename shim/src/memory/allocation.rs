@@ -1,6 +1,6 @@
 //! Plain allocations: something begins under a key, something ends under it.
 
-use super::{Again, Real, SUCCESS, context, errors, own_calls, rescue};
+use super::{Again, Real, SUCCESS, context, errors, own_calls, pools, rescue};
 use crate::hook::Call;
 use crate::lifetime;
 use vramtrace_format::record::{Allocation, Kind, NO_DEVICE, Op, Record, Space};
@@ -171,6 +171,8 @@ fn note_failure(call: &Call, asked: Asked, error: u32) -> Option<(u64, u8)> {
         device,
         ..Record::default()
     };
+    // What caches held then is what one wants to know; a capture keeps it from being asked.
+    pools::sample_all(device);
     let event = recorder::event_with_stack(&Record {
         op: Op::AllocFailed as u8,
         size: asked.bytes,

@@ -511,6 +511,18 @@ pub fn reserve_of_all(device: u8) -> Option<u64> {
     Some(sum)
 }
 
+/// Sees what the pools of a device hold that were used so far; not while a capture is open.
+pub fn sample_all(device: u8) {
+    each_of(device, |handle| {
+        let known = POOLS
+            .lock()
+            .and_then(|pools| pools.by_handle.get(&handle).copied());
+        if let Some(pool) = known {
+            sample(handle, pool.id, pool.device);
+        }
+    });
+}
+
 /// Makes the pools of a device give back what they do not use. `None` if a capture is open.
 pub fn trim_all(device: u8) -> Option<()> {
     each_of(device, |handle| {
