@@ -81,13 +81,20 @@ static void storm(int times) {
 
 static volatile int going = 1;
 
-/* Allocates and frees all the time. */
-static void *busy(void *unused) {
+/* Allocates and frees all the time; with an argument, from pools of its own that come and go. */
+static void *busy(void *pools) {
     CUhandle context, own;
     MUST(cuDevicePrimaryCtxRetain, &context, 0);
     MUST(cuCtxSetCurrent, context);
     MUST(cuStreamCreate, &own, 1);
     CUdeviceptr held[64] = {0};
+    while (pools && going) {
+        CUhandle mine = own_pool();
+        MUST(cuMemAllocFromPoolAsync, &held[0], MIB, mine, own);
+        MUST(cuMemFreeAsync, held[0], own);
+        MUST(cuMemPoolDestroy, mine);
+        held[0] = 0;
+    }
     for (unsigned i = 0; going; i++) {
         CUdeviceptr *one = &held[i * 7 % 64];
         if (*one) MUST(cuMemFreeAsync, *one, own);
@@ -140,6 +147,46 @@ int main(int argc, char **argv) {
             CUdeviceptr address = allocate(4096);
             MUST(cuMemFree_v2, address);
         }
+    } else if (!strcmp(what, "moved")) { /* the directory of the trace goes away */
+        char gone[4096];
+        snprintf(gone, sizeof gone, "%s.gone", which);
+        fill();
+        if (rename(which, gone)) perror(which), exit(66);
+        report("linear");
+        report("linear");
+    } else if (!strcmp(what, "elsewhere")) { /* the memory of another device than the current one */
+        CUmemAllocationProp physical = {.type = 1, .location = {1, 1}};
+        unsigned long long handle;
+        CUmemPoolProps properties = {.type = 1, .location = {1, 1}};
+        CUhandle far;
+        CUdeviceptr address, block;
+        MUST(cuMemPoolCreate, &far, &properties);
+        keep_all(far);
+        MUST(cuMemAllocFromPoolAsync, &block, 1300 * MIB, far, stream);
+        MUST(cuMemFreeAsync, block, stream);
+        printf("create %u\n", CU(cuMemCreate)(&handle, GIB, &physical, 0));
+        CUhandle another;
+        MUST(cuMemPoolCreate, &another, &properties);
+        printf("pool %u\n", CU(cuMemAllocFromPoolAsync)(&address, 2 * GIB, another, stream));
+    } else if (!strcmp(what, "destroys")) { /* pools come and go in other threads meanwhile */
+        pthread_t threads[3];
+        for (int i = 0; i < 3; i++) pthread_create(&threads[i], NULL, busy, (void *)1);
+        fill();
+        for (int i = 0; i < atoi(which); i++) {
+            CUdeviceptr block, address;
+            MUST(cuMemAllocAsync, &block, 64 * MIB, stream);
+            MUST(cuMemFreeAsync, block, stream);
+            CUresult result = CU(cuMemAlloc_v2)(&address, 4 * GIB + 512ull * i);
+            if (result != 2) printf("failed %u\n", result);
+        }
+        going = 0;
+        for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
+        printf("over\n");
+    } else if (!strcmp(what, "endless")) { /* the test looks on, and kills it */
+        pthread_t threads[2];
+        for (int i = 0; i < 2; i++) pthread_create(&threads[i], NULL, busy, NULL);
+        printf("ready\n"), fflush(stdout);
+        for (;;) pause();
     } else if (!strcmp(what, "busy")) { /* other threads go on */
         pthread_t threads[3];
         for (int i = 0; i < 3; i++) pthread_create(&threads[i], NULL, busy, NULL);

@@ -53,7 +53,10 @@ pub fn complete<'a>(
             continue;
         };
         series.allocations = made(process).saturating_sub(made(snapshot));
-        recovered = recovered.saturating_add(series.attempts);
+        let gave_up = u64::from(series.framework.is_some());
+        recovered = recovered
+            .saturating_add(series.attempts)
+            .saturating_add(gave_up);
         all.push(Known {
             series,
             snapshot: Some(snapshot),

@@ -133,6 +133,7 @@ pub fn series(process: &Process, filter: &Filter, part: Part) -> (Vec<Series>, u
                     reserved: event.aux,
                     seq: event.seq,
                 };
+                attempts += u64::from(counts(kind));
                 let of_driver = open.get(&thread).copied();
                 let of_driver = of_driver.filter(|&at| found[at].event.device == event.device);
                 let at = match of_driver {

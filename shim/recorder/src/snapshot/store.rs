@@ -185,3 +185,89 @@ fn put(fd: &OwnedFd, mut at: u64, mut bytes: &[u8]) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Log, OnOom, Settings, Stacks};
+    use std::path::Path;
+    use vramtrace_format::layout::MIN_SIZE;
+    use vramtrace_format::record::Record;
+
+    fn store(directory: &Path, keep: u64) -> Store {
+        let output = directory.join("x.vrt").into_os_string();
+        let settings = Settings {
+            output: Some(output.into_encoded_bytes()),
+            run_dir: None,
+            size: MIN_SIZE,
+            size_raised: false,
+            keep,
+            stacks: Stacks::Off,
+            log: Log::Quiet,
+            on_oom: OnOom::Snapshot,
+            shown: Vec::new(),
+        };
+        let file = file::create(&settings).unwrap();
+        Store::beside(&file, settings.keep).unwrap()
+    }
+
+    fn contents(entries: usize) -> Contents {
+        let mut contents = Contents::new();
+        contents.live[0] = vec![Record::default(); entries];
+        contents
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(directory).unwrap().flatten();
+        let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| name != "x.vrt").collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_first_and_the_last_are_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = store(directory.path(), 1 << 30);
+        for number in 1..=9 {
+            store.write(contents(10), number, 7).unwrap();
+        }
+        let kept = ["x.vrt.oom-1", "x.vrt.oom-2", "x.vrt.oom-8", "x.vrt.oom-9"];
+        assert_eq!(names(directory.path()), kept);
+    }
+
+    #[test]
+    fn all_together_stay_within_their_bound() {
+        let directory = tempfile::tempdir().unwrap();
+        let one = contents(1000).bytes() + 4096;
+        let mut store = store(directory.path(), 3 * one);
+        for number in 1..=9 {
+            store.write(contents(1000), number, 7).unwrap();
+        }
+        let kept = ["x.vrt.oom-1", "x.vrt.oom-2", "x.vrt.oom-9"];
+        assert_eq!(names(directory.path()), kept);
+        // A large one takes the place of the last ones, not of the first.
+        let why = store.write(contents(3000), 10, 7).unwrap_err();
+        assert!(why.contains("VRAMTRACE_KEEP"), "{why}");
+        assert_eq!(names(directory.path()), kept[..2]);
+    }
+
+    #[test]
+    fn one_that_cannot_be_written_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = store(directory.path(), 1 << 30);
+        store.directory = directory.path().join("gone");
+        let why = store.write(contents(10), 1, 7).unwrap_err();
+        assert!(why.contains("gone"), "{why}");
+        assert!(names(directory.path()).is_empty());
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = store(directory.path(), 1 << 30);
+        std::fs::write(directory.path().join("x.vrt.oom-1"), "precious").unwrap();
+        store.write(contents(10), 1, 7).unwrap();
+        assert_eq!(names(directory.path()), ["x.vrt.oom-1", "x.vrt.oom-1.2"]);
+    }
+}
