@@ -203,6 +203,38 @@ pub struct UseSample {
     pub used_bytes: u64,
 }
 
+/// This file is not the trace that a process writes, but a copy of its tables at one moment. The
+/// last record of such a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Snapshot {
+    /// Which of the process's snapshots, from 1; 0 for a copy that was made from outside.
+    pub number: u32,
+    /// The event of the failed allocation that it was taken for; 0 for a copy made from outside.
+    pub failure: u64,
+    /// The last event that is in it.
+    pub seq: u64,
+    /// Unix time when it was complete, nanoseconds.
+    pub unix_ns: u64,
+    /// File name of the trace it is of.
+    pub trace: String,
+}
+
+/// How many allocations of a device were tried once more after its pools were trimmed, up to an
+/// event: written at the first ones, and from time to time. Events of that kind after it come on top.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Rescues {
+    /// Ordinal in this process.
+    pub device: u8,
+    /// The last of those events that is counted.
+    pub seq: u64,
+    /// How many.
+    pub tried: u64,
+    /// How many of them then succeeded.
+    pub saved: u64,
+    /// Bytes that pools gave back.
+    pub bytes: u64,
+}
+
 /// What [`UseSample::found_by`] says.
 pub mod found_by {
     /// It is not among them, or there is no list.
@@ -286,6 +318,10 @@ cold! {
     Interpreter(Interpreter) = 21,
     /// How much of a device the process had, as NVML said.
     DeviceUse(DeviceUse) = 30,
+    /// The file is a snapshot.
+    Snapshot(Snapshot) = 35,
+    /// Allocations that were tried once more, by device.
+    Rescues(Rescues) = 36,
 }
 
 /// Bytes of a frame's head.

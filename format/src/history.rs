@@ -100,6 +100,17 @@ impl<'a> History<'a> {
         }
     }
 
+    /// All cells of the first `series` series, used or not.
+    pub fn of_first(&self, series: u64) -> &[Cell] {
+        let cells = usize::try_from(series.min(self.capacity())).map_or(0, |n| n * self.series_len);
+        &self.cells[..cells.min(self.cells.len())]
+    }
+
+    /// Cells of the whole section.
+    pub fn cells(&self) -> usize {
+        self.cells.len()
+    }
+
     /// How many series there is room for.
     pub fn capacity(&self) -> u64 {
         (self.cells.len() / self.series_len) as u64

@@ -32,6 +32,7 @@ pub mod record;
 pub mod reported;
 pub mod ring;
 pub mod sampling;
+pub mod snapshot;
 pub mod stacks;
 pub mod totals;
 

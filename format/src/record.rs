@@ -163,6 +163,20 @@ impl Record {
         (alloc_seq & ((1 << SEQ_BITS) - 1)) | (u64::from(alloc_api) << SEQ_BITS)
     }
 
+    /// `aux` of [`Op::Rescue`]: the driver's answer to the second attempt (0: the program got its
+    /// memory), how long the rescue took, microseconds, and whether the device was not waited for
+    /// to the end, so that what was being freed there was not given back.
+    pub fn rescue_aux(result: u32, micros: u64, impatient: bool) -> u64 {
+        let micros = micros.min(u64::from(u32::MAX >> 1));
+        u64::from(result) | micros << 32 | u64::from(impatient) << 63
+    }
+
+    /// What [`Record::rescue_aux`] put together.
+    pub fn rescue(&self) -> (u32, u64, bool) {
+        let micros = self.aux >> 32 & u64::from(u32::MAX >> 1);
+        (self.aux as u32, micros, self.aux >> 63 != 0)
+    }
+
     /// Sequence number of the allocation that this free-like event ends.
     pub fn ended_seq(&self) -> u64 {
         self.aux & ((1 << SEQ_BITS) - 1)
@@ -301,6 +315,14 @@ words! {
         /// Stacks are sampled by another interval from here on. `size`: the interval, bytes, 0 all
         /// stacks; `key`: the one before; `aux`: what stacks cost before, in millionths of a core.
         SamplingChanged = 41 => "sampling",
+        /// After an allocation failed for lack of memory, pools of its device were trimmed, and the
+        /// call was made once more. `size`: bytes asked for, `key`: bytes that the trimming gave
+        /// back, `aux`: [`Record::rescue_aux`].
+        Rescue = 42 => "rescue",
+        /// A snapshot of the tables was written beside the trace, after an allocation failed. `key`:
+        /// its number, `size`: its bytes, 0 if it could not be written, `aux`: the event of the
+        /// failure.
+        Snapshot = 43 => "snapshot",
     }
 }
 

@@ -21,6 +21,11 @@ impl<'a> Ring<'a> {
         Ring { slots, at }
     }
 
+    /// All slots. The record at position `n`, counted from the start, is in slot `n % capacity`.
+    pub fn slots(&self) -> &[Record] {
+        self.slots
+    }
+
     /// Records it can hold.
     pub fn capacity(&self) -> usize {
         self.slots.len()

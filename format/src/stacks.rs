@@ -129,6 +129,11 @@ impl<'a> StackTable<'a> {
         StackTable { words, index }
     }
 
+    /// All words, used or not.
+    pub fn words(&self) -> &[u64] {
+        self.words
+    }
+
     /// The id of a stack, added if it is new. `used` is [`crate::layout::Control::stack_words`].
     ///
     /// A crash in here leaves at most words after `used` and an index entry; both are harmless:

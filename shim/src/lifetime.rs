@@ -75,6 +75,7 @@ fn forget_what_the_parent_knew() {
     vmm::start_over();
     crate::memory::pools::start_over();
     crate::memory::imports::start_over();
+    crate::memory::rescue::start_over();
     for hook in crate::driver_hooks().chain(crate::runtime_hooks()) {
         hook.forget_introduction();
     }

@@ -67,6 +67,7 @@ typedef struct { unsigned long long offset, size; unsigned flags, reserved[16]; 
     F(cuMemPoolDestroy, "cuMemPoolDestroy", 11020, (CUhandle)) \
     F(cuMemPoolTrimTo, "cuMemPoolTrimTo", 11020, (CUhandle, size_t)) \
     F(cuMemPoolGetAttribute, "cuMemPoolGetAttribute", 11020, (CUhandle, unsigned, void *)) \
+    F(cuMemPoolSetAttribute, "cuMemPoolSetAttribute", 11020, (CUhandle, unsigned, void *)) \
     F(cuDeviceGetDefaultMemPool, "cuDeviceGetDefaultMemPool", 11020, (CUhandle *, CUdevice)) \
     F(cuArrayCreate_v2, "cuArrayCreate", 3020, (CUhandle *, const CUDA_ARRAY_DESCRIPTOR *)) \
     F(cuArray3DCreate_v2, "cuArray3DCreate", 3020, (CUhandle *, const CUDA_ARRAY3D_DESCRIPTOR *)) \

@@ -123,7 +123,11 @@ pub fn check(process: &Process, id: usize) -> Check {
             .iter()
             .map(|note| (note.code.clone(), note.text.clone()))
             .collect(),
-        fill: fill(process),
+        // A snapshot is as long as what is in it.
+        fill: match process.snapshot {
+            Some(_) => Vec::new(),
+            None => fill(process),
+        },
         broken_records,
         unknown_sections: process.trace.sections().unknown.clone(),
         cuda_use: process.cuda_use(),

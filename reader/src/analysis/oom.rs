@@ -3,7 +3,11 @@
 //!
 //! The recorder writes a failed allocation down with its stack, and right after it what the driver
 //! says is free; who held the memory follows from going back from the end to that event, as far
-//! as the event log is whole.
+//! as the event log is whole. Where it is not, a snapshot that was taken at the failure says it
+//! ([`from_snapshots`]).
+
+mod from_snapshots;
+mod series;
 
 use super::estimate::Weighted;
 use super::head::Head;
@@ -11,10 +15,11 @@ use super::leaks::{Asked, EntryEnd, Group, Grouping, Item, Options, Placed, Wind
 use super::moment::{Found, Past};
 use super::view::Devices;
 use super::{Filter, Sum};
-use crate::model::{Loops, Process, State, VisibleStack};
-use rustc_hash::FxHashMap;
+use crate::model::{Loops, Process, VisibleStack};
+use series::{Series, series};
+use std::path::PathBuf;
 use vramtrace_format::account;
-use vramtrace_format::record::{Kind, Layer, NO_DEVICE, Op, Record};
+use vramtrace_format::record::{Kind, Layer, NO_DEVICE, Record};
 
 /// `CUDA_ERROR_OUT_OF_MEMORY` of cuda.h.
 const OUT_OF_MEMORY: u64 = 2;
@@ -27,6 +32,8 @@ pub const RECENT: u64 = 10_000_000_000;
 /// What became of a failed allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
+    /// The recorder made pools give back memory, tried once more, and the program got it.
+    Rescued,
     /// The same thread asked for as much again, so much later (nanoseconds), and got it.
     Retried(u64),
     /// The process went on to allocate: so many times, of any size.
@@ -41,6 +48,7 @@ impl Fate {
     /// The word that JSON uses.
     pub const fn name(self) -> &'static str {
         match self {
+            Fate::Rescued => "rescued",
             Fate::Retried(_) => "retried",
             Fate::WentOn(_) => "went-on",
             Fate::Last(_) => "last",
@@ -74,6 +82,32 @@ impl Fits {
     }
 }
 
+/// One more attempt of the recorder's, after pools of the device were trimmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rescue {
+    /// Whether the program got its memory.
+    pub saved: bool,
+    /// What the pools gave back.
+    pub bytes: u64,
+    /// How long it took, nanoseconds.
+    pub took_ns: u64,
+    /// The device's work was not waited for to its end: what it was yet to free stayed.
+    pub impatient: bool,
+}
+
+/// A framework's allocator gave up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameworkGaveUp {
+    /// What it was asked for, as it rounds it.
+    pub asked: u64,
+    /// What it had handed out on the device, by its own account.
+    pub allocated: u64,
+    /// What it had of the device.
+    pub reserved: u64,
+    /// The event that says so.
+    pub seq: u64,
+}
+
 /// What a process held when an allocation failed, in the space (device, or host) where it did.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeldThen {
@@ -89,6 +123,8 @@ pub struct HeldThen {
     pub groups: Vec<Placed>,
     /// Groups that `top` left out, and what they held.
     pub omitted: (usize, Sum),
+    /// A snapshot says so, since the event log has forgotten it.
+    pub by_snapshot: bool,
 }
 
 /// An allocation that failed, or several attempts at the same in succession.
@@ -103,6 +139,12 @@ pub struct Failure {
     pub free: Option<(u64, u64)>,
     /// What became of it.
     pub fate: Fate,
+    /// That the recorder tried once more, at the last attempt.
+    pub rescue: Option<Rescue>,
+    /// That a framework gave up over it; where it had not asked the driver, that is all that failed.
+    pub framework: Option<FrameworkGaveUp>,
+    /// The snapshot that was taken then.
+    pub snapshot: Option<PathBuf>,
     /// Who held what at the last attempt; a sentence where that is not known.
     pub held: Result<HeldThen, String>,
 }
@@ -164,6 +206,22 @@ impl Oom {
         top: Option<usize>,
         loops: &mut dyn Loops,
     ) -> Oom {
+        Oom::with_snapshots(processes, &[], options, parts, asked, last, top, loops)
+    }
+
+    /// As [`Oom::of`], with the snapshots that were taken of each process (`snapshots` has a list for
+    /// each, in their order, or none at all).
+    #[allow(clippy::too_many_arguments)]
+    pub fn with_snapshots(
+        processes: &[Process],
+        snapshots: &[Vec<Process>],
+        options: &Options,
+        parts: &[Part],
+        asked: &Asked,
+        last: Option<usize>,
+        top: Option<usize>,
+        loops: &mut dyn Loops,
+    ) -> Oom {
         let mut devices = Devices::default();
         let mut found = Oom {
             head: Head::of(processes, &mut devices),
@@ -176,21 +234,41 @@ impl Oom {
         };
         for (id, process) in processes.iter().enumerate() {
             let part = parts.get(id).copied().flatten();
-            let (mut series, seen) = series(process, &options.filter, part);
+            let snapshots = snapshots.get(id).map_or(&[][..], Vec::as_slice);
+            let (of_log, seen) = series(process, &options.filter, part);
+            let (mut series, recovered) =
+                from_snapshots::complete(of_log, process, snapshots, &options.filter, part);
             if part.is_none() {
-                found.forgotten += ever(process, &options.filter).saturating_sub(seen);
+                let known = seen.saturating_add(recovered);
+                found.forgotten += ever(process, &options.filter).saturating_sub(known);
             }
             let left_out = last.map_or(0, |last| series.len().saturating_sub(last));
             found.omitted += left_out;
             let number = series.len() - left_out;
-            for (at, series) in series.drain(left_out..).enumerate() {
+            for (at, one) in series.drain(left_out..).enumerate() {
+                let (series, snapshot) = (one.series, one.snapshot);
                 let mut place = |group: Group| Placed {
                     process: id,
                     device: group.device.map(|index| devices.id_of(process, id, index)),
                     group,
                 };
                 let held = match number - at {
-                    1..=DETAILED => held(process, &series, options, top, loops, &mut place),
+                    1..=DETAILED => {
+                        let mut held_in = |process, seq| {
+                            held(process, &series, seq, options, top, loops, &mut place)
+                        };
+                        let by_log = match one.forgotten {
+                            false => held_in(process, series.event.seq),
+                            true => Err(FORGOTTEN.to_owned()),
+                        };
+                        by_log.or_else(|why| match snapshot {
+                            Some(snapshot) => held_in(snapshot, one.failure).map(|held| HeldThen {
+                                by_snapshot: true,
+                                ..held
+                            }),
+                            None => Err(why),
+                        })
+                    }
                     _ => Err(format!(
                         "that is only found out for the last {DETAILED} failures; --to shows others"
                     )),
@@ -200,6 +278,9 @@ impl Oom {
                     seq: series.event.seq,
                     free: series.free.filter(|_| series.kind.layer() != Layer::Host),
                     fate: fate(process, &series),
+                    rescue: series.rescue,
+                    framework: series.framework,
+                    snapshot: snapshot.map(|snapshot| snapshot.trace.path.clone()),
                     held,
                 };
                 found.failures.push(failure);
@@ -217,89 +298,6 @@ impl Oom {
         });
         placed.map(|placed| (placed.process, &placed.group.stack))
     }
-}
-
-/// Attempts at the same allocation by one thread, without another allocation of its in between.
-struct Series {
-    /// The last attempt.
-    event: Record,
-    kind: Kind,
-    first_time: u64,
-    attempts: u64,
-    free: Option<(u64, u64)>,
-    retried: Option<u64>,
-    /// Allocations of the process up to the last attempt; in the end, those since.
-    allocations: u64,
-}
-
-impl Series {
-    fn is_attempt_at(&self, event: &Record) -> bool {
-        let of = |event: &Record| (event.size, event.kind, event.device);
-        of(&self.event) == of(event)
-    }
-}
-
-/// All that the event log has of what is asked about, and how many attempts that is.
-fn series(process: &Process, filter: &Filter, part: Part) -> (Vec<Series>, u64) {
-    let mut found: Vec<Series> = Vec::new();
-    // By thread: the series that its next attempt may belong to.
-    let mut open: FxHashMap<u32, usize> = FxHashMap::default();
-    let (mut attempts, mut allocations) = (0, 0);
-    for event in process.events() {
-        let (Some(op), kind) = (event.op(), event.kind()) else {
-            continue;
-        };
-        let thread = event.thread;
-        match (op, kind) {
-            (Op::Alloc, Some(kind)) if kind != Kind::Pool => {
-                allocations += 1;
-                let series = open.remove(&thread).map(|at| &mut found[at]);
-                if let Some(series) = series.filter(|series| series.is_attempt_at(&event)) {
-                    series.retried = Some(event.time.saturating_sub(series.event.time));
-                }
-            }
-            (Op::AllocFailed, Some(kind)) if event.aux == OUT_OF_MEMORY => {
-                let counts = filter.takes(space(&event, kind), kind)
-                    && part.is_none_or(|(from, to)| (from..=to).contains(&event.time));
-                attempts += u64::from(counts);
-                let same = open.remove(&thread);
-                let same = same.filter(|&at| counts && found[at].is_attempt_at(&event));
-                if let Some(at) = same {
-                    let series = &mut found[at];
-                    series.attempts += 1;
-                    series.event = event;
-                    series.free = None;
-                    series.allocations = allocations;
-                    open.insert(thread, at);
-                } else if counts {
-                    open.insert(thread, found.len());
-                    found.push(Series {
-                        event,
-                        kind,
-                        first_time: event.time,
-                        attempts: 1,
-                        free: None,
-                        retried: None,
-                        allocations,
-                    });
-                }
-            }
-            // Right after its failure, by the same thread; others' events may lie between.
-            (Op::MemInfo, _) => {
-                let series = open.get(&thread).map(|&at| &mut found[at]);
-                let of = |event: &Record| (event.device, event.api);
-                let own = series.filter(|series| of(&series.event) == of(&event));
-                if let Some(series) = own.filter(|series| series.free.is_none()) {
-                    series.free = Some((event.aux, event.size));
-                }
-            }
-            _ => {}
-        }
-    }
-    for series in &mut found {
-        series.allocations = allocations - series.allocations;
-    }
-    (found, attempts)
 }
 
 /// The device whose memory was asked for; none for host memory.
@@ -320,9 +318,13 @@ fn ever(process: &Process, filter: &Filter) -> u64 {
 }
 
 fn fate(process: &Process, series: &Series) -> Fate {
+    if series.rescue.is_some_and(|rescue| rescue.saved) {
+        return Fate::Rescued;
+    }
     match (series.retried, series.allocations) {
+        // Of what came after, a snapshot knows nothing.
         (Some(after), _) => Fate::Retried(after),
-        (None, 0) if process.state == State::Running => Fate::Open,
+        (None, 0) if process.state.goes_on() => Fate::Open,
         (None, 0) => Fate::Last(process.duration_ns().saturating_sub(series.event.time)),
         (None, later) => Fate::WentOn(later),
     }
@@ -354,7 +356,7 @@ fn of_series(
         stream: event.stream,
         context: event.context,
         bytes: event.size,
-        count: series.attempts,
+        count: series.attempts.max(1),
         first_time: series.first_time,
         last_time: event.time,
     });
@@ -365,20 +367,22 @@ fn of_series(
     group
 }
 
+const FORGOTTEN: &str = "the event log has forgotten some of what came after, so who held the memory \
+    then is not known; with a larger VRAMTRACE_SIZE it reaches further back, and \
+    VRAMTRACE_ON_OOM=snapshot keeps it";
+
+/// Who held what after event `seq`.
 fn held(
     process: &Process,
     series: &Series,
+    seq: u64,
     options: &Options,
     top: Option<usize>,
     loops: &mut dyn Loops,
     place: &mut dyn FnMut(Group) -> Placed,
 ) -> Result<HeldThen, String> {
     let event = &series.event;
-    let past = Past::of(process, Found::Event(event.seq)).map_err(|_| {
-        "the event log has forgotten some of what came after, so who held the memory then is not \
-         known; with a larger VRAMTRACE_SIZE it reaches further back"
-            .to_owned()
-    })?;
+    let past = Past::of(process, Found::Event(seq)).map_err(|_| FORGOTTEN.to_owned())?;
     let device = space(event, series.kind);
     let layer = match series.kind.layer() {
         Layer::Host => Layer::Host,
@@ -431,6 +435,7 @@ fn held(
         recent: sum([recent.gpu, recent.host, recent.corrupted]),
         groups: found.groups.into_iter().map(place).collect(),
         omitted: (0, Sum::default()),
+        by_snapshot: false,
     };
     if let Some(top) = top.filter(|&top| top < held.groups.len()) {
         for placed in held.groups.drain(top..) {

@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use vramtrace_format::account::{self, Account};
+use vramtrace_format::cold::Rescues;
 use vramtrace_format::record::{Kind, Layer, NO_DEVICE};
 use vramtrace_format::totals::End;
 
@@ -134,6 +135,12 @@ pub struct ProcessSummary {
     pub torch: Vec<(usize, Torch)>,
     /// What NVTX ranges hold, largest first.
     pub ranges: Vec<RangeView>,
+    /// Allocations that were tried once more after pools were trimmed: device id in the answer, and
+    /// how many.
+    pub rescues: Vec<(usize, Rescues)>,
+    /// Snapshots that were taken when allocations failed. Analyses look at no other files: whoever
+    /// knows of them adds them.
+    pub snapshots: usize,
     /// Contexts that broke: device id in the answer, driver's error code.
     pub corrupted: Vec<(Option<usize>, u64)>,
     /// What is not in the trace.
@@ -216,6 +223,11 @@ fn of_process(
             (device, corruption.error)
         })
         .collect();
+    let rescues = process.rescues().into_iter();
+    let rescues = rescues
+        .filter(|(device, _)| filter.takes_account(Some(*device), Layer::Device))
+        .map(|(device, sums)| (devices.id_of(process, id, device), sums))
+        .collect();
     let torch = process.torch.iter();
     let torch = torch
         .map(|&torch| (devices.id_of(process, id, torch.device), torch))
@@ -235,6 +247,8 @@ fn of_process(
         nvidia_smi: nvidia_smi(process, id, filter, devices),
         torch,
         ranges: ranges(process, filter),
+        rescues,
+        snapshots: 0,
         corrupted,
         losses: process.losses.clone(),
         python: process.python_stacks(),

@@ -69,6 +69,8 @@ pub enum Command {
     Flamegraph(commands::flamegraph::Args),
     /// Write a trace in the format of another tool.
     Export(commands::export::Args),
+    /// A consistent copy of a running process's trace.
+    Snapshot(commands::snapshot::Args),
     /// Is this file whole? What was lost, what was bypassed?
     Check(commands::check::Args),
     /// Can a program be traced here?
@@ -96,6 +98,7 @@ pub fn main() -> i32 {
         Command::Oom(args) => commands::oom::execute(args),
         Command::Flamegraph(args) => commands::flamegraph::execute(args),
         Command::Export(args) => commands::export::execute(args),
+        Command::Snapshot(args) => commands::snapshot::execute(args),
         Command::Check(args) => commands::check::execute(args),
         Command::Doctor(args) => commands::doctor::execute(args),
         Command::Demo(args) => commands::demo::execute(args),

@@ -17,6 +17,7 @@ pub mod question;
 pub mod reconcile;
 pub mod run;
 pub(crate) mod selecting;
+pub mod snapshot;
 pub mod summary;
 pub mod timeline;
 

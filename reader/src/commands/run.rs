@@ -32,7 +32,6 @@ Environment:
   VRAMTRACE_DEBUG_PATH   directories with separate debug files, for the reports
   NVTX_INJECTION64_PATH  who receives NVTX ranges and marks: vramtrace, unless this names another tool
   XDG_RUNTIME_DIR        where traces are written while programs run (else /dev/shm)
-  VRAMTRACE_ON_OOM is checked, but without effect yet.
 
 Output pattern:
   %p process id   %h host   %e executable   %t start time   %n number
@@ -74,8 +73,9 @@ pub struct Args {
     /// sampled [default: off; of programs that are traced without `run` 0.5]
     #[arg(long, value_name = "PERCENT|off", env = "VRAMTRACE_BUDGET", value_parser = budget)]
     budget: Option<String>,
-    /// What to do when an allocation fails for lack of memory
-    #[arg(long, value_name = "WHAT", env = "VRAMTRACE_ON_OOM", value_parser = ["record", "snapshot", "rescue"], hide = true)]
+    /// What to do when an allocation fails for lack of memory: record it; also keep a snapshot of all
+    /// that is live (TRACE.oom-1 …); before that, trim the pools of the device and try once more
+    #[arg(long, value_name = "WHAT", env = "VRAMTRACE_ON_OOM", value_parser = ["record", "snapshot", "rescue"])]
     on_oom: Option<String>,
     /// Overwrite traces that are there already
     #[arg(short, long)]
@@ -173,20 +173,6 @@ fn traced(args: &Args) -> Result<Finished, Failure> {
     let directory = std::env::current_dir()
         .map_err(|error| Failure::usage(format!("the current directory: {error}")))?;
     let output = Pattern::new(&args.output, &directory)?;
-    for (option, asked) in [(
-        "--on-oom",
-        args.on_oom.as_deref().is_some_and(|what| what != "record"),
-    )] {
-        if asked {
-            let variable = option
-                .trim_start_matches('-')
-                .replace('-', "_")
-                .to_uppercase();
-            say(&format!(
-                "{option} (VRAMTRACE_{variable}) has no effect in this version"
-            ));
-        }
-    }
     let Some((program, arguments)) = args.program.split_first() else {
         return Err(Failure::usage("no program given"));
     };

@@ -3,6 +3,7 @@
 use super::{code, open, print, refuse_unknown_devices};
 use crate::analysis::summary::summary;
 use crate::cli::{FilterOptions, Traces};
+use crate::launch::snapshots;
 use crate::model::{Process, State};
 use crate::nvml;
 use crate::report::frames::Frames;
@@ -57,7 +58,10 @@ fn run(args: &Args) -> Result<i32, i32> {
     let filter = args.filter.filter();
     refuse_unknown_devices(&opened, &filter)?;
     let mut frames = Frames::default();
-    let summary = summary(&opened.processes, &filter, top, &mut frames);
+    let mut summary = summary(&opened.processes, &filter, top, &mut frames);
+    for process in &mut summary.processes {
+        process.snapshots = snapshots::beside(&process.view.trace).len();
+    }
     let shown = Shown::new(&summary, &opened.processes, &mut frames);
     print(&if args.json {
         json(&shown)

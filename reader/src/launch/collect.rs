@@ -6,6 +6,7 @@
 use super::head::Head;
 use super::keep_samples::keep;
 use super::sampler::OfTrace;
+use super::snapshots;
 use super::transfer::{Existing, move_file};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -69,15 +70,16 @@ pub enum Outcome {
     },
 }
 
-/// The files of a run directory, in the order in which their processes began.
+/// The files of a run directory, in the order in which their processes began. Snapshots go where
+/// their traces go, and are none of them.
 pub fn scan(run_dir: &Path) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(run_dir)? {
         let entry = entry?;
-        if !entry.file_type()?.is_file() {
+        let path = entry.path();
+        if !entry.file_type()?.is_file() || snapshots::belongs_to_another(&path) {
             continue;
         }
-        let path = entry.path();
         // A file that cannot be read is treated as no trace: it stays, and is named.
         let head = Head::read(&path).unwrap_or_default();
         found.push(Found { path, head });
@@ -155,7 +157,7 @@ impl Collector {
                 name: head.name,
             });
         }
-        let wanted = head.final_path.clone().unwrap_or_else(|| {
+        let mut wanted = head.final_path.clone().unwrap_or_else(|| {
             let name = match head.name.replace('/', "_") {
                 name if name.is_empty() => "unknown".into(),
                 name => name,
@@ -163,6 +165,10 @@ impl Collector {
             self.fallback
                 .join(format!("vramtrace.{name}.{}.vrt", head.identity.pid))
         });
+        // One whose trace was moved before, by a run that was killed meanwhile.
+        if let Some(suffix) = snapshots::suffix(&found.path) {
+            wanted.as_mut_os_string().push(suffix);
+        }
         if let Some(samples) = self.samples.remove(&found.path)
             && let Err(why) = keep(&found.path, samples)
         {
@@ -171,10 +177,14 @@ impl Collector {
                 .push(format!("{name} is without what nvidia-smi showed: {why}"));
         }
         Some(match self.move_to(&found.path, &wanted) {
-            Ok((path, foreign)) => Outcome::Moved {
-                path,
-                instead_of: foreign.then_some(wanted),
-            },
+            Ok((path, foreign)) => {
+                let remarks = snapshots::follow(&found.path, &path);
+                self.remarks.extend(remarks);
+                Outcome::Moved {
+                    path,
+                    instead_of: foreign.then_some(wanted),
+                }
+            }
             Err(error) => Outcome::Stuck {
                 path: found.path,
                 wanted,

@@ -17,6 +17,7 @@
 //! - [`sampler`]: asking NVML what nvidia-smi shows of their processes
 //! - [`keep_samples`]: putting that into the traces
 //! - [`collect`]: moving all traces of a run
+//! - [`snapshots`]: moving what was taken of them when allocations failed
 //! - [`orphans`]: moving what runs left that were killed
 //! - [`session`]: all of that in order
 //! - [`inspect`]: what kind of executable a program is
@@ -36,6 +37,7 @@ pub mod rundir;
 pub mod sampler;
 pub mod session;
 pub mod size;
+pub mod snapshots;
 pub mod supervise;
 pub mod transfer;
 pub mod watch;

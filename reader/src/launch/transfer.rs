@@ -99,7 +99,8 @@ fn copy_contents(from: &File, to: &File) -> io::Result<()> {
     Ok(())
 }
 
-fn rename(from: &Path, to: &Path, existing: Existing) -> io::Result<()> {
+/// Gives a file another name on the same file system.
+pub fn rename(from: &Path, to: &Path, existing: Existing) -> io::Result<()> {
     if existing == Existing::Replace {
         return std::fs::rename(from, to);
     }

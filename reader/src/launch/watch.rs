@@ -3,6 +3,7 @@
 
 use super::head::Head;
 use super::liveness::Identity;
+use super::snapshots;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -50,7 +51,8 @@ impl Traces {
         for entry in fs::read_dir(run_dir).into_iter().flatten().flatten() {
             let path = entry.path();
             let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-            if !is_file || self.all.contains_key(&path) || being_made(&entry.file_name()) {
+            let other = being_made(&entry.file_name()) || snapshots::suffix(&path).is_some();
+            if !is_file || self.all.contains_key(&path) || other {
                 continue;
             }
             // What cannot be read yet is looked at again the next time.

@@ -15,6 +15,8 @@ pub enum State {
     Killed,
     /// It did not reach its normal end, and whether it runs cannot be seen from here.
     Unknown,
+    /// This is a snapshot: what became of the process is not in it.
+    Snapshot,
 }
 
 impl State {
@@ -25,7 +27,13 @@ impl State {
             State::Exited => "exited",
             State::Killed => "killed",
             State::Unknown => "unknown",
+            State::Snapshot => "snapshot",
         }
+    }
+
+    /// Whether the process was running at the last event: what is live then is in use.
+    pub const fn goes_on(self) -> bool {
+        matches!(self, State::Running | State::Snapshot)
     }
 
     /// Looks for the process among those of this machine.

@@ -11,6 +11,7 @@ mod merge;
 mod python;
 mod ranges;
 mod sampling;
+mod snapshot;
 mod stacks;
 mod torch;
 
@@ -108,6 +109,10 @@ pub struct Process {
     pub ranges: Ranges,
     /// Which stacks were taken.
     pub sampling: Sampling,
+    /// Of what moment this is, if it is a snapshot of a trace.
+    pub snapshot: Option<cold::Snapshot>,
+    /// See [`Process::rescues`]: as of the last record of them.
+    rescues: BTreeMap<u8, cold::Rescues>,
     apis: FxHashMap<u32, String>,
     threads: FxHashMap<u32, String>,
     marks: FxHashMap<u32, String>,
@@ -138,6 +143,8 @@ impl Process {
             torch: Vec::new(),
             ranges: Ranges::default(),
             sampling: Sampling::default(),
+            snapshot: None,
+            rescues: BTreeMap::new(),
             apis: FxHashMap::default(),
             threads: FxHashMap::default(),
             marks: FxHashMap::default(),
@@ -165,6 +172,7 @@ impl Process {
         process.torch = Torch::all(&process.trace);
         process.losses = Losses::of(&process.trace, &process.torch);
         process.find_corrupted();
+        process.note_snapshot();
         process
     }
 
@@ -195,6 +203,8 @@ impl Process {
             Cold::Driver(name) => self.driver = Some(name.id),
             Cold::PythonCode(code) => drop(self.python.insert(code.id, code)),
             Cold::Interpreter(interpreter) => self.interpreter = Some(interpreter),
+            Cold::Snapshot(snapshot) => self.snapshot = Some(snapshot),
+            Cold::Rescues(sums) => drop(self.rescues.insert(sums.device, sums)),
             Cold::DeviceUse(part) => self.device_use.entry(part.device).or_default().learn(part),
             // Later kinds of facts; what they are about is shown by its number.
             #[allow(unreachable_patterns)]

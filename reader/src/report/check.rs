@@ -201,7 +201,9 @@ fn one(out: &mut String, check: &Check, style: Style) {
         )]);
     }
     let full = check.fill.iter().filter(|fill| fill.room > 0);
-    let _ = writeln!(out, "    {}", style.dim("in use:"));
+    if !check.fill.is_empty() {
+        let _ = writeln!(out, "    {}", style.dim("in use:"));
+    }
     for fill in full {
         // A damaged file may claim more than all.
         let used = u128::from(fill.used.min(fill.room));

@@ -1,8 +1,10 @@
 //! Which files a command is about: those that were named, those in a named directory, or the
 //! newest trace of this user.
 
-use crate::launch::rundir;
+use crate::launch::head::Head;
+use crate::launch::{rundir, snapshots};
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use vramtrace_format::layout::{Header, MAGIC};
@@ -30,7 +32,9 @@ pub fn resolve(named: &[PathBuf]) -> Result<Found, NotFound> {
             traces.push(path.clone());
             continue;
         }
-        let inside = traces_in(path);
+        let mut inside = traces_in(path, has_trace_name);
+        inside.extend(traces_in(path, is_all_that_is_left));
+        inside.sort();
         if inside.is_empty() {
             return Err(format!(
                 "{}: no traces (*.vrt) in this directory",
@@ -45,12 +49,62 @@ pub fn resolve(named: &[PathBuf]) -> Result<Found, NotFound> {
     })
 }
 
+/// The trace that a running process writes: the one that it has mapped, wherever that is, else one of
+/// its id where traces are when nobody says.
+pub fn of_process(pid: u32) -> Result<PathBuf, NotFound> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"));
+    if let Ok(maps) = &maps {
+        let mut mapped: Vec<&str> = maps
+            .lines()
+            .filter(|line| line.contains(" rw-s "))
+            .filter_map(|line| {
+                line.find('/')
+                    .map(|at| line[at..].trim_end_matches(" (deleted)"))
+            })
+            .collect();
+        mapped.sort_unstable();
+        mapped.dedup();
+        for path in mapped {
+            // In a container the path is one of the container's.
+            let inside = PathBuf::from(format!("/proc/{pid}/root{path}"));
+            let candidates = [PathBuf::from(path), inside];
+            let found = candidates.into_iter().find(|path| is_of(path, pid));
+            if let Some(found) = found {
+                return Ok(found);
+            }
+        }
+    }
+    let known = places()
+        .into_iter()
+        .flat_map(|place| traces_in(&place, has_trace_name))
+        .find(|path| is_of(path, pid));
+    known.ok_or_else(|| match maps {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            format!("there is no process {pid}; name its trace")
+        }
+        Err(error) => format!("process {pid}: {error}; name its trace"),
+        Ok(_) => format!(
+            "process {pid} is not being traced (a program that has not used CUDA yet has no trace)"
+        ),
+    })
+}
+
+/// Whether a file is the trace of a running process that we see as `pid`.
+fn is_of(path: &Path, pid: u32) -> bool {
+    // A driver's device is mapped as well, and opening it would mean something to the driver.
+    if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+        return false;
+    }
+    let head = Head::read(path).ok().flatten();
+    head.is_some_and(|head| head.identity.pids().first() == Some(&pid))
+}
+
 fn newest(places: &[PathBuf]) -> Result<Found, NotFound> {
     // SAFETY: geteuid has no preconditions and cannot fail.
     let user = unsafe { libc::geteuid() };
     let newest = places
         .iter()
-        .flat_map(|place| traces_in(place))
+        .flat_map(|place| traces_in(place, has_trace_name))
         .filter_map(|path| Some((age_key(&path, user)?, path)))
         .max();
     match newest {
@@ -78,8 +132,15 @@ fn places() -> Vec<PathBuf> {
     places
 }
 
-/// Traces in a directory, and in those that `vramtrace run` makes in it, by name.
-fn traces_in(place: &Path) -> Vec<PathBuf> {
+/// A snapshot whose trace is not there any more. (Of others, `oom` finds them beside their trace,
+/// and no other command is about two moments of one process unasked.)
+fn is_all_that_is_left(path: &Path) -> bool {
+    snapshots::suffix(path).is_some() && !snapshots::belongs_to_another(path)
+}
+
+/// Files in a directory, and in those that `vramtrace run` makes in it, that are what is `wanted`;
+/// by name.
+fn traces_in(place: &Path, wanted: fn(&Path) -> bool) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut look = vec![(place.to_owned(), 0)];
     while let Some((place, depth)) = look.pop() {
@@ -89,7 +150,7 @@ fn traces_in(place: &Path) -> Vec<PathBuf> {
                 Ok(kind) if kind.is_dir() && depth == 0 && rundir::is_run_dir(&path) => {
                     look.push((path, 1));
                 }
-                Ok(kind) if !kind.is_dir() && has_trace_name(&path) => {
+                Ok(kind) if !kind.is_dir() && wanted(&path) => {
                     found.push(match path.strip_prefix("./") {
                         Ok(short) => short.to_owned(),
                         Err(_) => path,

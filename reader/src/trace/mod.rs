@@ -14,6 +14,7 @@ pub mod find;
 mod recover;
 mod roll;
 mod sections;
+mod snapshot;
 mod source;
 
 pub use append::{Refusal, append};

@@ -5,6 +5,7 @@ use crate::ledger::By;
 pub use crate::ledger::Holds;
 use crate::process;
 use crate::recorder::{allocated_and, event_with_stack, prefetch};
+use crate::snapshot::{self, OutOfMemory};
 use crate::turn::{Request, guarded, leave, with};
 use crate::waiting::Ticket;
 use vramtrace_format::record::{Allocation, Kind, Op, Record, Space};
@@ -91,7 +92,7 @@ fn unmatched(block: Block, thread: u32) -> Record {
 /// `allocated` bytes of the `reserved` ones that it had.
 #[cold]
 pub fn framework_out_of_memory(asked: u64, device: u8, allocated: u64, reserved: u64) {
-    event_with_stack(&Record {
+    let event = event_with_stack(&Record {
         op: Op::FrameworkOom as u8,
         space: Space::Torch as u8,
         kind: Kind::Torch as u8,
@@ -101,4 +102,5 @@ pub fn framework_out_of_memory(asked: u64, device: u8, allocated: u64, reserved:
         aux: reserved,
         ..Record::default()
     });
+    snapshot::out_of_memory(OutOfMemory { event, asked: None });
 }

@@ -34,6 +34,10 @@ pub struct TraceFile {
     pub layout: Layout,
     /// What the user should know about it.
     pub remark: Option<String>,
+    /// Its first bytes.
+    pub header: Header,
+    /// Others need the storage that it is on: see [`Candidate::modest`].
+    pub modest: bool,
     base: *mut u8,
 }
 
@@ -97,7 +101,7 @@ fn create_at(
         let cold = std::slice::from_raw_parts_mut(base.add(at(Section::Cold)), cold_length);
         control.cold_used = cold::append(cold, 0, first).unwrap_or(0);
     }
-    let name = match publish(&directory, file, &candidate.name) {
+    let name = match publish(&directory, &file, &candidate.name) {
         Ok(name) => name,
         Err(error) => {
             // SAFETY: the mapping made above, which nobody else knows of.
@@ -116,17 +120,21 @@ fn create_at(
         path: candidate.directory.join(name),
         layout,
         remark,
+        header,
+        modest: candidate.modest,
         base,
     })
 }
 
 /// A file without a name, or with a temporary one where the file system knows no other way.
-struct Unnamed {
-    fd: OwnedFd,
-    temporary: Option<CString>,
+pub(crate) struct Unnamed {
+    /// Open for reading and writing.
+    pub fd: OwnedFd,
+    /// The name that it has meanwhile.
+    pub temporary: Option<CString>,
 }
 
-fn unnamed(directory: &OwnedFd) -> Result<Unnamed, Unusable> {
+pub(crate) fn unnamed(directory: &OwnedFd) -> Result<Unnamed, Unusable> {
     let open = |name: &CString, flags: libc::c_int| {
         // SAFETY: an open directory, a NUL-terminated name, plain flags.
         let fd = unsafe {
@@ -166,7 +174,11 @@ fn unnamed(directory: &OwnedFd) -> Result<Unnamed, Unusable> {
 
 /// Gives the file its name, or the next free one after it: a process is never untraced because
 /// another had the same pid in another container.
-fn publish(directory: &OwnedFd, file: Unnamed, wished: &OsString) -> io::Result<OsString> {
+pub(crate) fn publish(
+    directory: &OwnedFd,
+    file: &Unnamed,
+    wished: &OsString,
+) -> io::Result<OsString> {
     let (from_dir, from, flags) = match &file.temporary {
         Some(name) => (directory.as_raw_fd(), name.clone(), 0),
         None => {
@@ -279,7 +291,7 @@ fn map(fd: &OwnedFd, size: u64) -> Result<*mut u8, Unusable> {
     Ok(base.cast())
 }
 
-fn file_size_limit() -> Option<u64> {
+pub(crate) fn file_size_limit() -> Option<u64> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
@@ -371,7 +383,7 @@ impl TraceFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{Log, Sample, Stacks};
+    use crate::settings::{Log, OnOom, Sample, Stacks};
     use std::os::unix::ffi::OsStringExt;
     use vramtrace_format::layout::DEFAULT_SIZE;
 
@@ -389,6 +401,7 @@ mod tests {
             sample: Sample::All,
             budget: None,
             log: Log::Quiet,
+            on_oom: OnOom::Record,
             shown: Vec::new(),
         };
         let made = create(&settings).unwrap();

@@ -189,6 +189,11 @@ impl Ledger {
         self.clock.forget_counter();
     }
 
+    /// The trace itself, to be read.
+    pub(crate) fn sections(&self) -> &Sections {
+        &self.trace
+    }
+
     /// Number of the last event.
     pub fn last_seq(&self) -> u64 {
         self.seq

@@ -32,8 +32,11 @@ mod recorder;
 mod renew;
 #[cfg(not(loom))]
 pub mod sampling;
+mod rescues;
 mod say;
 pub mod settings;
+#[cfg(not(loom))]
+mod snapshot;
 pub mod stack;
 #[cfg(not(loom))]
 mod turn;
@@ -51,3 +54,7 @@ pub use marks::mark;
 #[cfg(not(loom))]
 pub use recorder::*;
 pub use renew::Renewable;
+#[cfg(not(loom))]
+pub use rescues::rescued;
+#[cfg(not(loom))]
+pub use snapshot::{OutOfMemory, on_oom, out_of_memory};

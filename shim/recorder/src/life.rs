@@ -8,7 +8,7 @@ use crate::sampling::Governor;
 use crate::settings::{self, Log};
 use crate::stack;
 use crate::turn::{self, LEDGER, guarded, with};
-use crate::{counter, file, marks, process, ranges, say};
+use crate::{counter, file, marks, process, ranges, rescues, say, snapshot};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use vramtrace_format::cold::{self, Cold};
 
@@ -127,6 +127,7 @@ fn try_start(describe: &dyn Fn() -> Vec<Cold>) -> bool {
     stack::choose(settings.stacks, settings.log);
     records.extend(describe());
     records.extend(stack::python::take_unreported());
+    snapshot::prepare(&settings, &file);
     let clock = Clock::new(crate::clock::monotonic_ns());
     let mut ledger = Ledger::new(file.into_sections(), clock);
     prefetch_from(&ledger);
@@ -158,6 +159,8 @@ fn after_fork() {
     stack::python::start_over();
     ranges::start_over();
     marks::start_over();
+    snapshot::start_over();
+    rescues::start_over();
     TEARDOWN.store(false, Ordering::Relaxed);
     STATE.store(OFF, Ordering::Release);
 }

@@ -142,7 +142,7 @@ pub fn event(event: &Record) -> u64 {
 }
 
 /// As [`event`], with the stack of the calling thread.
-pub fn event_with_stack(record: &Record) {
+pub fn event_with_stack(record: &Record) -> u64 {
     guarded(|| {
         let event = Record {
             thread: process::thread_id(),
@@ -151,15 +151,18 @@ pub fn event_with_stack(record: &Record) {
         };
         let mut watch = Stopwatch::start(0, 0);
         let recorded = with_stack(Wanted::of(None), &mut watch, |ledger, stack| {
-            ledger.event(Record { stack, ..event })
+            ledger.event(Record { stack, ..event });
+            ledger.last_seq()
         });
-        if recorded.is_none() {
+        recorded.unwrap_or_else(|| {
             leave(
                 Request::Event(event),
                 event.kind().map_or(0, |kind| kind.lane()),
             );
-        }
-    });
+            u64::MAX
+        })
+    })
+    .unwrap_or(u64::MAX)
 }
 
 /// Takes the stack of the calling thread, and runs `act` on the ledger with its id.

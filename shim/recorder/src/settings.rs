@@ -45,6 +45,17 @@ impl Sample {
     }
 }
 
+/// What to do when an allocation fails for lack of memory; each does what the ones before it do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OnOom {
+    /// Record it.
+    Record,
+    /// Keep a snapshot of the tables.
+    Snapshot,
+    /// Before that, trim pools and try once more.
+    Rescue,
+}
+
 /// How much the recorder says on standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Log {
@@ -77,6 +88,8 @@ pub struct Settings {
     pub budget: Option<f64>,
     /// `VRAMTRACE_LOG`.
     pub log: Log,
+    /// `VRAMTRACE_ON_OOM`.
+    pub on_oom: OnOom,
     /// Every setting in force, as `NAME=value`, for the trace.
     pub shown: Vec<String>,
 }
@@ -184,8 +197,10 @@ fn read(var: impl Fn(&str) -> Option<OsString>) -> Result<Option<Settings>, Inva
         },
     };
     // Read by what comes later; a typo is said today.
-    match text("VRAMTRACE_ON_OOM")?.as_deref() {
-        None | Some("record" | "snapshot" | "rescue") => {}
+    let on_oom = match text("VRAMTRACE_ON_OOM")?.as_deref() {
+        None | Some("record") => OnOom::Record,
+        Some("snapshot") => OnOom::Snapshot,
+        Some("rescue") => OnOom::Rescue,
         Some(other) => {
             return Err(invalid(
                 "VRAMTRACE_ON_OOM",
@@ -193,7 +208,7 @@ fn read(var: impl Fn(&str) -> Option<OsString>) -> Result<Option<Settings>, Inva
                 "record, snapshot or rescue",
             ));
         }
-    }
+    };
     let output = raw("VRAMTRACE_OUTPUT");
     if let Some(pattern) = &output {
         crate::place::pattern::check(pattern).map_err(|wrong| {
@@ -223,6 +238,10 @@ fn read(var: impl Fn(&str) -> Option<OsString>) -> Result<Option<Settings>, Inva
             None => "VRAMTRACE_BUDGET=off".to_owned(),
             Some(percent) => format!("VRAMTRACE_BUDGET={percent}"),
         },
+        format!(
+            "VRAMTRACE_ON_OOM={}",
+            text("VRAMTRACE_ON_OOM")?.as_deref().unwrap_or("record")
+        ),
     ];
     Ok(Some(Settings {
         output,
@@ -234,6 +253,7 @@ fn read(var: impl Fn(&str) -> Option<OsString>) -> Result<Option<Settings>, Inva
         sample,
         budget,
         log,
+        on_oom,
         shown,
     }))
 }

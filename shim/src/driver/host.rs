@@ -2,11 +2,11 @@
 
 use super::Handle;
 use crate::hook::{Call, driver_hooks};
-use crate::memory::Real;
+use crate::memory::Again;
 use crate::memory::allocation::{New, allocate, free, out};
 use vramtrace_format::record::{Kind, Space};
 
-fn pinned(call: &Call, address: *const usize, bytes: u64, flags: u32, real: impl Real) -> u32 {
+fn pinned(call: &Call, address: *const usize, bytes: u64, flags: u32, real: impl Again) -> u32 {
     allocate(call, Kind::Pinned, bytes, real, || {
         // SAFETY: the program's out-parameter; called only after success.
         let key = unsafe { out(address) }? as u64;
@@ -20,7 +20,7 @@ fn pinned(call: &Call, address: *const usize, bytes: u64, flags: u32, real: impl
     })
 }
 
-fn registered(call: &Call, address: Handle, bytes: u64, flags: u32, real: impl Real) -> u32 {
+fn registered(call: &Call, address: Handle, bytes: u64, flags: u32, real: impl Again) -> u32 {
     allocate(call, Kind::Registered, bytes, real, || {
         Some(New {
             kind: Kind::Registered,

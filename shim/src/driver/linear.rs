@@ -1,11 +1,11 @@
 //! Linear memory: the plain allocations.
 
 use crate::hook::{Call, driver_hooks};
-use crate::memory::Real;
+use crate::memory::Again;
 use crate::memory::allocation::{New, allocate, free, out};
 use vramtrace_format::record::{Kind, Space};
 
-fn linear(call: &Call, kind: Kind, address: *const u64, bytes: u64, real: impl Real) -> u32 {
+fn linear(call: &Call, kind: Kind, address: *const u64, bytes: u64, real: impl Again) -> u32 {
     allocate(call, kind, bytes, real, || {
         // SAFETY: the program's out-parameter; called only after success.
         let key = unsafe { out(address) }?;
@@ -26,7 +26,7 @@ fn pitched(
     pitch: *const usize,
     width: u64,
     height: u64,
-    real: impl Real,
+    real: impl Again,
 ) -> u32 {
     allocate(
         call,

@@ -1,10 +1,11 @@
 //! Plain allocations: something begins under a key, something ends under it.
 
-use super::{Real, SUCCESS, context, errors, own_calls};
+use super::{Again, Real, SUCCESS, context, errors, own_calls, pools, rescue};
 use crate::hook::Call;
 use crate::lifetime;
 use vramtrace_format::record::{Allocation, Kind, NO_DEVICE, Op, Record, Space};
-use vramtrace_recorder as recorder;
+use vramtrace_recorder::settings::OnOom;
+use vramtrace_recorder::{self as recorder, OutOfMemory};
 
 /// Reads an out-parameter of the program after success; programs may pass null.
 ///
@@ -43,6 +44,17 @@ pub struct New {
     pub aux: u64,
 }
 
+/// What an allocation that failed was to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// Its kind.
+    pub kind: Kind,
+    /// Bytes asked for.
+    pub bytes: u64,
+    /// The device whose memory it was to be; `None` for the current one's.
+    pub device: Option<u8>,
+}
+
 /// Makes the real call, and records the allocation that it made in the current context. `made`
 /// reads what came out; `asked` is what a failure is reported with.
 #[inline]
@@ -50,10 +62,18 @@ pub fn allocate(
     call: &Call,
     kind: Kind,
     asked: u64,
-    real: impl Real,
+    real: impl Again,
     made: impl FnOnce() -> Option<New>,
 ) -> u32 {
-    let result = real();
+    let mut result = real();
+    if result != SUCCESS {
+        let asked = Asked {
+            kind,
+            bytes: asked,
+            device: None,
+        };
+        result = refused(call, asked, result, &real);
+    }
     if result == SUCCESS {
         if lifetime::start()
             && let Some(new) = made()
@@ -62,8 +82,6 @@ pub fn allocate(
             let (context, device) = context::current();
             record(call, &new, context, device);
         }
-    } else {
-        failed(call, kind, asked, result);
     }
     result
 }
@@ -89,30 +107,82 @@ pub fn record(call: &Call, new: &New, context: u16, device: u8) {
     });
 }
 
-/// An allocation failed. Only a lack of memory is news; anything else is the program's mistake,
-/// and says so to the program.
+/// An allocation failed with `error`, and cannot be made anew. Only a lack of memory is news; anything
+/// else is the program's mistake, and says so to the program.
 #[cold]
-pub fn failed(call: &Call, kind: Kind, asked: u64, error: u32) {
+pub fn failed(call: &Call, asked: Asked, error: u32) {
+    if let Some((event, _)) = note_failure(call, asked, error) {
+        recorder::out_of_memory(OutOfMemory {
+            event,
+            asked: Some(asked.bytes),
+        });
+    }
+}
+
+/// As [`failed`], of a call that can be made once more, where the user asked for that. Returns what
+/// the program is to get.
+#[cold]
+pub fn refused(call: &Call, asked: Asked, error: u32, real: &dyn Fn() -> u32) -> u32 {
+    let Some((event, device)) = note_failure(call, asked, error) else {
+        return error;
+    };
+    let mut result = error;
+    if recorder::on_oom() == OnOom::Rescue
+        && rescue::helps(asked.kind)
+        && device != NO_DEVICE
+        && let Some(rescued) = rescue::trim(device)
+    {
+        result = real();
+        let micros = rescued.ended(result == SUCCESS);
+        recorder::rescued(&Record {
+            op: Op::Rescue as u8,
+            size: asked.bytes,
+            key: rescued.bytes,
+            aux: Record::rescue_aux(result, micros, rescued.impatient),
+            kind: asked.kind as u8,
+            device,
+            api: call.api(),
+            ..Record::default()
+        });
+        errors::look_at(result, call.api());
+    }
+    if result == errors::OUT_OF_MEMORY {
+        recorder::out_of_memory(OutOfMemory {
+            event,
+            asked: Some(asked.bytes),
+        });
+    }
+    result
+}
+
+/// Records that memory was lacking, and what the driver says is free. Returns the event, and the
+/// device.
+fn note_failure(call: &Call, asked: Asked, error: u32) -> Option<(u64, u8)> {
     errors::look_at(error, call.api());
     if error != errors::OUT_OF_MEMORY || !recorder::is_on() {
-        return;
+        return None;
     }
-    let (context, device) = context::current();
-    let api = call.api();
+    let (context, current) = context::current();
+    let device = asked.device.unwrap_or(current);
     let base = Record {
         context,
-        api,
-        kind: kind as u8,
+        api: call.api(),
+        kind: asked.kind as u8,
         device,
         ..Record::default()
     };
-    recorder::event_with_stack(&Record {
+    // What caches held then is what one wants to know; a capture keeps it from being asked.
+    pools::sample_all(device);
+    let event = recorder::event_with_stack(&Record {
         op: Op::AllocFailed as u8,
-        size: asked,
+        size: asked.bytes,
         aux: u64::from(error),
         ..base
     });
-    if let Some((free, total)) = own_calls::memory_info() {
+    // Of the current device only; what another one has free cannot be asked for from here.
+    if device == current
+        && let Some((free, total)) = own_calls::memory_info()
+    {
         recorder::event(&Record {
             op: Op::MemInfo as u8,
             size: total,
@@ -120,6 +190,7 @@ pub fn failed(call: &Call, kind: Kind, asked: u64, error: u32) {
             ..base
         });
     }
+    Some((event, device))
 }
 
 /// Makes the real call, which ends what is allocated under a key. Recorded before the call,

@@ -1,7 +1,7 @@
 //! Arrays: handles instead of addresses, and bytes from a descriptor.
 
-use super::allocation::{self, New};
-use super::{Real, SUCCESS, context, own_calls};
+use super::allocation::{self, Asked, New};
+use super::{Again, SUCCESS, context, own_calls};
 use crate::hook::Call;
 use crate::lifetime;
 use vramtrace_format::record::{Kind, Space};
@@ -167,12 +167,18 @@ pub fn create(
     space: Space,
     levels: u32,
     shape: impl Fn() -> Option<Shape>,
-    real: impl Real,
+    real: impl Again,
 ) -> u32 {
-    let result = real();
+    let mut result = real();
     if result != SUCCESS {
-        let asked = shape().map_or(0, |shape| shape.bytes_of_levels(levels));
-        allocation::failed(call, Kind::Array, asked, result);
+        let asked = Asked {
+            kind: Kind::Array,
+            bytes: shape().map_or(0, |shape| shape.bytes_of_levels(levels)),
+            device: None,
+        };
+        result = allocation::refused(call, asked, result, &real);
+    }
+    if result != SUCCESS {
         return result;
     }
     // SAFETY: the program's out-parameter of a call that succeeded.

@@ -4,6 +4,7 @@
 //! covers captured, hand-built, cloned and nested graphs alike. A launch then takes effect as a
 //! whole: what it allocates and does not free itself becomes live, what it frees of others ends.
 
+use super::allocation::Asked;
 use super::own_calls::{self, Node};
 use super::{Real, SUCCESS, allocation, capture, context, pools, streams};
 use crate::hook::Call;
@@ -188,8 +189,12 @@ fn take_effect(
         allocation::finish_free(call, &token, Space::Device, address, result);
     }
     if result != SUCCESS {
-        let asked = effect.leaves.iter().map(|leaf| leaf.1).sum();
-        allocation::failed(call, Kind::Graph, asked, result);
+        let asked = Asked {
+            kind: Kind::Graph,
+            bytes: effect.leaves.iter().map(|leaf| leaf.1).sum(),
+            device: effect.leaves.first().map(|leaf| leaf.2),
+        };
+        allocation::failed(call, asked, result);
         return result;
     }
     if !lifetime::start() {

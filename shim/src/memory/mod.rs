@@ -20,12 +20,17 @@ pub mod imports;
 pub mod limits;
 pub mod own_calls;
 pub mod pools;
+pub mod rescue;
 pub mod streams;
 pub mod vmm;
 
 /// What a hook's code gets as "the real call".
 pub trait Real: FnOnce() -> u32 {}
 impl<F: FnOnce() -> u32> Real for F {}
+
+/// A real call that may be made once more, if it came to nothing.
+pub trait Again: Fn() -> u32 {}
+impl<F: Fn() -> u32> Again for F {}
 
 /// CUDA_SUCCESS (cuda.h).
 pub const SUCCESS: u32 = 0;

@@ -115,6 +115,19 @@ own! {
     Always cuDevicePrimaryCtxGetState(device: i32, flags: *mut u32, active: *mut i32);
     OutsideCaptures cuMemPoolGetAttribute(pool: usize, attribute: u32, value: *mut u64);
     Always cuDeviceGetMemPool(pool: *mut usize, device: i32);
+    Always cuDeviceGetDefaultMemPool(pool: *mut usize, device: i32);
+    /// Gives memory back to the device; may take milliseconds.
+    OutsideCaptures cuMemPoolTrimTo(pool: usize, keep: usize);
+    OutsideCaptures cuDeviceGraphMemTrim(device: i32);
+    OutsideCaptures cuEventCreate(event: *mut usize, flags: u32);
+    /// Since CUDA 12.5: behind all work of the context. Before that, the legacy default stream has
+    /// to do, which is behind all streams that were not made non-blocking.
+    OutsideCaptures cuCtxRecordEvent(context: usize, event: usize);
+    OutsideCaptures cuEventRecord(event: usize, stream: usize);
+    OutsideCaptures cuEventQuery(event: usize);
+    /// Only of an event that has come, where it does not wait.
+    OutsideCaptures cuEventSynchronize(event: usize);
+    OutsideCaptures cuEventDestroy_v2(event: usize);
     Always cuDeviceGetGraphMemAttribute(device: i32, attribute: u32, value: *mut u64);
     Always cuGraphGetNodes(graph: usize, nodes: *mut usize, count: *mut usize);
     Always cuGraphNodeGetType(node: usize, kind: *mut u32);
@@ -266,6 +279,92 @@ pub fn pool_of_device(device: u8) -> Option<usize> {
     (pool != 0).then_some(pool)
 }
 
+/// The pool that a device always has.
+pub fn default_pool_of_device(device: u8) -> Option<usize> {
+    let mut pool = 0;
+    ok(cuDeviceGetDefaultMemPool(&mut pool, i32::from(device)))?;
+    (pool != 0).then_some(pool)
+}
+
+/// Makes a pool give back all that it does not use. `None` if it could not be asked now.
+pub fn trim_pool(pool: usize) -> Option<u32> {
+    cuMemPoolTrimTo(pool, 0)
+}
+
+/// Makes a device's graph pool give back all that it does not use, if it has one. `None` if a
+/// capture is open.
+pub fn trim_graph_pool(device: u8) -> Option<()> {
+    match cuDeviceGraphMemTrim(i32::from(device)) {
+        None if capture::any_open() => None,
+        _ => Some(()),
+    }
+}
+
+/// How far the work is that an event stands behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// All is done.
+    Done,
+    /// Not all.
+    Working,
+    /// That cannot be known.
+    Unknown,
+    /// A capture is open.
+    Forbidden,
+}
+
+fn unless_forbidden(result: Option<u32>, progress: impl FnOnce(u32) -> Progress) -> Progress {
+    match result {
+        Some(result) => progress(result),
+        None if capture::any_open() => Progress::Forbidden,
+        None => Progress::Unknown,
+    }
+}
+
+/// An event of the current context that measures no time.
+pub fn make_event() -> Option<usize> {
+    /// CU_EVENT_DISABLE_TIMING (cuda.h).
+    const NO_TIMING: u32 = 2;
+    let mut event = 0;
+    ok(cuEventCreate(&mut event, NO_TIMING))?;
+    Some(event)
+}
+
+/// Puts an event behind all the work of a context, which is the current one.
+pub fn record_all_work(context: usize, event: usize) -> Progress {
+    /// CU_STREAM_LEGACY (cuda.h).
+    const LEGACY: usize = 1;
+    let put = |result| match result {
+        0 => Progress::Working,
+        _ => Progress::Unknown,
+    };
+    match unless_forbidden(cuCtxRecordEvent(context, event), put) {
+        Progress::Unknown => unless_forbidden(cuEventRecord(event, LEGACY), put),
+        progress => progress,
+    }
+}
+
+/// Whether the work that an event stands behind is done.
+pub fn has_come(event: usize) -> Progress {
+    /// CUDA_ERROR_NOT_READY (cuda.h).
+    const NOT_READY: u32 = 600;
+    unless_forbidden(cuEventQuery(event), |result| match result {
+        0 => Progress::Done,
+        NOT_READY => Progress::Working,
+        _ => Progress::Unknown,
+    })
+}
+
+/// Lets the driver take note that an event, which has come, has come.
+pub fn synchronize_with(event: usize) {
+    let _ = cuEventSynchronize(event);
+}
+
+/// Destroys an event of ours.
+pub fn drop_event(event: usize) {
+    let _ = cuEventDestroy_v2(event);
+}
+
 /// CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT (cuda.h 11.4).
 const GRAPH_RESERVED_NOW: u32 = 2;
 
@@ -389,6 +488,7 @@ mod tests {
         ("cuDeviceTotalMem_v2", "device_total_mem"),
         ("cuDevicePrimaryCtxGetState", "primary_get_state"),
         ("cuDeviceGetMemPool", "current_pool"),
+        ("cuDeviceGetDefaultMemPool", "default_pool"),
         ("cuDeviceGetGraphMemAttribute", "graph_mem_attribute"),
         ("cuGraphGetNodes", "graph_get_nodes"),
         ("cuGraphNodeGetType", "graph_node_get_type"),

@@ -4,14 +4,14 @@
 //! inside the driver; it is a gauge, sampled at calls that we see anyway and never during a
 //! capture.
 
-use super::allocation::{self, New};
-use super::{Real, SUCCESS, capture, context, ending, own_calls, streams};
+use super::allocation::{self, Asked, New};
+use super::{Again, Real, SUCCESS, capture, context, ending, errors, own_calls, rescue, streams};
 use crate::hook::Call;
 use crate::lifetime;
 use bytemuck::Zeroable;
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vramtrace_format::record::{Allocation, Kind, NO_DEVICE, Record, Space};
 use vramtrace_recorder::{self as recorder, Renewable, per_thread};
 
@@ -77,11 +77,13 @@ pub fn allocate(
     bytes: u64,
     stream: usize,
     pool: Option<usize>,
-    real: impl Real,
+    real: impl Again,
 ) -> u32 {
-    let result = real();
+    let mut result = real();
     if result != SUCCESS {
-        allocation::failed(call, Kind::Async, bytes, result);
+        result = not_allocated(call, bytes, stream, pool, result, &real);
+    }
+    if result != SUCCESS {
         return result;
     }
     // SAFETY: the program's out-parameter of a call that succeeded.
@@ -117,6 +119,32 @@ pub fn allocate(
         sample_now(pool.unwrap_or(0), id, pool_device);
     }
     result
+}
+
+#[cold]
+fn not_allocated(
+    call: &Call,
+    bytes: u64,
+    stream: usize,
+    pool: Option<usize>,
+    error: u32,
+    real: &dyn Fn() -> u32,
+) -> u32 {
+    // Whose memory it was to be is found out for a lack of memory only: after other errors, neither
+    // handle need be one.
+    let lacking = error == errors::OUT_OF_MEMORY && recorder::is_on();
+    let device = lacking.then(|| which(streams::of(stream).device, pool).1);
+    let asked = Asked {
+        // Blocks of a pool of host memory are page-locked host memory.
+        kind: if device == Some(NO_DEVICE) {
+            Kind::Pinned
+        } else {
+            Kind::Async
+        },
+        bytes,
+        device,
+    };
+    allocation::refused(call, asked, error, real)
 }
 
 /// A block is freed on `stream`.
@@ -280,6 +308,7 @@ pub fn destroy(handle: usize, real: impl Real) -> u32 {
     });
     EPOCH.fetch_add(1, Ordering::AcqRel);
     capture::let_own_calls_finish();
+    rescue::let_trims_finish();
     let ends = gone.is_some_and(|pool| pool.has_reserve());
     if let Some(pool) = gone.filter(|_| ends) {
         ending::begins(pool.id, pool.device);
@@ -406,6 +435,105 @@ fn sample(handle: usize, id: u64, device: u8) {
             reserved,
         );
     }
+}
+
+/// A pool is being trimmed by us: nobody may destroy it meanwhile.
+static TRIMMING: AtomicBool = AtomicBool::new(false);
+
+/// Whether one is.
+pub fn is_trimming() -> bool {
+    TRIMMING.load(Ordering::SeqCst)
+}
+
+/// None is: this is a new trace.
+pub fn no_trim() {
+    TRIMMING.store(false, Ordering::SeqCst);
+}
+
+struct Trimming;
+
+impl Trimming {
+    fn begin() -> Trimming {
+        TRIMMING.store(true, Ordering::SeqCst);
+        Trimming
+    }
+}
+
+impl Drop for Trimming {
+    fn drop(&mut self) {
+        no_trim();
+    }
+}
+
+/// The pools of a device's memory that are ours and not being destroyed, the one that it always has
+/// among them.
+fn all_of(device: u8) -> Option<Vec<usize>> {
+    let always = own_calls::default_pool_of_device(device);
+    let current = own_calls::pool_of_device(device);
+    let pools = POOLS.lock()?;
+    let ours = pools.by_handle.iter();
+    let ours = ours.filter(|(_, pool)| pool.has_reserve() && pool.device == device);
+    let mut all: Vec<usize> = ours.map(|(handle, _)| *handle).collect();
+    let further = always.into_iter().chain(current);
+    all.extend(further.filter(|one| !pools.dying.contains(one)));
+    all.sort_unstable();
+    all.dedup();
+    Some(all)
+}
+
+/// Does something with each pool of a device while it is certain to be there. `None` if a capture
+/// is open.
+fn each_of(device: u8, mut act: impl FnMut(usize)) -> Option<()> {
+    let always = own_calls::default_pool_of_device(device);
+    for handle in all_of(device)? {
+        // Announced before it is looked up, so that whoever destroys the pool waits.
+        let _in_flight = capture::own_call()?;
+        let _trimming = Trimming::begin();
+        let there = |pools: &Pools| {
+            !pools.dying.contains(&handle)
+                && (pools.by_handle.contains_key(&handle)
+                    || always == Some(handle)
+                    || pools.current.values().any(|current| *current == handle))
+        };
+        if POOLS.lock().is_some_and(|pools| there(&pools)) {
+            act(handle);
+        }
+    }
+    Some(())
+}
+
+/// What the pools of a device hold. `None` if a capture is open.
+pub fn reserve_of_all(device: u8) -> Option<u64> {
+    let mut sum = 0u64;
+    each_of(device, |handle| {
+        sum = sum.saturating_add(own_calls::pool_reserve(handle).unwrap_or(0));
+    })?;
+    Some(sum)
+}
+
+/// Sees what the pools of a device hold that were used so far; not while a capture is open.
+pub fn sample_all(device: u8) {
+    each_of(device, |handle| {
+        let known = POOLS
+            .lock()
+            .and_then(|pools| pools.by_handle.get(&handle).copied());
+        if let Some(pool) = known {
+            sample(handle, pool.id, pool.device);
+        }
+    });
+}
+
+/// Makes the pools of a device give back what they do not use. `None` if a capture is open.
+pub fn trim_all(device: u8) -> Option<()> {
+    each_of(device, |handle| {
+        let trimmed = own_calls::trim_pool(handle);
+        let known = POOLS
+            .lock()
+            .and_then(|pools| pools.by_handle.get(&handle).copied());
+        if let (Some(SUCCESS), Some(pool)) = (trimmed, known) {
+            sample(handle, pool.id, pool.device);
+        }
+    })
 }
 
 fn set_reserve(pool: &Pool, bytes: u64) {

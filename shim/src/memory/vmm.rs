@@ -12,8 +12,8 @@
 //! call that ended it: ids are never used twice, so there is no hurry. Only a mapping's address
 //! comes back at once, so its entry goes before the call.
 
-use super::allocation::{self, New};
-use super::{Real, SUCCESS, bindings, context, errors};
+use super::allocation::{self, Asked, New};
+use super::{Again, Real, SUCCESS, bindings, context, errors};
 use crate::hook::Call;
 use crate::lifetime;
 use std::collections::{BTreeMap, HashMap};
@@ -67,6 +67,25 @@ fn table() -> Option<impl DerefMut<Target = Vmm>> {
 /// CU_MEM_LOCATION_TYPE_DEVICE (cuda.h); other types are host memory.
 const LOCATION_DEVICE: u32 = 1;
 
+/// Where memory with these properties, which the driver has read, is: a device, or the host.
+fn place_of(properties: *const u32) -> Option<u8> {
+    if properties.is_null() {
+        return None;
+    }
+    // SAFETY: the program's parameter of a call that came to its end: the driver has read it.
+    let (kind, place) = unsafe {
+        (
+            properties.add(2).read_unaligned(),
+            properties.add(3).read_unaligned(),
+        )
+    };
+    Some(if kind == LOCATION_DEVICE {
+        place as u8
+    } else {
+        NO_DEVICE
+    })
+}
+
 /// Physical memory is created. `properties` is the program's CUmemAllocationProp: location type
 /// at byte 8, location id at byte 12.
 pub fn create(
@@ -74,33 +93,26 @@ pub fn create(
     handle: *const u64,
     bytes: u64,
     properties: *const u32,
-    real: impl Real,
+    real: impl Again,
 ) -> u32 {
-    let result = real();
+    let mut result = real();
     if result != SUCCESS {
-        allocation::failed(call, Kind::Vmm, bytes, result);
+        let asked = Asked {
+            kind: Kind::Vmm,
+            bytes,
+            device: place_of(properties),
+        };
+        result = allocation::refused(call, asked, result, &real);
+    }
+    if result != SUCCESS {
         return result;
     }
-    // SAFETY: the program's parameters of a call that succeeded, so both are valid.
-    let (handle, kind, place) = unsafe {
-        let Some(handle) = allocation::out(handle) else {
-            return result;
-        };
-        if properties.is_null() {
-            return result;
-        }
-        (
-            handle,
-            properties.add(2).read_unaligned(),
-            properties.add(3).read_unaligned(),
-        )
+    // SAFETY: the program's out-parameter of a call that succeeded.
+    let handle = unsafe { allocation::out(handle) };
+    let (Some(handle), Some(device)) = (handle, place_of(properties)) else {
+        return result;
     };
     if lifetime::start() {
-        let device = if kind == LOCATION_DEVICE {
-            place as u8
-        } else {
-            NO_DEVICE
-        };
         if device != NO_DEVICE {
             context::device_used(device);
         }

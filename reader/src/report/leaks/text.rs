@@ -68,6 +68,7 @@ pub(crate) fn process_line(out: &mut String, view: &ProcessView, point: Point, s
         State::Exited => "exited",
         State::Killed => "killed, or ended without its exit handlers",
         State::Unknown => "no clean exit recorded",
+        State::Snapshot => "then running: this is a snapshot",
     };
     let _ = write!(out, ", traced for {}, {state}", duration(view.duration_ns));
     let moment = match point {
@@ -97,7 +98,7 @@ fn group(out: &mut String, answer: &Answer, placed: &Placed, stack: &[ShownFrame
         Some(EntryEnd::Corrupted) => "stuck in a broken context",
         Some(EntryEnd::Teardown) => "leaked until teardown",
         _ if answer.points[placed.process] == Point::Moment => "live then",
-        _ if answer.processes[placed.process].end == State::Running => "still allocated",
+        _ if answer.processes[placed.process].end.goes_on() => "still allocated",
         _ => "leaked",
     };
     let _ = write!(out, "{} {verb}", style.bad(&size));
@@ -385,10 +386,7 @@ fn warnings(out: &mut String, shown: &Shown<'_>, style: Style) {
 }
 
 fn summary(out: &mut String, answer: &Answer, style: Style) {
-    let running = answer
-        .processes
-        .iter()
-        .any(|view| view.end == State::Running);
+    let running = answer.processes.iter().any(|view| view.end.goes_on());
     let word = if answer.points.contains(&Point::Moment) {
         format!("live at {}", foreign(answer.point()))
     } else if running {

@@ -37,7 +37,7 @@ struct FailureJson<'a> {
     total_bytes: Option<u64>,
     /// Of the device, what this process had not allocated and was not free.
     others_bytes: Option<u64>,
-    /// `retried`, `went-on`, `last`, `open`.
+    /// `rescued`, `retried`, `went-on`, `last`, `open`.
     fate: &'static str,
     /// How much later it was granted (`retried`), or the process ended (`last`).
     after_ns: Option<u64>,
@@ -45,12 +45,37 @@ struct FailureJson<'a> {
     later_allocations: Option<u64>,
     /// `in-free`, `without-cache`, `never`, `unknown`.
     fits: &'static str,
+    /// The recorder's own second attempt.
+    rescue: Option<RescueJson>,
+    /// What a framework's allocator said when it gave up.
+    framework: Option<FrameworkJson>,
+    /// Path of the snapshot that was taken then.
+    snapshot: Option<String>,
     held: Option<HeldJson<'a>>,
     held_unknown_because: Option<&'a str>,
 }
 
 #[derive(Serialize)]
+struct RescueJson {
+    saved: bool,
+    given_back_bytes: u64,
+    took_ns: u64,
+    /// Whether the device's work was waited for to its end.
+    waited: bool,
+}
+
+#[derive(Serialize)]
+struct FrameworkJson {
+    asked_bytes: u64,
+    allocated_bytes: u64,
+    reserved_bytes: u64,
+    event: u64,
+}
+
+#[derive(Serialize)]
 struct HeldJson<'a> {
+    /// `log`: by going back from the end; `snapshot`: the event log has forgotten it.
+    source: &'static str,
     taken_bytes: u64,
     used: SumJson,
     cached_bytes: u64,
@@ -109,6 +134,22 @@ fn of_failure<'a>(failure: &'a Failure, stacks: &'a Stacks) -> FailureJson<'a> {
             _ => None,
         },
         fits: failure.fits().name(),
+        rescue: failure.rescue.map(|rescue| RescueJson {
+            saved: rescue.saved,
+            given_back_bytes: rescue.bytes,
+            took_ns: rescue.took_ns,
+            waited: !rescue.impatient,
+        }),
+        framework: failure.framework.map(|gave_up| FrameworkJson {
+            asked_bytes: gave_up.asked,
+            allocated_bytes: gave_up.allocated,
+            reserved_bytes: gave_up.reserved,
+            event: gave_up.seq,
+        }),
+        snapshot: failure
+            .snapshot
+            .as_ref()
+            .map(|path| path.to_string_lossy().into_owned()),
         held: failure
             .held
             .as_ref()
@@ -121,6 +162,7 @@ fn of_failure<'a>(failure: &'a Failure, stacks: &'a Stacks) -> FailureJson<'a> {
 fn of_held<'a>(held: &'a HeldThen, stacks: &'a [Vec<ShownFrame>]) -> HeldJson<'a> {
     let groups = held.groups.iter().zip(stacks);
     HeldJson {
+        source: if held.by_snapshot { "snapshot" } else { "log" },
         taken_bytes: held.taken,
         used: held.used.into(),
         cached_bytes: held.cached,

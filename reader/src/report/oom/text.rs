@@ -6,8 +6,9 @@ use crate::analysis::oom::{Failure, Fate, Fits, HeldThen, Oom, RECENT};
 use crate::report::head::{device_name, inexact, next, of_process, process_lines, warnings};
 use crate::report::leaks::{frame, frames, only, sum, what};
 use crate::report::style::Style;
-use crate::report::words::{bytes, counted, duration, foreign};
+use crate::report::words::{bytes, counted, duration, foreign, shell};
 use std::fmt::Write;
+use std::path::Path;
 
 /// The report.
 pub fn text(shown: &Shown<'_>, style: Style) -> String {
@@ -37,6 +38,10 @@ pub fn text(shown: &Shown<'_>, style: Style) -> String {
     }
     warnings(&mut out, &oom.head, &shown.symbols, style);
     summary(&mut out, oom, style);
+    if let Some(snapshot) = only_by_snapshot(oom) {
+        let _ = writeln!(out, "Next: vramtrace leaks {}", shell(snapshot));
+        return out;
+    }
     let command = match oom.failures.last() {
         Some(last) if last.held.is_ok() && oom.head.processes.len() == 1 => {
             format!("leaks --to {}", last.seq)
@@ -46,6 +51,13 @@ pub fn text(shown: &Shown<'_>, style: Style) -> String {
     };
     next(&mut out, &oom.head, &command);
     out
+}
+
+/// The snapshot that alone knows who held the memory at the last failure.
+fn only_by_snapshot(oom: &Oom) -> Option<&Path> {
+    let last = oom.failures.last()?;
+    let held = last.held.as_ref().ok()?;
+    last.snapshot.as_deref().filter(|_| held.by_snapshot)
 }
 
 fn one(out: &mut String, oom: &Oom, failure: &Failure, stacks: &Stacks, style: Style) {
@@ -76,10 +88,15 @@ fn one(out: &mut String, oom: &Oom, failure: &Failure, stacks: &Stacks, style: S
             let _ = writeln!(out, "    {} {why}", style.warn("note:"));
         }
     }
+    if let Some(snapshot) = &failure.snapshot {
+        let line = format!("snapshot: vramtrace leaks {}", shell(snapshot));
+        let _ = writeln!(out, "    {}", style.dim(&line));
+    }
 }
 
 fn fate(fate: Fate) -> String {
     match fate {
+        Fate::Rescued => "rescued: the program got it and never heard of this".to_owned(),
         Fate::Retried(0) => "retried and granted at once".to_owned(),
         Fate::Retried(after) => format!("retried and granted {} later", duration(after)),
         Fate::WentOn(later) => {
@@ -113,6 +130,41 @@ fn why(failure: &Failure) -> Vec<String> {
         let (free, total) = (bytes(free), bytes(total));
         lines.push(format!("the driver had {free} of {total} free{others}"));
     }
+    if let Some(gave_up) = failure.framework {
+        let unused = match gave_up.reserved.saturating_sub(gave_up.allocated) {
+            0 => String::new(),
+            unused => format!(
+                ", {} of it unused and in no piece large enough",
+                bytes(unused)
+            ),
+        };
+        lines.push(format!(
+            "PyTorch gave up on {}: it had handed out {} of {} reserved{unused}",
+            bytes(gave_up.asked),
+            bytes(gave_up.allocated),
+            bytes(gave_up.reserved),
+        ));
+    }
+    if let Some(rescue) = failure.rescue {
+        let waited = if rescue.impatient {
+            ", without waiting for the device's work to its end"
+        } else {
+            ""
+        };
+        let end = if rescue.saved {
+            "then it was granted"
+        } else {
+            "it was refused all the same"
+        };
+        lines.push(format!(
+            "rescue: pools gave back {} in {}{waited}; {end}",
+            bytes(rescue.bytes),
+            duration(rescue.took_ns)
+        ));
+        if rescue.saved {
+            return lines;
+        }
+    }
     let cached = failure.held.as_ref().map_or(0, |held| held.cached);
     let short = |free: u64| bytes(asked.saturating_sub(free));
     match (failure.fits(), failure.free) {
@@ -129,6 +181,10 @@ fn why(failure: &Failure) -> Vec<String> {
             bytes(cached)
         )),
         (Fits::Never, Some((free, _))) => lines.push(format!("{} were missing", short(free))),
+        _ if failure.framework.is_some() && failure.free.is_none() => lines.push(
+            "the driver was not asked: a limit of PyTorch's own (set_per_process_memory_fraction)"
+                .to_owned(),
+        ),
         _ => lines.push("how much was free is not in the trace".to_owned()),
     }
     lines
@@ -155,9 +211,14 @@ fn holders(
         0 => String::new(),
         cached => format!(", {} cached", bytes(cached)),
     };
+    let source = if held.by_snapshot {
+        " (by the snapshot)"
+    } else {
+        ""
+    };
     let _ = writeln!(
         out,
-        "    held then on {device}{}: {} in use{recent}{cached}",
+        "    held then on {device}{}{source}: {} in use{recent}{cached}",
         of_process(&oom.head, failure.placed.process),
         sum(held.used)
     );
@@ -216,8 +277,13 @@ fn summary(out: &mut String, oom: &Oom, style: Style) {
                 0 => "the process went on after all of them".to_owned(),
                 last => format!("nothing was allocated after {last} of them"),
             };
+            let rescued = |failure: &&Failure| failure.fate == Fate::Rescued;
+            let rescued = match oom.failures.iter().filter(rescued).count() {
+                0 => String::new(),
+                number => format!("; {number} of them rescued"),
+            };
             style.strong(&format!(
-                "SUMMARY: {what} failed for lack of memory; {after}{only}"
+                "SUMMARY: {what} failed for lack of memory{rescued}; {after}{only}"
             ))
         }
     };

@@ -37,11 +37,23 @@ struct ProcessSummaryJson<'a> {
     nvidia_smi: Vec<NvidiaSmiJson>,
     torch: Vec<TorchJson>,
     ranges: Vec<RangeJson<'a>>,
+    rescues: Vec<RescuesJson>,
+    /// Snapshots of failed allocations beside the trace.
+    snapshots: usize,
     corrupted_contexts: Vec<CorruptedJson>,
     losses: LossesJson,
     damage: &'a [String],
     python: Option<PythonJson>,
     notes: Vec<NoteJson<'a>>,
+}
+
+/// Allocations that were tried once more after pools were trimmed.
+#[derive(Serialize)]
+struct RescuesJson {
+    device: usize,
+    tried: u64,
+    saved: u64,
+    given_back_bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -200,6 +212,17 @@ fn process(process: &ProcessSummary) -> ProcessSummaryJson<'_> {
                 live: range.live.into(),
             })
             .collect(),
+        rescues: process
+            .rescues
+            .iter()
+            .map(|&(device, sums)| RescuesJson {
+                device,
+                tried: sums.tried,
+                saved: sums.saved,
+                given_back_bytes: sums.bytes,
+            })
+            .collect(),
+        snapshots: process.snapshots,
         corrupted_contexts: process
             .corrupted
             .iter()

@@ -95,6 +95,22 @@ fn of_process(out: &mut String, summary: &Summary, process: &ProcessSummary, sty
         out.push('\n');
         ranges(out, process, style);
     }
+    for (device, sums) in &process.rescues {
+        let _ = writeln!(
+            out,
+            "    {}: {} refused and tried once more, {} of them granted; pools gave back {}",
+            place(summary, Some(*device)),
+            counted(sums.tried, "allocation"),
+            count(sums.saved),
+            bytes(sums.bytes)
+        );
+    }
+    if process.snapshots > 0 {
+        let number = counted(process.snapshots as u64, "snapshot");
+        let trace = shell(&process.view.trace);
+        let line = format!("{number} of failed allocations: vramtrace oom {trace}");
+        let _ = writeln!(out, "    {}", style.dim(&line));
+    }
     for (device, error) in &process.corrupted {
         let line = format!(
             "{}: a context broke with CUDA error {error}",

@@ -3,7 +3,7 @@ use crate::clock::Clock;
 use crate::file;
 use crate::ledger::Ledger;
 use crate::recorder::{allocated, find};
-use crate::settings::{Log, Sample, Settings, Stacks};
+use crate::settings::{Log, OnOom, Sample, Settings, Stacks};
 use crate::turn::LEDGER;
 use std::sync::mpsc::channel;
 use vramtrace_format::record::{Allocation, Kind};
@@ -63,6 +63,7 @@ fn a_free_that_fails_while_it_waits_is_taken_back() {
         sample: Sample::All,
         budget: None,
         log: Log::Quiet,
+        on_oom: OnOom::Record,
         shown: Vec::new(),
     };
     let file = file::create(&settings).expect("a trace");

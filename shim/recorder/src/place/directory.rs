@@ -77,6 +77,11 @@ pub fn open(candidate: &Candidate) -> Result<OwnedFd, Unusable> {
     }
 }
 
+/// Opens a directory that was opened as a candidate's before.
+pub fn again(path: &Path) -> Result<OwnedFd, Unusable> {
+    open_directory(path, false).map_err(|error| Unusable::Io("can't open the directory", error))
+}
+
 fn open_directory(path: &Path, no_follow: bool) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let flags = libc::O_DIRECTORY | libc::O_CLOEXEC | if no_follow { libc::O_NOFOLLOW } else { 0 };

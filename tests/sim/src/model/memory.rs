@@ -243,6 +243,9 @@ impl State {
             .get(handle)
             .is_some_and(|p| p.destroyed && p.is_idle());
         if done {
+            if let Some(pool) = self.pools.get_mut(handle) {
+                pool.see_frees();
+            }
             self.trim_pool(handle, 0);
             self.pools.remove(handle);
         }
@@ -275,6 +278,7 @@ impl State {
     /// What a synchronisation does to pools: all work is done, so everything above the release
     /// threshold may go.
     pub fn synchronised(&mut self) {
+        self.pools.iter_mut().for_each(|(_, pool)| pool.see_frees());
         let want: Vec<(u64, u64)> = self
             .pools
             .iter()

@@ -2,7 +2,8 @@
 //!
 //! A free is logical: the block goes back to the pool, the chunk stays reserved. Chunks without live
 //! blocks are released when the pool is trimmed: by cuMemPoolTrimTo, or at the next synchronisation
-//! down to the release threshold.
+//! down to the release threshold. What was freed counts as used there until a synchronisation has
+//! seen the free done (cuda.h on cuMemPoolTrimTo: it "can count as outstanding").
 
 use super::arena::{Arena, GRAIN, PAGE};
 use super::mapping::Mapping;
@@ -63,6 +64,8 @@ pub struct Imported {
 struct Chunk {
     len: u64,
     live: u32,
+    /// Blocks of it were freed since the last synchronisation.
+    unseen: bool,
     dirty: bool,
 }
 
@@ -139,6 +142,7 @@ impl Pool {
             Chunk {
                 len,
                 live: 0,
+                unseen: false,
                 dirty: false,
             },
         );
@@ -153,6 +157,7 @@ impl Pool {
         self.heap.free(addr, taken);
         if let Some((_, chunk)) = self.chunks.range_mut(..=addr).next_back() {
             chunk.live = chunk.live.saturating_sub(1);
+            chunk.unseen = true;
             chunk.dirty |= dirty;
         }
         self.live = self.live.saturating_sub(1);
@@ -167,6 +172,13 @@ impl Pool {
         Some((at, CHUNK.min(start + chunk.len - at)))
     }
 
+    /// A synchronisation has seen all frees done.
+    pub fn see_frees(&mut self) {
+        self.chunks
+            .values_mut()
+            .for_each(|chunk| chunk.unseen = false);
+    }
+
     /// Whether a synchronisation has something to release.
     pub fn wants_trim(&self) -> bool {
         self.reserved > self.threshold && self.reserved > self.taken
@@ -179,7 +191,7 @@ impl Pool {
         let idle: Vec<u64> = self
             .chunks
             .iter()
-            .filter(|(_, c)| c.live == 0)
+            .filter(|(_, c)| c.live == 0 && !c.unseen)
             .map(|(&s, _)| s)
             .collect();
         for start in idle {
