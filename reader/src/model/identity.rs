@@ -28,6 +28,13 @@ impl State {
         }
     }
 
+    /// Reads that word.
+    pub fn from_name(name: &str) -> Option<State> {
+        [State::Running, State::Exited, State::Killed, State::Unknown]
+            .into_iter()
+            .find(|state| state.name() == name)
+    }
+
     /// Looks for the process among those of this machine.
     pub(super) fn of(identity: &cold::Process, clean_exit: bool) -> State {
         if clean_exit {

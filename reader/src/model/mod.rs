@@ -23,9 +23,11 @@ pub use ranges::Ranges;
 pub use stacks::{Role, Unhidden, VisibleStack};
 pub use torch::Torch;
 
+use crate::symbols::Archived;
 use crate::trace::{Events, Trace};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use vramtrace_format::account::{self, Account};
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::live::is_live;
@@ -104,6 +106,8 @@ pub struct Process {
     pub torch: Vec<Torch>,
     /// NVTX ranges.
     pub ranges: Ranges,
+    /// Of a trace in an archive: the symbols that came with it.
+    pub symbols: Option<Arc<Archived>>,
     apis: FxHashMap<u32, String>,
     threads: FxHashMap<u32, String>,
     marks: FxHashMap<u32, String>,
@@ -133,6 +137,7 @@ impl Process {
             losses: Losses::default(),
             torch: Vec::new(),
             ranges: Ranges::default(),
+            symbols: None,
             apis: FxHashMap::default(),
             threads: FxHashMap::default(),
             marks: FxHashMap::default(),
