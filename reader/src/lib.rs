@@ -3,7 +3,8 @@
 //! `trace` makes a consistent copy of a file (also of one that is being written) → `model` says
 //! what the numbers in it stand for → `analysis` answers questions, as pure functions from the
 //! model to result structs → `report` shows those structs as text or JSON and computes nothing.
-//! `export` writes what other tools open.
+//! `export` writes what other tools open. `archive` puts traces and their symbols into one file, and
+//! opens it.
 //! `symbols` turns return addresses into source lines. `launch` is the other direction: it starts
 //! programs with the recorder in them. `nvml` asks the system what nvidia-smi shows. `commands` has one command of the binary per file.
 //!
@@ -11,6 +12,7 @@
 //! error or a partial answer that says what is missing; never a panic, never unbounded memory.
 
 pub mod analysis;
+pub mod archive;
 pub mod cli;
 pub mod commands;
 pub mod export;

@@ -31,8 +31,8 @@ pub mod exit {
     arg_required_else_help = true
 )]
 #[command(
-    after_help = "TRACE is a file or a directory, or several; without one, the newest trace of \
-                  this user."
+    after_help = "TRACE is a file, a directory or an archive, or several; without one, the newest \
+                  trace of this user."
 )]
 pub struct Cli {
     /// What to do.
@@ -71,6 +71,8 @@ pub enum Command {
     Export(commands::export::Args),
     /// A consistent copy of a running process's trace.
     Snapshot(commands::snapshot::Args),
+    /// Put traces and the symbols that they need into one file, to read it on another machine.
+    Archive(commands::archive::Args),
     /// Is this file whole? What was lost, what was bypassed?
     Check(commands::check::Args),
     /// Can a program be traced here?
@@ -99,6 +101,7 @@ pub fn main() -> i32 {
         Command::Flamegraph(args) => commands::flamegraph::execute(args),
         Command::Export(args) => commands::export::execute(args),
         Command::Snapshot(args) => commands::snapshot::execute(args),
+        Command::Archive(args) => commands::archive::execute(args),
         Command::Check(args) => commands::check::execute(args),
         Command::Doctor(args) => commands::doctor::execute(args),
         Command::Demo(args) => commands::demo::execute(args),

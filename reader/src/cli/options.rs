@@ -9,7 +9,7 @@ use vramtrace_format::record::{Kind, Layer};
 /// Which traces.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct Traces {
-    /// Traces, or directories with traces [default: the newest trace of this user]
+    /// Traces, archives, or directories with traces [default: the newest trace of this user]
     #[arg(value_name = "TRACE")]
     pub traces: Vec<PathBuf>,
 }

@@ -1,6 +1,7 @@
 //! One command of the binary per file: `Args` says what it takes, `execute` does it and returns
 //! the exit code.
 
+pub mod archive;
 pub mod check;
 pub mod churn;
 pub mod demo;
@@ -23,12 +24,13 @@ pub mod timeline;
 
 use crate::analysis::Filter;
 use crate::analysis::moment::{Found, Moment};
+use crate::archive as archive_reader;
 use crate::cli::exit;
 use crate::model::Process;
 use crate::trace::{Trace, find};
 use std::collections::BTreeSet;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The processes that a command is about.
 pub(crate) struct Opened {
@@ -70,6 +72,10 @@ pub(crate) fn open(named: &[PathBuf], quiet_stdout: bool) -> Result<Opened, i32>
         unreadable: 0,
     };
     for path in &found.traces {
+        if archive_reader::is_archive(path) {
+            open_archive(path, &mut opened);
+            continue;
+        }
         match Trace::open(path) {
             Ok(trace) => opened.processes.push(Process::read(trace)),
             Err(error) => {
@@ -82,6 +88,28 @@ pub(crate) fn open(named: &[PathBuf], quiet_stdout: bool) -> Result<Opened, i32>
         return Err(exit::UNREADABLE);
     }
     Ok(opened)
+}
+
+/// Opens all traces in an archive.
+fn open_archive(path: &Path, opened: &mut Opened) {
+    match archive_reader::open(path) {
+        Ok(inside) => {
+            inside.warnings.iter().for_each(|warning| complain(warning));
+            for process in inside.processes {
+                match process {
+                    Ok(process) => opened.processes.push(process),
+                    Err(error) => {
+                        complain(&error.to_string());
+                        opened.unreadable += 1;
+                    }
+                }
+            }
+        }
+        Err(error) => {
+            complain(&error.to_string());
+            opened.unreadable += 1;
+        }
+    }
 }
 
 /// Refuses devices that no trace knows: a report about nothing looks like good news.

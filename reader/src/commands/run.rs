@@ -349,6 +349,10 @@ fn shown(path: &Path, here: &Path) -> String {
 struct OnlyNames(Frames);
 
 impl Loops for OnlyNames {
+    fn meet(&mut self, process: &Process) {
+        self.0.meet(process);
+    }
+
     fn is_loop(&mut self, _: &Module, _: u64) -> bool {
         false
     }

@@ -4,6 +4,7 @@
 //! call of the interpreter's evaluation loop runs one or more Python frames, of which the outermost
 //! is marked; so each run of them belongs where its loop stands among the native frames.
 
+use super::Process;
 use rustc_hash::FxHashMap;
 use vramtrace_format::cold::Module;
 use vramtrace_format::stacks::Frame;
@@ -20,6 +21,9 @@ pub struct Name {
 /// Tells the interpreter's evaluation loop from its other functions. Names are not the model's
 /// business, so whoever has them says it.
 pub trait Loops {
+    /// Questions about this process's modules come next; it may have brought their names along.
+    fn meet(&mut self, _process: &Process) {}
+
     /// Whether a return address of a module lies in the loop.
     fn is_loop(&mut self, module: &Module, offset: u64) -> bool;
 
@@ -58,6 +62,10 @@ impl<'a> Remembered<'a> {
 }
 
 impl Loops for Remembered<'_> {
+    fn meet(&mut self, process: &Process) {
+        self.asks.meet(process);
+    }
+
     fn is_loop(&mut self, module: &Module, offset: u64) -> bool {
         let asks = &mut self.asks;
         *self

@@ -26,9 +26,11 @@ pub use sampling::{InForce, Sampling};
 pub use stacks::{Role, Unhidden, VisibleStack};
 pub use torch::Torch;
 
+use crate::symbols::Archived;
 use crate::trace::{Events, Trace};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use vramtrace_format::account::{self, Account};
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::live::is_live;
@@ -113,6 +115,8 @@ pub struct Process {
     pub snapshot: Option<cold::Snapshot>,
     /// See [`Process::rescues`]: as of the last record of them.
     rescues: BTreeMap<u8, cold::Rescues>,
+    /// Of a trace in an archive: the symbols that came with it.
+    pub symbols: Option<Arc<Archived>>,
     apis: FxHashMap<u32, String>,
     threads: FxHashMap<u32, String>,
     marks: FxHashMap<u32, String>,
@@ -145,6 +149,7 @@ impl Process {
             sampling: Sampling::default(),
             snapshot: None,
             rescues: BTreeMap::new(),
+            symbols: None,
             apis: FxHashMap::default(),
             threads: FxHashMap::default(),
             marks: FxHashMap::default(),

@@ -135,6 +135,7 @@ impl Process {
             _ => false,
         };
         let skip = decoded.iter().take_while(hidden).count();
+        loops.meet(self);
         let frames = self.in_one_order(&decoded[skip..], unhidden.native, loops);
         let frames: Vec<Frame> = frames.into_iter().map(|f| self.canonical(f)).collect();
         VisibleStack {

@@ -45,6 +45,10 @@ impl Frames {
         &mut self,
         stacks: impl IntoIterator<Item = (&'a Process, &'a VisibleStack)>,
     ) {
+        let stacks: Vec<_> = stacks.into_iter().collect();
+        for (process, _) in &stacks {
+            self.meet(process);
+        }
         let native = |(process, stack): (&'a Process, &'a VisibleStack)| {
             stack.frames.iter().filter_map(|frame| match frame {
                 Frame::Native { module, offset } => Some((process.modules.get(module)?, *offset)),
@@ -70,6 +74,7 @@ impl Frames {
         stack: &VisibleStack,
         api: Option<&str>,
     ) -> Vec<ShownFrame> {
+        self.meet(process);
         let mut shown = Vec::new();
         for &frame in &stack.frames {
             match frame {
@@ -122,6 +127,12 @@ impl Frames {
 }
 
 impl Loops for Frames {
+    fn meet(&mut self, process: &Process) {
+        if let Some(archived) = &process.symbols {
+            self.symbolizer.meet(archived);
+        }
+    }
+
     /// CPython's loop is one function, whichever way it is built; where it was built as many small
     /// ones that jump to each other (from 3.14), by their common prefix.
     fn is_loop(&mut self, module: &Module, offset: u64) -> bool {

@@ -9,6 +9,10 @@
 //! Files are not trusted either: parsing happens on a thread of its own under a time limit, and
 //! what goes wrong there costs the names of one module, never the report.
 //!
+//! What an archive brought along ([`Archived`]) comes before all of that: it was found out where the
+//! files were.
+//!
+//! - [`archived`]: symbols in an archive
 //! - [`bytes`]: a file's content, read or mapped
 //! - [`locate`]: which files belong to a module
 //! - [`table`]: functions by address, from symbol tables
@@ -17,6 +21,7 @@
 //! - [`image`]: all that is known about one module
 //! - [`worker`]: the thread and its time limit
 
+mod archived;
 mod bytes;
 mod demangle;
 mod image;
@@ -25,9 +30,12 @@ mod locate;
 mod table;
 mod worker;
 
+pub use archived::{Archived, Bad, write as write_archived};
+
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use vramtrace_format::cold::Module;
 use worker::Worker;
@@ -122,6 +130,9 @@ pub struct Symbolizer {
     /// Modules that cost too much time or crashed the parser.
     given_up: Vec<bool>,
     warnings: Vec<String>,
+    /// What archives brought along, and whose warnings (by module) were said.
+    archived: Vec<Arc<Archived>>,
+    said: FxHashSet<usize>,
 }
 
 impl Symbolizer {
@@ -133,6 +144,19 @@ impl Symbolizer {
             known: FxHashMap::default(),
             given_up: Vec::new(),
             warnings: Vec::new(),
+            archived: Vec::new(),
+            said: FxHashSet::default(),
+        }
+    }
+
+    /// Takes in what an archive brought along, for all questions that come.
+    pub fn meet(&mut self, archived: &Arc<Archived>) {
+        if !self
+            .archived
+            .iter()
+            .any(|known| Arc::ptr_eq(known, archived))
+        {
+            self.archived.push(Arc::clone(archived));
         }
     }
 
@@ -182,6 +206,27 @@ impl Symbolizer {
         self.warnings.clone()
     }
 
+    /// Makes those addresses known that an archive knows; returns the others.
+    fn recall(&mut self, index: usize, module: &Module, offsets: &[u64]) -> Vec<u64> {
+        let mut left = offsets.to_vec();
+        for archived in &self.archived {
+            let Some(own) = archived.module(&module.path, &module.build_id) else {
+                continue;
+            };
+            if self.said.insert(index) {
+                self.warnings.extend_from_slice(&own.warnings);
+            }
+            left.retain(|&offset| match archived.places(own, offset) {
+                Some(places) => {
+                    self.known.insert((index, offset), places);
+                    false
+                }
+                None => true,
+            });
+        }
+        left
+    }
+
     fn index(&mut self, module: &Module) -> usize {
         let key = (module.path.clone(), module.build_id.clone());
         let next = self.modules.len();
@@ -194,6 +239,11 @@ impl Symbolizer {
 
     /// Makes all of these addresses known, be it that nothing is known about them.
     fn ask(&mut self, index: usize, module: &Module, offsets: &[u64]) {
+        let left = self.recall(index, module, offsets);
+        if left.is_empty() {
+            return;
+        }
+        let offsets = &left[..];
         let mut places = Vec::new();
         if !self.given_up[index] {
             // The call is the instruction before the return address, which may be in another line,

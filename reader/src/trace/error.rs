@@ -47,6 +47,8 @@ pub enum Problem {
         /// What is missing.
         missing: &'static str,
     },
+    /// As an archive, or as part of one; a sentence without its subject.
+    Archive(String),
     /// Its header contradicts itself.
     Damaged {
         /// Which part, with its numbers.
@@ -103,6 +105,7 @@ impl fmt::Display for Problem {
                 f,
                 "is cut off: {have} of {whole} bytes are there, {missing} is missing; copy it again"
             ),
+            Problem::Archive(what) => f.write_str(what),
             Problem::Damaged { what, at } => write!(f, "is damaged at byte {at}: {what}"),
         }
     }

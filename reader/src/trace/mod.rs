@@ -16,6 +16,7 @@ mod roll;
 mod sections;
 mod snapshot;
 mod source;
+mod still;
 
 pub use append::{Refusal, append};
 pub use copy::{Copy, Past};
@@ -23,10 +24,11 @@ pub use curves::{Curve, OpenSpan};
 pub use error::{OpenError, Problem};
 pub use events::{Events, Reach};
 pub use sections::{Extent, MAX_FILE, Sections};
+pub use source::Piece;
 
 use bytemuck::Zeroable;
 use source::{Source, Through};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -90,14 +92,29 @@ impl Trace {
         if !metadata.is_file() {
             return Err(Problem::NotAFile);
         }
-        let source = Source::new(file, metadata.len());
+        Trace::of(path, Source::new(file, metadata.len()))
+    }
+
+    /// Opens a trace of `len` bytes that lies in the file of an archive, in these pieces (in order,
+    /// not overlapping). `path` is what reports call it.
+    pub(crate) fn open_within(
+        path: &Path,
+        file: File,
+        len: u64,
+        pieces: Vec<Piece>,
+    ) -> Result<Trace, OpenError> {
+        Trace::of(path, Source::within(file, len, pieces))
+            .map_err(|problem| OpenError::new(path, problem))
+    }
+
+    fn of(path: &Path, source: Source) -> Result<Trace, Problem> {
         let sections = Sections::read(&source)?;
         // First: what it says is of an event that the tables have, too.
         let reported = sections.reported(&source).map_err(Problem::Io)?;
         let copy = copy::copy(&source, &sections).map_err(Problem::Io)?;
         let mut trace = Trace {
             path: path.to_owned(),
-            file_len: metadata.len(),
+            file_len: source.len(),
             copy,
             reported,
             cold: Vec::new(),
@@ -119,6 +136,11 @@ impl Trace {
         let sampling = trace.sections.sampling(&trace.source);
         trace.sampling = sampling.map_err(Problem::Io)?;
         Ok(trace)
+    }
+
+    /// Copies plain bytes of the file, as they are at this moment.
+    pub fn bytes(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.source.bytes(offset, into)
     }
 
     /// The header.

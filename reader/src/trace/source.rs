@@ -1,6 +1,7 @@
 //! Bytes of a file that somebody else may be writing.
 //!
-//! Everything is copied out by `pread`. Only for rows that change faster than a system call
+//! Everything is copied out by `pread`, be the bytes a file of their own or a member of an archive
+//! that leaves out what is zero ([`Piece`]). Only for rows that change faster than a system call
 //! takes is the file mapped, and then read by atomic loads through raw pointers, never seen as
 //! a slice.
 
@@ -12,10 +13,23 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use vramtrace_format::layout::PAGE;
 
+/// Bytes of a trace that lie in one run in an archive; what is in none is zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Piece {
+    /// Where in the trace.
+    pub at: u64,
+    /// Bytes.
+    pub len: u64,
+    /// Where in the archive.
+    pub position: u64,
+}
+
 /// An opened file of known length.
 pub struct Source {
     file: File,
     len: u64,
+    /// Of an archive's member: where its bytes are, in order.
+    pieces: Option<Vec<Piece>>,
     map: OnceCell<Option<MmapRaw>>,
 }
 
@@ -34,7 +48,17 @@ impl Source {
         Source {
             file,
             len,
+            pieces: None,
             map: OnceCell::new(),
+        }
+    }
+
+    /// Over a member of an archive with `len` bytes, of which those that are not zero lie where
+    /// `pieces` say; these are in order and do not overlap.
+    pub fn within(file: File, len: u64, pieces: Vec<Piece>) -> Source {
+        Source {
+            pieces: Some(pieces),
+            ..Source::new(file, len)
         }
     }
 
@@ -50,7 +74,22 @@ impl Source {
 
     /// Copies plain bytes.
     pub fn bytes(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(into, offset)
+        let Some(pieces) = &self.pieces else {
+            return self.file.read_exact_at(into, offset);
+        };
+        let end = offset.checked_add(into.len() as u64);
+        let Some(end) = end.filter(|&end| end <= self.len) else {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        };
+        into.fill(0);
+        let first = pieces.partition_point(|piece| piece.at + piece.len <= offset);
+        for piece in pieces[first..].iter().take_while(|piece| piece.at < end) {
+            let (from, to) = (piece.at.max(offset), (piece.at + piece.len).min(end));
+            let part = &mut into[(from - offset) as usize..(to - offset) as usize];
+            self.file
+                .read_exact_at(part, piece.position + (from - piece.at))?;
+        }
+        Ok(())
     }
 
     /// Copies whole words from `offset`, a multiple of 8.
@@ -71,6 +110,10 @@ impl Source {
     }
 
     fn mapping(&self) -> Option<&MmapRaw> {
+        // Nobody writes to a trace in an archive.
+        if self.pieces.is_some() {
+            return None;
+        }
         self.map
             .get_or_init(|| {
                 let len = usize::try_from(self.len).ok()? / PAGE as usize * PAGE as usize;

@@ -187,6 +187,7 @@ impl<'a> Judge<'a> {
 
     fn first_of(&mut self, stack: u32, api: u16, names: &mut dyn Loops) -> Option<usize> {
         let process = self.process;
+        names.meet(process);
         let called = self.first_that(None, &[process.api(api)]);
         let frames = process.stored(stack).into_iter();
         let of_frames = frames.filter_map(|frame| match frame {
