@@ -15,6 +15,7 @@ pub mod cli;
 pub mod commands;
 pub mod export;
 pub mod launch;
+pub mod live;
 pub mod model;
 pub mod nvml;
 pub mod report;

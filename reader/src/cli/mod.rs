@@ -75,6 +75,9 @@ pub enum Command {
     Doctor(commands::doctor::Args),
     /// Run a leaking program and report it.
     Demo(commands::demo::Args),
+    /// Names call sites for `serve`, `watch` and `top`.
+    #[command(hide = true)]
+    LiveNames(commands::live_names::Args),
     /// The program that the demo traces.
     #[command(hide = true)]
     DemoProgram(commands::demo::program::Args),
@@ -98,6 +101,7 @@ pub fn main() -> i32 {
         Command::Export(args) => commands::export::execute(args),
         Command::Check(args) => commands::check::execute(args),
         Command::Doctor(args) => commands::doctor::execute(args),
+        Command::LiveNames(args) => commands::live_names::execute(args),
         Command::Demo(args) => commands::demo::execute(args),
         Command::DemoProgram(args) => commands::demo::program::execute(args),
     }

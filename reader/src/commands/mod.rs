@@ -11,6 +11,7 @@ pub mod flamegraph;
 pub mod fragmentation;
 pub mod growth;
 pub mod leaks;
+pub mod live_names;
 pub mod oom;
 pub mod peak;
 pub mod question;
