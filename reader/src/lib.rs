@@ -19,5 +19,6 @@ pub mod live;
 pub mod model;
 pub mod nvml;
 pub mod report;
+pub mod serve;
 pub mod symbols;
 pub mod trace;

@@ -69,6 +69,8 @@ pub enum Command {
     Flamegraph(commands::flamegraph::Args),
     /// Write a trace in the format of another tool.
     Export(commands::export::Args),
+    /// Metrics of all traced processes of a directory, for Prometheus; a page, and profiles.
+    Serve(commands::serve::Args),
     /// Is this file whole? What was lost, what was bypassed?
     Check(commands::check::Args),
     /// Can a program be traced here?
@@ -99,6 +101,7 @@ pub fn main() -> i32 {
         Command::Oom(args) => commands::oom::execute(args),
         Command::Flamegraph(args) => commands::flamegraph::execute(args),
         Command::Export(args) => commands::export::execute(args),
+        Command::Serve(args) => commands::serve::execute(args),
         Command::Check(args) => commands::check::execute(args),
         Command::Doctor(args) => commands::doctor::execute(args),
         Command::LiveNames(args) => commands::live_names::execute(args),

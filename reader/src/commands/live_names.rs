@@ -6,9 +6,6 @@ use crate::cli::exit;
 use crate::live::names;
 use std::path::Path;
 
-/// Address space that reading symbols may take, bytes.
-const MOST_MEMORY: u64 = 16 << 30;
-
 /// What the command takes.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -25,24 +22,10 @@ fn place(text: &str) -> Result<(u32, u16), String> {
 
 /// Names them; returns the exit code.
 pub fn execute(args: Args) -> i32 {
-    live_no_longer_than_the_parent();
     let names = names::find(Path::new("/proc/self/fd/0"), &args.places);
     let text = serde_json::to_string(&names).unwrap_or_default();
     match print(&text) {
         Ok(()) => exit::FINE,
         Err(code) => code,
-    }
-}
-
-/// Ends with the process that asked, and never takes the machine's memory.
-pub(crate) fn live_no_longer_than_the_parent() {
-    let limit = libc::rlimit {
-        rlim_cur: MOST_MEMORY,
-        rlim_max: MOST_MEMORY,
-    };
-    // SAFETY: plain numbers, and a valid limit. Neither can do harm if it fails.
-    unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        libc::setrlimit(libc::RLIMIT_AS, &limit);
     }
 }

@@ -18,6 +18,7 @@ pub mod question;
 pub mod reconcile;
 pub mod run;
 pub(crate) mod selecting;
+pub mod serve;
 pub mod summary;
 pub mod timeline;
 

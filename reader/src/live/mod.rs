@@ -10,6 +10,7 @@
 //! everything that a directory or a file can make grow. What cannot be read is a [`Failed`], never a
 //! process without memory.
 //!
+//! - [`child`]: work of other processes, bounded
 //! - [`scan`]: which files there are
 //! - [`follow`]: one trace, from its first look to its end
 //! - [`liveness`]: whether its process still runs
@@ -18,6 +19,7 @@
 //! - [`smi`]: what NVML says of the devices
 //! - [`sample`]: the answer
 
+pub mod child;
 mod follow;
 pub mod liveness;
 pub mod names;

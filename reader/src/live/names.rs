@@ -5,6 +5,7 @@
 //! nothing that goes wrong in it is ours. It is `vramtrace live-names`, gets the open trace as its
 //! standard input, and prints one JSON list.
 
+use super::child::{self, Bounds};
 use super::sites::Place;
 use crate::export::stacks::{Stacks, Wanted};
 use crate::model::{Process, is_own_file};
@@ -13,11 +14,10 @@ use crate::report::words::foreign;
 use crate::trace::Trace;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Questions that wait.
 const MOST_WAITING: usize = 64;
@@ -169,33 +169,14 @@ fn start(naming: Naming) -> (SyncSender<Question>, Receiver<Answer>) {
 
 fn by_process(command: &Path, file: File, places: &[Place]) -> Vec<String> {
     let words = places.iter().map(|(stack, api)| format!("{stack}:{api}"));
-    let child = Command::new(command)
-        .arg("live-names")
-        .args(words)
-        .stdin(file)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn();
-    let Ok(mut child) = child else {
-        return Vec::new();
+    let mut command = Command::new(command);
+    command.arg("live-names").args(words).stdin(file);
+    let bounds = Bounds {
+        time: PATIENCE,
+        output: LONGEST,
     };
-    let output = child.stdout.take();
-    let reading = std::thread::spawn(move || {
-        let mut text = String::new();
-        let read = output.map(|output| output.take(LONGEST).read_to_string(&mut text));
-        read.is_some_and(|read| read.is_ok()).then_some(text)
-    });
-    let until = Instant::now() + PATIENCE;
-    while matches!(child.try_wait(), Ok(None)) {
-        if Instant::now() > until {
-            let _ = child.kill();
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let _ = child.wait();
-    let text = reading.join().ok().flatten().unwrap_or_default();
-    serde_json::from_str(&text).unwrap_or_default()
+    let text = child::output(command, &[], bounds).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
 }
 
 /// Names of places in the trace at `path`, in their order.
