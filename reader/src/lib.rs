@@ -22,3 +22,4 @@ pub mod report;
 pub mod serve;
 pub mod symbols;
 pub mod trace;
+pub mod watch;

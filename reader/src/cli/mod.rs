@@ -71,6 +71,8 @@ pub enum Command {
     Export(commands::export::Args),
     /// Metrics of all traced processes of a directory, for Prometheus; a page, and profiles.
     Serve(commands::serve::Args),
+    /// Does something when the memory of a running program crosses a threshold.
+    Watch(commands::watch::Args),
     /// Is this file whole? What was lost, what was bypassed?
     Check(commands::check::Args),
     /// Can a program be traced here?
@@ -102,6 +104,7 @@ pub fn main() -> i32 {
         Command::Flamegraph(args) => commands::flamegraph::execute(args),
         Command::Export(args) => commands::export::execute(args),
         Command::Serve(args) => commands::serve::execute(args),
+        Command::Watch(args) => commands::watch::execute(args),
         Command::Check(args) => commands::check::execute(args),
         Command::Doctor(args) => commands::doctor::execute(args),
         Command::LiveNames(args) => commands::live_names::execute(args),

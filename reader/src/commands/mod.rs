@@ -21,6 +21,7 @@ pub(crate) mod selecting;
 pub mod serve;
 pub mod summary;
 pub mod timeline;
+pub mod watch;
 
 use crate::analysis::Filter;
 use crate::analysis::moment::{Found, Moment};
