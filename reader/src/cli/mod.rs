@@ -73,12 +73,19 @@ pub enum Command {
     Snapshot(commands::snapshot::Args),
     /// Put traces and the symbols that they need into one file, to read it on another machine.
     Archive(commands::archive::Args),
+    /// Metrics of all traced processes of a directory, for Prometheus; a page, and profiles.
+    Serve(commands::serve::Args),
+    /// Does something when the memory of a running program crosses a threshold.
+    Watch(commands::watch::Args),
     /// Is this file whole? What was lost, what was bypassed?
     Check(commands::check::Args),
     /// Can a program be traced here?
     Doctor(commands::doctor::Args),
     /// Run a leaking program and report it.
     Demo(commands::demo::Args),
+    /// Names call sites for `serve`, `watch` and `top`.
+    #[command(hide = true)]
+    LiveNames(commands::live_names::Args),
     /// The program that the demo traces.
     #[command(hide = true)]
     DemoProgram(commands::demo::program::Args),
@@ -102,8 +109,11 @@ pub fn main() -> i32 {
         Command::Export(args) => commands::export::execute(args),
         Command::Snapshot(args) => commands::snapshot::execute(args),
         Command::Archive(args) => commands::archive::execute(args),
+        Command::Serve(args) => commands::serve::execute(args),
+        Command::Watch(args) => commands::watch::execute(args),
         Command::Check(args) => commands::check::execute(args),
         Command::Doctor(args) => commands::doctor::execute(args),
+        Command::LiveNames(args) => commands::live_names::execute(args),
         Command::Demo(args) => commands::demo::execute(args),
         Command::DemoProgram(args) => commands::demo::program::execute(args),
     }

@@ -12,6 +12,7 @@ pub mod flamegraph;
 pub mod fragmentation;
 pub mod growth;
 pub mod leaks;
+pub mod live_names;
 pub mod oom;
 pub mod peak;
 pub mod question;
@@ -19,8 +20,10 @@ pub mod reconcile;
 pub mod run;
 pub(crate) mod selecting;
 pub mod snapshot;
+pub mod serve;
 pub mod summary;
 pub mod timeline;
+pub mod watch;
 
 use crate::analysis::Filter;
 use crate::analysis::moment::{Found, Moment};

@@ -152,7 +152,7 @@ fn proc_is_ours() -> bool {
 }
 
 /// What a process that we see as `pid` is in each pid namespace that it is in, its own last.
-fn namespace_pids(pid: u32) -> Vec<u32> {
+pub(crate) fn namespace_pids(pid: u32) -> Vec<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
     line.unwrap_or_default()

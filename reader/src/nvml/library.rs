@@ -111,6 +111,7 @@ pub(super) type Count = unsafe extern "C" fn(*mut c_uint) -> u32;
 pub(super) type ByText = unsafe extern "C" fn(*const c_char, *mut Handle) -> u32;
 pub(super) type Text = unsafe extern "C" fn(*mut c_char, c_uint) -> u32;
 pub(super) type DeviceText = unsafe extern "C" fn(Handle, *mut c_char, c_uint) -> u32;
+pub(super) type DeviceNumber = unsafe extern "C" fn(Handle, *mut c_uint) -> u32;
 pub(super) type GetMemoryV1 = unsafe extern "C" fn(Handle, *mut MemoryV1) -> u32;
 pub(super) type GetMemoryV2 = unsafe extern "C" fn(Handle, *mut MemoryV2) -> u32;
 pub(super) type Processes = unsafe extern "C" fn(Handle, *mut c_uint, *mut ProcessInfo) -> u32;
@@ -126,6 +127,7 @@ pub struct Library {
     pub(super) by_uuid: ByText,
     pub(super) by_pci: Option<ByText>,
     pub(super) uuid: Option<DeviceText>,
+    pub(super) index: Option<DeviceNumber>,
     pub(super) memory: GetMemoryV1,
     pub(super) memory_v2: Option<GetMemoryV2>,
     pub(super) compute: Option<Processes>,
@@ -171,6 +173,7 @@ impl Library {
                     .ok_or(Unavailable::Missing("nvmlDeviceGetHandleByUUID"))?,
                 by_pci: opened.function(c"nvmlDeviceGetHandleByPciBusId_v2"),
                 uuid: opened.function(c"nvmlDeviceGetUUID"),
+                index: opened.function(c"nvmlDeviceGetIndex"),
                 memory: opened
                     .function(c"nvmlDeviceGetMemoryInfo")
                     .ok_or(Unavailable::Missing("nvmlDeviceGetMemoryInfo"))?,

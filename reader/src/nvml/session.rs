@@ -112,6 +112,14 @@ impl Session {
         }
     }
 
+    /// The number of a device on this machine, as nvidia-smi counts them.
+    pub fn index(&self, device: Handle) -> Option<u32> {
+        let mut number = 0;
+        // SAFETY: a handle of this session and a valid place for the answer.
+        let code = unsafe { self.library.index?(device, &mut number) };
+        (code == 0).then_some(number)
+    }
+
     /// Memory of a device.
     pub fn memory(&self, device: Handle) -> Result<Memory, Unavailable> {
         if let Some(memory_v2) = self.library.memory_v2 {

@@ -165,7 +165,7 @@ fn traces_in(place: &Path, wanted: fn(&Path) -> bool) -> Vec<PathBuf> {
 }
 
 /// `*.vrt`, or `*.vrt.2` and so on where a name was taken.
-fn has_trace_name(path: &Path) -> bool {
+pub(crate) fn has_trace_name(path: &Path) -> bool {
     let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let extension = path.extension().and_then(|e| e.to_str());
     match extension {

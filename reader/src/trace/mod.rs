@@ -11,6 +11,7 @@ mod curves;
 mod error;
 mod events;
 pub mod find;
+mod glance;
 mod recover;
 mod roll;
 mod sections;
@@ -23,6 +24,7 @@ pub use copy::{Copy, Past};
 pub use curves::{Curve, OpenSpan};
 pub use error::{OpenError, Problem};
 pub use events::{Events, Reach};
+pub use glance::{Glance, Sums};
 pub use sections::{Extent, MAX_FILE, Sections};
 pub use source::Piece;
 
@@ -141,6 +143,43 @@ impl Trace {
     /// Copies plain bytes of the file, as they are at this moment.
     pub fn bytes(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         self.source.bytes(offset, into)
+    /// Opens only what names the frames of its stacks: there are no sums, no live entries, and no events.
+    pub fn open_for_names(path: &Path) -> Result<Trace, OpenError> {
+        Trace::read_names(path).map_err(|problem| OpenError::new(path, problem))
+    }
+
+    fn read_names(path: &Path) -> Result<Trace, Problem> {
+        let file = File::open(path).map_err(Problem::Io)?;
+        let file_len = file.metadata().map_err(Problem::Io)?.len();
+        let source = Source::new(file, file_len);
+        let sections = Sections::read(&source)?;
+        let mut control = sections.control(&source).map_err(Problem::Io)?;
+        control.ring_written = [0; 2];
+        let mut trace = Trace {
+            path: path.to_owned(),
+            file_len,
+            copy: Copy {
+                seq: 0,
+                control,
+                accounts: Vec::new(),
+                live: Vec::new(),
+                totals: Vec::new(),
+                recovered: None,
+                moving: false,
+                inexact: None,
+            },
+            reported: Vec::new(),
+            cold: Vec::new(),
+            stacks: Vec::new(),
+            footprints: Vec::new(),
+            range_counts: Vec::new(),
+            damage: Vec::new(),
+            sections,
+            source,
+        };
+        trace.read_cold().map_err(Problem::Io)?;
+        trace.read_stacks().map_err(Problem::Io)?;
+        Ok(trace)
     }
 
     /// The header.

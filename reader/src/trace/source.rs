@@ -9,6 +9,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use std::cell::OnceCell;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use vramtrace_format::layout::PAGE;
@@ -98,6 +99,33 @@ impl Source {
             (Through::Mapping, Some(map)) => load(map, self.len, offset, into),
             _ => self.bytes(offset, bytemuck::cast_slice_mut(into)),
         }
+    }
+
+    /// The first bytes in `from..until` that the file system really keeps; `None` if there are only
+    /// holes, which read as zeros. Where that cannot be told, all of it.
+    pub fn data(&self, from: u64, until: u64) -> Option<(u64, u64)> {
+        let seek = |offset: u64, whence| {
+            // SAFETY: an open descriptor and plain numbers. Nobody reads from its position.
+            let at = unsafe { libc::lseek(self.file.as_raw_fd(), offset as libc::off_t, whence) };
+            u64::try_from(at).map_err(|_| io::Error::last_os_error().raw_os_error())
+        };
+        let start = match seek(from, libc::SEEK_DATA) {
+            Ok(at) => at.max(from),
+            Err(Some(libc::ENXIO)) => return None,
+            Err(_) => from,
+        };
+        let end = seek(start, libc::SEEK_HOLE).unwrap_or(until);
+        (start < until).then(|| (start, end.clamp(start + 1, until)))
+    }
+
+    /// The open file, once more.
+    pub fn file(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// Bytes that the file has now.
+    pub fn len_now(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
     }
 
     /// One word, read before anything that is read afterwards and after everything before.
