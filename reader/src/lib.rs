@@ -3,7 +3,7 @@
 //! `trace` makes a consistent copy of a file (also of one that is being written) → `model` says
 //! what the numbers in it stand for → `analysis` answers questions, as pure functions from the
 //! model to result structs → `report` shows those structs as text or JSON and computes nothing.
-//! `export` writes what other tools open.
+//! `export` writes what other tools open, `page` one HTML file that shows all of it.
 //! `symbols` turns return addresses into source lines. `launch` is the other direction: it starts
 //! programs with the recorder in them. `nvml` asks the system what nvidia-smi shows. `commands` has one command of the binary per file.
 //!
@@ -17,6 +17,7 @@ pub mod export;
 pub mod launch;
 pub mod model;
 pub mod nvml;
+pub mod page;
 pub mod report;
 pub mod symbols;
 pub mod trace;

@@ -234,7 +234,7 @@ fn key(row: &Totals, kind: Kind) -> Key {
 }
 
 /// Tells what caching allocators and pools take for themselves.
-struct Caches<'p> {
+pub(crate) struct Caches<'p> {
     process: &'p Process,
     /// Whether PyTorch's blocks are known, so that its segments are not counted.
     torch: bool,
@@ -242,7 +242,7 @@ struct Caches<'p> {
 }
 
 impl Caches<'_> {
-    fn of(process: &Process) -> Caches<'_> {
+    pub fn of(process: &Process) -> Caches<'_> {
         let is_block = |row: &Totals| row.key.kind == Kind::Torch as u8;
         Caches {
             process,
@@ -251,7 +251,7 @@ impl Caches<'_> {
         }
     }
 
-    fn is_one(&mut self, kind: Kind, stack: u32) -> bool {
+    pub fn is_one(&mut self, kind: Kind, stack: u32) -> bool {
         let process = self.process;
         match kind {
             Kind::Pool => true,

@@ -26,7 +26,7 @@ mod protobuf;
 mod replay;
 mod samples;
 pub mod speedscope;
-mod stacks;
+pub(crate) mod stacks;
 pub mod tables;
 pub mod torch_snapshot;
 
