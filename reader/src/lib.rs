@@ -5,6 +5,7 @@
 //! model to result structs → `report` shows those structs as text or JSON and computes nothing.
 //! `export` writes what other tools open. `archive` puts traces and their symbols into one file, and
 //! opens it.
+//! `export` writes what other tools open, `page` one HTML file that shows all of it.
 //! `symbols` turns return addresses into source lines. `launch` is the other direction: it starts
 //! programs with the recorder in them. `nvml` asks the system what nvidia-smi shows. `commands` has one command of the binary per file.
 //!
@@ -20,6 +21,7 @@ pub mod launch;
 pub mod live;
 pub mod model;
 pub mod nvml;
+pub mod page;
 pub mod report;
 pub mod serve;
 pub mod symbols;

@@ -229,7 +229,7 @@ fn key(row: &Totals, kind: Kind) -> Key {
 }
 
 /// Tells what caching allocators and pools take for themselves.
-struct Caches<'p> {
+pub(crate) struct Caches<'p> {
     process: &'p Process,
     /// Whether PyTorch's blocks are known, so that its segments are not counted.
     torch: bool,
@@ -237,7 +237,7 @@ struct Caches<'p> {
 }
 
 impl Caches<'_> {
-    fn of(process: &Process) -> Caches<'_> {
+    pub fn of(process: &Process) -> Caches<'_> {
         let is_block = |row: &Totals| row.key.kind == Kind::Torch as u8;
         Caches {
             process,
@@ -246,7 +246,7 @@ impl Caches<'_> {
         }
     }
 
-    fn is_one(&mut self, kind: Kind, stack: u32) -> bool {
+    pub fn is_one(&mut self, kind: Kind, stack: u32) -> bool {
         let process = self.process;
         match kind {
             Kind::Pool => true,

@@ -65,6 +65,8 @@ pub enum Command {
     Fragmentation(commands::fragmentation::Args),
     /// Each allocation that failed for lack of memory: what was asked and free, who held the rest.
     Oom(commands::oom::Args),
+    /// One HTML file to look at all of it: timeline, flame graphs, maps of segments, tables.
+    Report(commands::report::Args),
     /// Memory by call stack as a picture (SVG).
     Flamegraph(commands::flamegraph::Args),
     /// Write a trace in the format of another tool.
@@ -105,6 +107,7 @@ pub fn main() -> i32 {
         Command::Diff(args) => commands::diff::execute(args),
         Command::Fragmentation(args) => commands::fragmentation::execute(args),
         Command::Oom(args) => commands::oom::execute(args),
+        Command::Report(args) => commands::report::execute(args),
         Command::Flamegraph(args) => commands::flamegraph::execute(args),
         Command::Export(args) => commands::export::execute(args),
         Command::Snapshot(args) => commands::snapshot::execute(args),

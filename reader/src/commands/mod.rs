@@ -17,6 +17,7 @@ pub mod oom;
 pub mod peak;
 pub mod question;
 pub mod reconcile;
+pub mod report;
 pub mod run;
 pub(crate) mod selecting;
 pub mod snapshot;

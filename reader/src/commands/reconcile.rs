@@ -62,6 +62,19 @@ fn run(args: &Args) -> Result<i32, i32> {
     Ok(opened.verdict(false))
 }
 
+/// The answer for each process as it is now, or was when nvidia-smi's number was last recorded.
+pub(crate) fn reconciled(processes: &[Process]) -> Answer {
+    let mut answer = Answer::default();
+    for process in processes {
+        let question = match process.state {
+            State::Running => now(process, Vec::new()),
+            _ => Question::recorded(process, None, Vec::new()),
+        };
+        reconcile(&mut answer, process, &question);
+    }
+    answer
+}
+
 /// Of a process that runs: as it is now. What can't be asked is in its trace, if `run` put it there.
 fn now(process: &Process, devices: Vec<u8>) -> Question {
     match nvml::sample_now(process) {

@@ -52,13 +52,22 @@ impl Stacks {
         places: impl IntoIterator<Item = Place>,
         wanted: Wanted,
     ) -> Stacks {
+        Stacks::named(processes, places, wanted, &mut Frames::default())
+    }
+
+    /// As [`Stacks::of`], with frames of which some may be known already.
+    pub fn named(
+        processes: &[Process],
+        places: impl IntoIterator<Item = Place>,
+        wanted: Wanted,
+        frames: &mut Frames,
+    ) -> Stacks {
         let mut places: Vec<Place> = places.into_iter().collect();
         places.sort_unstable();
         places.dedup();
-        let mut frames = Frames::default();
         let mut visible: FxHashMap<(usize, u32), VisibleStack> = FxHashMap::default();
         for (id, process) in processes.iter().enumerate() {
-            let mut loops = Remembered::new(&mut frames);
+            let mut loops = Remembered::new(frames);
             for &(_, stack, _) in places.iter().filter(|place| place.0 == id) {
                 visible
                     .entry((id, stack))

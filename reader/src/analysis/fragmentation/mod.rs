@@ -13,7 +13,7 @@ use super::view::Devices;
 use super::{Filter, Sum};
 use crate::model::Process;
 use rustc_hash::FxHashMap;
-use segments::held;
+pub(crate) use segments::held;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use vramtrace_format::record::{Kind, Layer, NO_DEVICE, Op, Record};
