@@ -13,6 +13,7 @@ use crate::journal::Journal;
 use crate::layout::{Control, Header, Layout, PAGE, Section, SectionEntry};
 use crate::record::Record;
 use crate::reported::Reported;
+use crate::sampling::{self, Sampling};
 use crate::totals::Totals;
 use bytemuck::Zeroable;
 
@@ -48,6 +49,8 @@ pub struct Contents {
     pub reported: Vec<Reported>,
     /// How often each range was entered.
     pub ranges: Vec<u64>,
+    /// What was sampled when; `None` if the trace does not say.
+    pub sampling: Option<Box<Sampling>>,
 }
 
 impl Contents {
@@ -67,6 +70,7 @@ impl Contents {
             footprints: Vec::new(),
             reported: Vec::new(),
             ranges: Vec::new(),
+            sampling: None,
         }
     }
 
@@ -95,8 +99,9 @@ impl Contents {
             Section::Footprints => self.footprints.len(),
             Section::Reported => self.reported.len(),
             Section::Ranges => self.ranges.len(),
-            // The writer's own index, and what later versions may add.
-            _ => 0,
+            Section::Sampling => self.sampling.as_ref().map_or(0, |_| sampling::ROWS),
+            // The writer's own index. Curves lie by the rows of the whole table, which is not here.
+            Section::StackIndex | Section::Curves => 0,
         };
         entries as u64
     }
@@ -156,6 +161,9 @@ impl Contents {
         put(Section::Footprints, bytemuck::cast_slice(&self.footprints))?;
         put(Section::Reported, bytemuck::cast_slice(&self.reported))?;
         put(Section::Ranges, bytemuck::cast_slice(&self.ranges))?;
+        if let Some(sampling) = &self.sampling {
+            put(Section::Sampling, bytemuck::bytes_of(&**sampling))?;
+        }
         let lanes = [
             (Section::LiveDevice, Section::RingDevice),
             (Section::LiveFramework, Section::RingFramework),

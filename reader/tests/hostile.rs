@@ -216,7 +216,10 @@ fn change() -> impl Strategy<Value = Change> {
     };
     // Of curves, heads and cells come behind the notes of all rows.
     let curves = 1 + Section::Curves.position();
-    let (word, curves) = (word(0..=Section::ALL.len(), 400), word(curves..=curves, 4200));
+    let (word, curves) = (
+        word(0..=Section::ALL.len(), 400),
+        word(curves..=curves, 4200),
+    );
     let bytes = (any::<usize>(), prop::collection::vec(any::<u8>(), 1..300))
         .prop_map(|(at, bytes)| Change::Bytes { at, bytes });
     let splice = (any::<usize>(), any::<usize>(), 1usize..20_000)

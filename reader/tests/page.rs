@@ -25,8 +25,16 @@ use vramtrace_reader::trace::Trace;
 
 #[test]
 fn writes() {
-    let Ok(out) = std::env::var("VRAMTRACE_PAGE_OUT") else { return };
+    let Ok(out) = std::env::var("VRAMTRACE_PAGE_OUT") else {
+        return;
+    };
     let out = Path::new(&out);
     Training::default().record().write(out, "training.vrt");
-    Training { hostile: "<img src=x onerror=alert(1)></script>\u{202e}\u{7}", steps: 6, ..Training::default() }.record().write(out, "hostile.vrt");
+    Training {
+        hostile: "<img src=x onerror=alert(1)></script>\u{202e}\u{7}",
+        steps: 6,
+        ..Training::default()
+    }
+    .record()
+    .write(out, "hostile.vrt");
 }

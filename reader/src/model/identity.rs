@@ -34,6 +34,8 @@ impl State {
     /// Whether the process was running at the last event: what is live then is in use.
     pub const fn goes_on(self) -> bool {
         matches!(self, State::Running | State::Snapshot)
+    }
+
     /// Reads that word.
     pub fn from_name(name: &str) -> Option<State> {
         [State::Running, State::Exited, State::Killed, State::Unknown]

@@ -217,7 +217,7 @@ pub fn pass(
             pass.map(time);
         }
         if op == Op::Alloc {
-            slices.add(event.thread, event.range, event.time, event.size);
+            slices.add(event.thread, event.range.into(), event.time, event.size);
         }
         pass.event(op, &event, now);
     }
@@ -238,10 +238,7 @@ impl Pass<'_, '_> {
     fn begin(&mut self, early: FxHashMap<(u8, u64), Record>, spans: usize) {
         let mut reserved: BTreeMap<u8, u64> = BTreeMap::new();
         for (at, record) in early {
-            let key = self
-                .to
-                .keys
-                .of_event(self.id, &record, &mut self.caches);
+            let key = self.to.keys.of_event(self.id, &record, &mut self.caches);
             if key.is_some_and(|key| self.to.keys.cache[key as usize]) {
                 let sum = reserved.entry(record.device).or_default();
                 *sum = sum.wrapping_add(record.size);
@@ -382,7 +379,7 @@ impl Pass<'_, '_> {
             seq: record.seq,
             key,
             thread: record.thread,
-            range: record.range,
+            range: record.range.into(),
             how,
             // Its thread is not known where its beginning is not.
             early: live.early && record.thread == 0,

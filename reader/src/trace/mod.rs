@@ -143,6 +143,8 @@ impl Trace {
     /// Copies plain bytes of the file, as they are at this moment.
     pub fn bytes(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         self.source.bytes(offset, into)
+    }
+
     /// Opens only what names the frames of its stacks: there are no sums, no live entries, and no events.
     pub fn open_for_names(path: &Path) -> Result<Trace, OpenError> {
         Trace::read_names(path).map_err(|problem| OpenError::new(path, problem))
@@ -167,12 +169,14 @@ impl Trace {
                 recovered: None,
                 moving: false,
                 inexact: None,
+                past: None,
             },
             reported: Vec::new(),
             cold: Vec::new(),
             stacks: Vec::new(),
             footprints: Vec::new(),
             range_counts: Vec::new(),
+            sampling: None,
             damage: Vec::new(),
             sections,
             source,

@@ -1,6 +1,5 @@
 //! A copy of a trace as a file of its own: the tables at one event, and what goes with them.
 
-use super::source::Through;
 use super::{Damage, Trace};
 use std::collections::VecDeque;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -32,6 +31,7 @@ impl Trace {
         contents.footprints.clone_from(&self.footprints);
         contents.reported.clone_from(&self.reported);
         contents.ranges.clone_from(&self.range_counts);
+        contents.sampling.clone_from(&self.sampling);
         for entry in &self.copy.live {
             let lane = entry.kind().map_or(0, |kind| kind.lane());
             contents.live[lane].push(*entry);
@@ -62,26 +62,6 @@ impl Trace {
             trace: name.to_string_lossy().into_owned(),
         }));
         Ok(contents)
-    }
-
-    /// Events of a ring up to the copy's event: the counters were read after the tables.
-    fn written_by_then(&self, lane: usize) -> io::Result<u64> {
-        let ring = self.sections.ring(lane);
-        let written = self.copy.control.ring_written[lane];
-        if !self.copy.moving || ring.rows == 0 || ring.rows != ring.promised {
-            return Ok(written);
-        }
-        let mut by_then = written;
-        while by_then > written.saturating_sub(ring.rows) {
-            let at = ring.at((by_then - 1) % ring.rows);
-            let mut seq = [0];
-            self.source.words(Through::Calls, at, &mut seq)?;
-            if seq[0] <= self.copy.seq && seq[0] != 0 {
-                break;
-            }
-            by_then -= 1;
-        }
-        Ok(by_then)
     }
 
     /// Writes a snapshot to a file that is empty; what is empty in it becomes holes.

@@ -70,8 +70,18 @@ impl Trace {
             rows: control.cold_used.min(sections.of(Section::Cold).rows),
             ..sections.of(Section::Cold)
         };
-        for extent in [cold, sections.of(Section::History)] {
-            self.copy_plain(extent, file)?;
+        self.copy_plain(cold, file)?;
+        self.copy_plain(sections.of(Section::Sampling), file)?;
+        let (history, curves) = (sections.of(Section::History), sections.of(Section::Curves));
+        match &self.copy.past {
+            Some(past) => {
+                put(file, history, &past.history)?;
+                put(file, curves, &past.curves)?;
+            }
+            None => {
+                self.copy_plain(history, file)?;
+                self.copy_plain(curves, file)?;
+            }
         }
         Ok(())
     }
@@ -124,21 +134,24 @@ impl Trace {
         Ok((rows, written))
     }
 
-    /// How many events a ring had been given up to the copy's last one.
-    fn written_by_then(&self, lane: usize) -> io::Result<u64> {
-        let ring = self.sections().ring(lane);
-        let mut written = self.copy.control.ring_written[lane];
-        let oldest = written.saturating_sub(ring.rows);
-        while written > oldest {
+    /// Events of a ring up to the copy's event: the counters were read after the tables.
+    pub(super) fn written_by_then(&self, lane: usize) -> io::Result<u64> {
+        let ring = self.sections.ring(lane);
+        let written = self.copy.control.ring_written[lane];
+        if !self.copy.moving || ring.rows == 0 || ring.rows != ring.promised {
+            return Ok(written);
+        }
+        let mut by_then = written;
+        while by_then > written.saturating_sub(ring.rows) {
+            let at = ring.at((by_then - 1) % ring.rows);
             let mut seq = [0];
-            let at = ring.at((written - 1) % ring.rows);
             self.source.words(Through::Calls, at, &mut seq)?;
-            if seq[0] <= self.copy.seq {
+            if seq[0] <= self.copy.seq && seq[0] != 0 {
                 break;
             }
-            written -= 1;
+            by_then -= 1;
         }
-        Ok(written)
+        Ok(by_then)
     }
 }
 

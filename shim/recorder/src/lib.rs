@@ -30,9 +30,9 @@ pub mod ranges;
 #[cfg(not(loom))]
 mod recorder;
 mod renew;
+mod rescues;
 #[cfg(not(loom))]
 pub mod sampling;
-mod rescues;
 mod say;
 pub mod settings;
 #[cfg(not(loom))]

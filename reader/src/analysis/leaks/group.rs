@@ -2,9 +2,9 @@
 
 use super::age::{Age, Row, Rows};
 use super::{EntryEnd, Item, Options, Suspicion};
-use crate::analysis::growth::{Course, Survivor};
 use crate::analysis::Sum;
 use crate::analysis::estimate::{Estimate, Weighted};
+use crate::analysis::growth::{Course, Survivor};
 use crate::model::{Loops, Process, Remembered, VisibleStack};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Reverse;

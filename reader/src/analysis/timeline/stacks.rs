@@ -4,6 +4,7 @@ use super::lines::{Grid, Line, Of, Wanted, draw, lane_of};
 use super::past::Past;
 use super::{Part, Series, Stacks};
 use crate::analysis::Filter;
+use crate::analysis::estimate::Weighted;
 use crate::analysis::leaks::{EntryEnd, Grouping, Item, Options, Placed, Row};
 use crate::model::Process;
 use crate::trace::Curve;
@@ -52,6 +53,7 @@ pub(super) fn of_process(
             first_time: row.first_time,
             last_time: row.last_time,
             key: None,
+            weighted: Weighted::of_bytes(row.sampled.live_bytes, process.sampling.coarsest()),
         });
         held.insert(raw.row(), most(process, row, &curves));
     }

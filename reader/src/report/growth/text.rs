@@ -1,7 +1,6 @@
 //! Growth for people: what grows, how fast, since when, how sure that is; the rest in one line.
 
 use super::Shown;
-use crate::analysis::Sum;
 use crate::analysis::growth::{CELLS, Course, Forecast, Growths, Known, Shape, rate};
 use crate::analysis::leaks::Placed;
 use crate::report::chart::bars;

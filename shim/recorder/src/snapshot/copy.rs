@@ -9,12 +9,14 @@
 
 use crate::ledger::Ledger;
 use crate::turn::with;
+use bytemuck::Zeroable;
 use std::collections::TryReserveError;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use vramtrace_format::live::TOMBSTONE;
 use vramtrace_format::record::{Op, Record};
 use vramtrace_format::ring::Ring;
+use vramtrace_format::sampling::Sampling;
 use vramtrace_format::snapshot::{Contents, EVENTS};
 
 /// Slots of a live table that are looked through at once: 128 KiB.
@@ -48,6 +50,7 @@ pub fn tables() -> Result<Contents, Trouble> {
 /// `None` if the log has forgotten some of what happened meanwhile.
 fn attempt() -> Result<Option<Contents>, Trouble> {
     let mut contents = Contents::new();
+    contents.sampling = Some(Box::new(Sampling::zeroed()));
     let first = with(|ledger| ledger.last_seq()).ok_or_else(busy)?;
     for lane in 0..2 {
         live(lane, &mut contents.live[lane])?;
@@ -171,6 +174,9 @@ fn the_rest(ledger: &Ledger, first: u64, into: &mut Contents) -> u64 {
     let entered = trace.ranges.iter();
     into.ranges
         .extend(entered.map(|count| count.load(Ordering::Relaxed)));
+    if let Some(sampling) = &mut into.sampling {
+        **sampling = *trace.sampling;
+    }
     let cold = trace
         .cold
         .get(into.cold.len()..trace.control.cold_used as usize);
