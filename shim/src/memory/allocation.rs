@@ -74,14 +74,13 @@ pub fn allocate(
         };
         result = refused(call, asked, result, &real);
     }
-    if result == SUCCESS {
-        if lifetime::start()
-            && let Some(new) = made()
-            && new.key != 0
-        {
-            let (context, device) = context::current();
-            record(call, &new, context, device);
-        }
+    if result == SUCCESS
+        && lifetime::start()
+        && let Some(new) = made()
+        && new.key != 0
+    {
+        let (context, device) = context::current();
+        record(call, &new, context, device);
     }
     result
 }
