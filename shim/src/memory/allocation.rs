@@ -113,7 +113,8 @@ pub fn failed(call: &Call, asked: Asked, error: u32) {
     if let Some((event, _)) = note_failure(call, asked, error) {
         recorder::out_of_memory(OutOfMemory {
             event,
-            asked: Some(asked.bytes),
+            asked: asked.bytes,
+            framework: false,
         });
     }
 }
@@ -148,7 +149,8 @@ pub fn refused(call: &Call, asked: Asked, error: u32, real: &dyn Fn() -> u32) ->
     if result == errors::OUT_OF_MEMORY {
         recorder::out_of_memory(OutOfMemory {
             event,
-            asked: Some(asked.bytes),
+            asked: asked.bytes,
+            framework: false,
         });
     }
     result
