@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use support::*;
 use vramtrace_format::Section;
+use vramtrace_format::cold::{Cold, Rescues};
 use vramtrace_format::record::{Kind, Op, Record};
 use vramtrace_reader::analysis::Filter;
 use vramtrace_reader::analysis::check::check;
@@ -52,6 +53,31 @@ fn everything() -> TraceFile {
             ..allocation(Kind::Device, 0, size << 30, stacks[0])
         });
     }
+    file.event(Record {
+        op: Op::Rescue as u8,
+        aux: Record::rescue_aux(2, 1 << 20, true),
+        key: 7 << 20,
+        ..allocation(Kind::Device, 0, 2 << 30, stacks[0])
+    });
+    for (op, aux) in [
+        (Op::Rescue, u64::MAX),
+        (Op::FrameworkOom, u64::MAX),
+        (Op::Snapshot, 4001),
+    ] {
+        file.event(Record {
+            op: op as u8,
+            aux,
+            key: u64::MAX,
+            ..allocation(Kind::Torch, 0, u64::MAX, stacks[0])
+        });
+    }
+    file.cold(Cold::Rescues(Rescues {
+        device: 0,
+        seq: 1,
+        tried: u64::MAX,
+        saved: u64::MAX,
+        bytes: u64::MAX,
+    }));
     let segment = file.alloc(Kind::Device, 2 * MIB, allocator);
     file.alloc_at(Kind::Torch, segment.key, 512, stacks[0]);
     file.event(Record {
@@ -78,6 +104,7 @@ fn use_analyses(processes: &[Process], frames: &mut Frames) {
     let shown = report::oom::Shown::new(&oom, processes, frames);
     report::oom::text(&shown, Style::PLAIN);
     report::oom::json(&shown);
+    use_as_snapshot(processes, frames);
     let fragmentation = Fragmentation::of(processes, &Filter::default(), &[], &asked, Some(10));
     report::fragmentation::text(&fragmentation, Style::PLAIN);
     report::fragmentation::json(&fragmentation);
@@ -98,6 +125,43 @@ fn use_analyses(processes: &[Process], frames: &mut Frames) {
     let shown = report::diff::Shown::new(&diff, processes, processes, frames);
     report::diff::text(&shown, Style::PLAIN);
     report::diff::json(&shown);
+}
+
+/// Takes the same file for a snapshot of itself, and makes one of it.
+fn use_as_snapshot(processes: &[Process], frames: &mut Frames) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut snapshots = Vec::new();
+    for (number, process) in processes.iter().enumerate() {
+        let path = dir.path().join(number.to_string());
+        let mut file = std::fs::File::create(&path).unwrap();
+        if process.trace.write_snapshot(&mut file).is_err() {
+            continue;
+        }
+        let mut own = Vec::new();
+        for failure in [0, 1, 4001, u64::MAX] {
+            let Ok(trace) = Trace::open(&path) else { break };
+            let mut copy = Process::read(trace);
+            if let Some(snapshot) = &mut copy.snapshot {
+                snapshot.failure = failure;
+            }
+            own.push(copy);
+        }
+        snapshots.push(own);
+    }
+    let (options, asked) = (Options::default(), Asked::default());
+    let oom = Oom::with_snapshots(
+        processes,
+        &snapshots,
+        &options,
+        &[],
+        &asked,
+        None,
+        Some(10),
+        frames,
+    );
+    let shown = report::oom::Shown::new(&oom, processes, frames);
+    report::oom::text(&shown, Style::PLAIN);
+    report::oom::json(&shown);
 }
 
 /// Runs everything there is on a file.

@@ -202,6 +202,23 @@ fn running_out_of_memory_is_an_event() {
             .collect();
         refused.retain(|seq| *seq < oom.seq);
         assert_eq!(refused.len(), 2);
+        // One story: the driver's refusals, and that the allocator gave up over them.
+        let document = read_json("oom", &finished.trace(), &[]);
+        let of_framework: Vec<_> = document["failures"]
+            .as_array()
+            .expect("failures")
+            .iter()
+            .filter(|failure| failure["framework"].is_object())
+            .collect();
+        let [failure] = of_framework[..] else {
+            panic!("{document:#}")
+        };
+        assert_eq!(failure["attempts"], 2, "{failure:#}");
+        let gave_up = &failure["framework"];
+        assert_eq!(gave_up["asked_bytes"], 900u64 << 30);
+        assert_eq!(gave_up["allocated_bytes"], oom.key);
+        assert_eq!(gave_up["reserved_bytes"], oom.aux);
+        assert_eq!(document["forgotten"], 0, "{document:#}");
         let summary = read_json("summary", &finished.trace(), &[]);
         let framework = summary["processes"][0]["accounts"]
             .as_array()

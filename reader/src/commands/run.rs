@@ -8,7 +8,7 @@ use crate::launch::liveness::Running;
 use crate::launch::pattern::{self, Pattern};
 use crate::launch::session::{self, Finished, Request};
 use crate::launch::transfer::Existing;
-use crate::launch::{Failure, size};
+use crate::launch::{Failure, size, snapshots};
 use crate::model::{Loops, Name, Process};
 use crate::report::frames::Frames;
 use crate::report::words;
@@ -219,6 +219,14 @@ fn conclude(args: &Args, finished: &Finished, suppressions: Suppressions) -> i32
         .map(|path| {
             let finding = Finding::of(path, &options);
             say(&format!("{}: {}", shown(path, &here), finding.summary));
+            let taken = snapshots::beside(path).len() as u64;
+            if taken > 0 {
+                let number = words::counted(taken, "snapshot");
+                let path = shown(path, &here);
+                say(&format!(
+                    "{number} of failed allocations: vramtrace oom {path}"
+                ));
+            }
             finding
         })
         .collect();

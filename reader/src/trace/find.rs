@@ -54,21 +54,14 @@ pub fn resolve(named: &[PathBuf]) -> Result<Found, NotFound> {
 pub fn of_process(pid: u32) -> Result<PathBuf, NotFound> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"));
     if let Ok(maps) = &maps {
-        let mut mapped: Vec<&str> = maps
-            .lines()
-            .filter(|line| line.contains(" rw-s "))
-            .filter_map(|line| {
-                line.find('/')
-                    .map(|at| line[at..].trim_end_matches(" (deleted)"))
-            })
-            .collect();
-        mapped.sort_unstable();
-        mapped.dedup();
-        for path in mapped {
+        for (inode, path) in maps.lines().filter_map(shared_file) {
             // In a container the path is one of the container's.
-            let inside = PathBuf::from(format!("/proc/{pid}/root{path}"));
-            let candidates = [PathBuf::from(path), inside];
-            let found = candidates.into_iter().find(|path| is_of(path, pid));
+            let inside = format!("/proc/{pid}/root{path}");
+            let found = [path, &inside].into_iter().find_map(|path| {
+                let path = Path::new(path);
+                let named = linked_later(path, inode).unwrap_or_else(|| path.to_owned());
+                is_of(&named, pid).then_some(named)
+            });
             if let Some(found) = found {
                 return Ok(found);
             }
@@ -87,6 +80,24 @@ pub fn of_process(pid: u32) -> Result<PathBuf, NotFound> {
             "process {pid} is not being traced (a program that has not used CUDA yet has no trace)"
         ),
     })
+}
+
+/// Inode and path of a line of `/proc/PID/maps` about a file that is shared and written to.
+fn shared_file(line: &str) -> Option<(u64, &str)> {
+    let mut fields = line.split_ascii_whitespace();
+    let inode = fields.nth(4)?.parse().ok().filter(|&inode| inode != 0)?;
+    let path = &line[line.find('/')?..];
+    line.contains(" rw-s ").then_some((inode, path))
+}
+
+/// The recorder gives its file a name when the file is complete; the kernel goes on to show the one
+/// without (`DIRECTORY/#INODE (deleted)`).
+fn linked_later(shown: &Path, inode: u64) -> Option<PathBuf> {
+    let is_it = |path: &PathBuf| fs::metadata(path).is_ok_and(|facts| facts.ino() == inode);
+    let unnamed = shown.file_name()?.to_str()?.starts_with('#');
+    let files = || fs::read_dir(shown.parent()?).ok();
+    let mut paths = unnamed.then(files)??.flatten().map(|entry| entry.path());
+    paths.find(is_it)
 }
 
 /// Whether a file is the trace of a running process that we see as `pid`.

@@ -102,5 +102,9 @@ pub fn framework_out_of_memory(asked: u64, device: u8, allocated: u64, reserved:
         aux: reserved,
         ..Record::default()
     });
-    snapshot::out_of_memory(OutOfMemory { event, asked: None });
+    snapshot::out_of_memory(OutOfMemory {
+        event,
+        asked,
+        framework: true,
+    });
 }

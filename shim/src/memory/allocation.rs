@@ -74,14 +74,13 @@ pub fn allocate(
         };
         result = refused(call, asked, result, &real);
     }
-    if result == SUCCESS {
-        if lifetime::start()
-            && let Some(new) = made()
-            && new.key != 0
-        {
-            let (context, device) = context::current();
-            record(call, &new, context, device);
-        }
+    if result == SUCCESS
+        && lifetime::start()
+        && let Some(new) = made()
+        && new.key != 0
+    {
+        let (context, device) = context::current();
+        record(call, &new, context, device);
     }
     result
 }
@@ -114,7 +113,8 @@ pub fn failed(call: &Call, asked: Asked, error: u32) {
     if let Some((event, _)) = note_failure(call, asked, error) {
         recorder::out_of_memory(OutOfMemory {
             event,
-            asked: Some(asked.bytes),
+            asked: asked.bytes,
+            framework: false,
         });
     }
 }
@@ -149,7 +149,8 @@ pub fn refused(call: &Call, asked: Asked, error: u32, real: &dyn Fn() -> u32) ->
     if result == errors::OUT_OF_MEMORY {
         recorder::out_of_memory(OutOfMemory {
             event,
-            asked: Some(asked.bytes),
+            asked: asked.bytes,
+            framework: false,
         });
     }
     result

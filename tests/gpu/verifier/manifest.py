@@ -7,6 +7,7 @@ from .failures import failures
 from .frameworks import exact_if, jax, torch
 from .killed import killed
 from .nvidia_smi import nvidia_smi
+from .out_of_memory import rescue, torch_oom
 from .overhead import overhead
 from .reconcile import reconcile
 from .torch_blocks import moment, planted
@@ -31,6 +32,12 @@ def torch_leak(which):
     return Case(f"torch_leak_{which}", "python/torch_leaks.py", planted, arguments=(which,), limit=150)
 
 
+def out_of_memory(which, policy):
+    name = f"torch_oom_{which}" + ("_rescue" if policy == "rescue" else "")
+    environment = {"VRAMTRACE_ON_OOM": policy}
+    return Case(name, "python/torch_oom.py", torch_oom, environment=environment, arguments=(which,), alone=True, limit=150)
+
+
 def jax_case(name, **env):
     env = {f"XLA_PYTHON_CLIENT_{key}": value for key, value in env.items()}
     return Case(name, "python/jax_arrays.py", jax, environment=env, alone=True, limit=150)
@@ -53,6 +60,14 @@ CASES = [
     # Alone: it looks at how much memory of the card is in use.
     driver("conformance", conformance_if_there, limit=180, alone=True),
     driver("nvidia_smi", nvidia_smi, alone=True),
+    # Alone: they need nearly all of the card's memory.
+    driver("rescue", rescue, environment={"VRAMTRACE_ON_OOM": "rescue"}, alone=True),
+    driver("rescue_without", rescue, program="rescue", environment={"VRAMTRACE_ON_OOM": "record"}, alone=True),
+    out_of_memory("saved", "rescue"),
+    out_of_memory("saved", "snapshot"),
+    out_of_memory("lost", "rescue"),
+    out_of_memory("lost", "snapshot"),
+    out_of_memory("fragmented", "snapshot"),
     # The driver API.
     driver("linear", oracle="compare"),
     driver("linear_linked", oracle="compare", exit_by="_exit"),

@@ -44,9 +44,10 @@ static KEEPER: Renewable<Keeper> = Renewable::new();
 pub struct OutOfMemory {
     /// The event that says so.
     pub event: u64,
-    /// Bytes that the driver was asked for; `None`: a framework's own allocator gave up, after
-    /// whatever the driver had said before.
-    pub asked: Option<u64>,
+    /// Bytes that were asked for.
+    pub asked: u64,
+    /// It was a framework's own allocator that gave up, after whatever the driver had said before.
+    pub framework: bool,
 }
 
 /// What to do when an allocation fails for lack of memory.
@@ -92,7 +93,7 @@ pub fn out_of_memory(failure: OutOfMemory) {
         if keeper.store.is_none()
             || !keeper
                 .pace
-                .lets_through(thread, failure.asked, clock::monotonic_ns())
+                .lets_through(thread, &failure, clock::monotonic_ns())
         {
             return;
         }
