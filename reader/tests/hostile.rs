@@ -54,7 +54,12 @@ fn everything() -> TraceFile {
         });
     }
     for n in 0..60u64 {
-        let what = allocation(Kind::Async, (1 << 44) + (n << 20), 512 << (n % 8), stacks[0]);
+        let what = allocation(
+            Kind::Async,
+            (1 << 44) + (n << 20),
+            512 << (n % 8),
+            stacks[0],
+        );
         let sampled = [0, 20, 95, 0][(n % 4) as usize];
         let stack = [stacks[1], stacks[2], stacks[3], NOT_SAMPLED][(n % 4) as usize];
         file.event(Record {
