@@ -12,6 +12,8 @@ use support::*;
 use vramtrace_format::Section;
 use vramtrace_format::cold::{Cold, Rescues};
 use vramtrace_format::record::{Kind, Op, Record};
+use vramtrace_format::sampling::Sampling;
+use vramtrace_format::stacks::NOT_SAMPLED;
 use vramtrace_reader::analysis::Filter;
 use vramtrace_reader::analysis::check::check;
 use vramtrace_reader::analysis::churn::Churn;
@@ -78,6 +80,22 @@ fn everything() -> TraceFile {
         saved: u64::MAX,
         bytes: u64::MAX,
     }));
+    for n in 0..60u64 {
+        let what = allocation(
+            Kind::Async,
+            (1 << 44) + (n << 20),
+            512 << (n % 8),
+            stacks[0],
+        );
+        let sampled = [0, 20, 95, 0][(n % 4) as usize];
+        let stack = [stacks[1], stacks[2], stacks[3], NOT_SAMPLED][(n % 4) as usize];
+        file.event(Record {
+            sampled,
+            stack,
+            ..what
+        });
+    }
+    sample(&mut file);
     let segment = file.alloc(Kind::Device, 2 * MIB, allocator);
     file.alloc_at(Kind::Torch, segment.key, 512, stacks[0]);
     file.event(Record {
@@ -88,6 +106,19 @@ fn everything() -> TraceFile {
     let last = file.alloc(Kind::Device, 512, stacks[1]);
     file.end(&last, Op::FreeInTeardown);
     file
+}
+
+/// Something in the section that says what was sampled.
+fn sample(file: &mut TraceFile) {
+    let at = file.layout.of(Section::Sampling).offset as usize;
+    let bytes = &mut file.bytes()[at..][..size_of::<Sampling>()];
+    let table: &mut Sampling = bytemuck::from_bytes_mut(bytes);
+    table.begin(0, 0);
+    table.took(100, 5_000);
+    table.change(7, 3_000, 20, 9_000);
+    table.change(9, 4_000, 95, 8_000);
+    (table.head.budget, table.head.not_sampled) = (5_000, 15);
+    (table.head.events, table.head.event_ns) = (10, 900);
 }
 
 fn use_analyses(processes: &[Process], frames: &mut Frames) {

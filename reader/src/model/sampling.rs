@@ -71,7 +71,7 @@ impl Sampling {
         });
         let intervals: Vec<InForce> = intervals.collect();
         Sampling {
-            known: !intervals.is_empty(),
+            known: !intervals.is_empty() || head.finest == NONE,
             asked: (head.finest != NONE).then(|| interval(head.finest)),
             budget: head.budget,
             not_sampled: head.not_sampled,

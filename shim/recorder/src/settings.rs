@@ -186,7 +186,7 @@ fn read(var: impl Fn(&str) -> Option<OsString>) -> Result<Option<Settings>, Inva
         None => Some(DEFAULT_BUDGET),
         Some("off") => None,
         Some(other) => match other.parse::<f64>() {
-            Ok(percent) if percent >= LEAST_BUDGET && percent <= 100.0 => Some(percent),
+            Ok(percent) if (LEAST_BUDGET..=100.0).contains(&percent) => Some(percent),
             _ => {
                 return Err(invalid(
                     "VRAMTRACE_BUDGET",

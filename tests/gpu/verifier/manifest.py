@@ -13,6 +13,7 @@ from .reconcile import reconcile
 from .torch_blocks import moment, planted
 from .torch_pace import pace
 from .ranges import ranges
+from .storm import storm
 
 
 def driver(name, check=exact, program=None, **more):
@@ -90,6 +91,7 @@ CASES = [
     driver("long_run", environment={"VRAMTRACE_SIZE": "1MiB"}, history_lost=True, limit=90),
     driver("modules", oracle="compare"),
     driver("forks"),
+    driver("storm", storm, environment={"VRAMTRACE_BUDGET": "0.5"}, alone=True),
     # The runtime API.
     runtime("runtime_mix", oracle="compare"),
     runtime("runtime_mix_shared", exit_by="_exit"),

@@ -68,12 +68,13 @@ impl Simulation {
 /// Sizes from 512 bytes to 2 MiB, each order of magnitude as often.
 fn mixed(n: u64) -> u64 {
     let random = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (512 << (random >> 40) % 12) + (random >> 50) % 512
+    (512 << ((random >> 40) % 12)) + (random >> 50) % 512
 }
 
 #[test]
 fn storms_cost_what_the_budget_allows() {
-    let sizes: [(&str, fn(u64) -> u64); 4] = [
+    type Size = fn(u64) -> u64;
+    let sizes: [(&str, Size); 4] = [
         ("512 B", |_| 512),
         ("mixed", mixed),
         ("1 MiB", |_| 1 << 20),
