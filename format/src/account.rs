@@ -1,6 +1,7 @@
 //! One row per device and layer: the sums that are always exact.
 
 use crate::history::{self, Cell};
+use crate::publish::in_order;
 use crate::record::{Layer, NO_DEVICE, Op, Record};
 use bytemuck::{Pod, Zeroable};
 
@@ -195,9 +196,18 @@ impl Account {
         None
     }
 
-    /// A second is over; the next one that counts begins with `before` bytes.
+    /// A second is over, and in history; another begins with `before` bytes. Interrupted before its
+    /// last store, the second is still the one that is over.
+    pub(crate) fn turn(&mut self, second: u32, before: u64) {
+        self.second_min = before;
+        self.second_max = before;
+        in_order();
+        self.second = second;
+        in_order();
+    }
+
     #[cold]
-    pub(crate) fn begin_second(&mut self, second: u32, before: u64) -> Option<Cell> {
+    fn begin_second(&mut self, second: u32, before: u64) -> Option<Cell> {
         let over = self.this_second().map(|cell| Cell {
             last: before,
             ..cell

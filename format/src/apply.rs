@@ -129,14 +129,6 @@ impl Tables<'_> {
     ) -> Applied {
         let lane = kind.lane();
         let account_row = account::index(event.device, kind.layer());
-        if kind.counted()
-            && self
-                .accounts
-                .get(account_row)
-                .is_some_and(|account| account.is_over(event.time))
-        {
-            self.turn(account_row, event.time, undo, control);
-        }
         let (Some(entry), Some(account)) = (
             self.live[lane].slot_mut(at),
             self.accounts.get_mut(account_row),
@@ -189,23 +181,38 @@ impl Tables<'_> {
             _ => entry.op = TOMBSTONE,
         }
         crash_point();
+        let (row_at, mut row_before, mut row_now) = (row.as_ref().map(|row| row.1), 0, 0);
         if let Some((row, at, key)) = row {
             if row.key.used == 0 {
                 row.key = key;
                 self.curves.note_new(at, key, event.time);
             }
+            row_before = row.live_bytes;
             row.apply(op, event, account.peak_epoch);
+            row_now = row.live_bytes;
             crash_point();
-            if op.ends_allocation() || op == Op::Resize {
-                self.curves.note_less(at, row.live_bytes);
-            }
-            if op.begins_allocation() || op == Op::Resize {
-                self.curves.note_more(at, row.live_bytes);
-            }
         }
         if kind.counted() {
+            let before = account.live_bytes;
             account.apply(op, event);
-            account.note_live();
+            if account.is_over(event.time) {
+                // By value: an event that somebody else may look at has to lie in memory, which costs
+                // every event a fifth.
+                let row = (row_at.unwrap_or(usize::MAX), row_before);
+                self.turn(account_row, before, row, event.time, control);
+            }
+            if let Some(account) = self.accounts.get_mut(account_row) {
+                account.note_live();
+            }
+            crash_point();
+        }
+        if let Some(at) = row_at {
+            if op.ends_allocation() || op == Op::Resize {
+                self.curves.note_less(at, row_now);
+            }
+            if op.begins_allocation() || op == Op::Resize {
+                self.curves.note_more(at, row_now);
+            }
             crash_point();
         }
         if let Some(end) = End::of(op) {
@@ -225,23 +232,32 @@ impl Tables<'_> {
     }
 
     /// The second of an account is over: it enters history, and what belongs to it the curves, with
-    /// everything as it was before the event. Whoever is interrupted here does it again, to the same
-    /// effect.
+    /// everything as it was before the event, of which the account and a row tell otherwise by now.
+    /// Whoever is interrupted here does it again, to the same effect.
     #[cold]
     #[inline(never)]
-    fn turn(&mut self, row: usize, time: u64, undo: &mut Undo, control: &mut Control) {
-        let Some(account) = self.accounts.get_mut(row) else {
+    fn turn(
+        &mut self,
+        account_row: usize,
+        before: u64,
+        row: (usize, u64),
+        time: u64,
+        control: &mut Control,
+    ) {
+        let Some(account) = self.accounts.get_mut(account_row) else {
             return;
         };
-        undo.save::<_, { Account::USUAL_WORDS }>(self.journal, CellKind::Account, row, 0, account);
-        undo.arm(self.journal);
         let (over, second) = (account.second, history::second_of(time));
-        if let Some(over) = account.begin_second(second, account.live_bytes) {
-            remember(account, over, &mut self.history, control);
+        if let Some(cell) = account.this_second() {
+            let cell = Cell {
+                last: before,
+                ..cell
+            };
+            remember(account, cell, &mut self.history, control);
         }
-        crash_point();
         self.curves
-            .turn(row, over, second, time, self.totals.rows());
+            .turn(account_row, (over, second), time, row, self.totals.rows());
+        account.turn(second, before);
     }
 
     #[cold]

@@ -277,24 +277,25 @@ impl<'a> Curves<'a> {
         }
     }
 
-    /// The second of an account is over, and an event of a later one is about to change the tables. If a
-    /// span is over with it, it enters the curves of the account's rows; then some rows are looked at.
+    /// The second of an account is over, and another has begun at `time` with an event that has changed
+    /// one row and nothing else here: which, and what that held before. If a span is over with it, it
+    /// enters the curves of the account's rows; then some rows are looked at.
     pub(crate) fn turn(
         &mut self,
         account: usize,
-        over: u32,
-        second: u32,
+        (over, second): (u32, u32),
         time: u64,
+        changed: (usize, u64),
         rows: &[Totals],
     ) {
         let span = span_of(over.into(), 0);
         if over != 0 && span != span_of(second.into(), 0) {
-            self.close(account, span, rows);
+            self.close(account, span, changed, rows);
         }
-        self.look_around(second.into(), time, rows);
+        self.look_around(second.into(), time, changed, rows);
     }
 
-    fn close(&mut self, account: usize, span: u64, rows: &[Totals]) {
+    fn close(&mut self, account: usize, span: u64, changed: (usize, u64), rows: &[Totals]) {
         for curve in 0..self.heads.len() {
             let head = self.heads[curve];
             let (Some(row), Some(note)) = (
@@ -309,14 +310,15 @@ impl<'a> Curves<'a> {
             if account_of(&head.key) != Some(account) {
                 continue;
             }
+            let live = before(head.row as usize, row, changed);
             let over = Cell {
                 span,
                 min: note.least,
                 max: most,
-                last: row.live_bytes,
+                last: live,
             };
             self.enter(curve, over);
-            self.notes[head.row as usize] = Note::of_span(row.live_bytes);
+            self.notes[head.row as usize] = Note::of_span(live);
             crash_point();
         }
     }
@@ -326,14 +328,7 @@ impl<'a> Curves<'a> {
         for level in 0..LEVELS {
             let span = (over.span - 1) / COARSENING.pow(level as u32) + 1;
             let at = self.cell_at(curve, level, span);
-            let cell = &mut self.cells[at];
-            if cell.span == span {
-                cell.min = cell.min.min(over.min);
-                cell.max = cell.max.max(over.max);
-                cell.last = over.last;
-            } else {
-                *cell = Cell { span, ..over };
-            }
+            self.cells[at].fold(Cell { span, ..over });
             crash_point();
         }
     }
@@ -382,6 +377,15 @@ impl<'a> Curves<'a> {
         }
         crash_point();
         publish(&mut self.heads[curve].serial, serial);
+    }
+}
+
+/// What a row held before the event that changed one of them.
+fn before(at: usize, row: &Totals, changed: (usize, u64)) -> u64 {
+    if at == changed.0 {
+        changed.1
+    } else {
+        row.live_bytes
     }
 }
 

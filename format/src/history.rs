@@ -8,6 +8,7 @@
 //! Minimum, maximum and last value do not depend on how often the same thing is folded in, so
 //! history needs no journal.
 
+use crate::publish::publish;
 use bytemuck::{Pod, Zeroable};
 
 /// Rings of a series.
@@ -38,6 +39,24 @@ pub struct Cell {
 }
 
 const _: () = assert!(size_of::<Cell>() == 32);
+
+impl Cell {
+    /// What happened in a part of this cell's span, or in another one, which then takes its place. May be
+    /// interrupted at each store, and done again.
+    pub(crate) fn fold(&mut self, part: Cell) {
+        if self.span == part.span {
+            self.min = self.min.min(part.min);
+            self.max = self.max.max(part.max);
+            self.last = part.last;
+        } else {
+            publish(&mut self.span, 0);
+            self.min = part.min;
+            self.max = part.max;
+            self.last = part.last;
+            publish(&mut self.span, part.span);
+        }
+    }
+}
 
 /// Length of a level's cells, nanoseconds.
 pub const fn span_ns(level: usize) -> u64 {
@@ -110,13 +129,7 @@ impl<'a> History<'a> {
         for level in 0..LEVELS {
             let span = second.span.saturating_sub(1) / COARSENING.pow(level as u32) + 1;
             let cell = &mut series[level * self.per_level + span as usize % self.per_level];
-            if cell.span == span {
-                cell.min = cell.min.min(second.min);
-                cell.max = cell.max.max(second.max);
-                cell.last = second.last;
-            } else {
-                *cell = Cell { span, ..second };
-            }
+            cell.fold(Cell { span, ..second });
         }
     }
 

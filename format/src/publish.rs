@@ -19,6 +19,15 @@ pub(crate) fn publish(cell: &mut u64, value: u64) {
     crash_point();
 }
 
+/// What is stored before this is in the file before what is stored after it.
+#[inline(always)]
+pub(crate) fn in_order() {
+    compiler_fence(Ordering::SeqCst);
+    fence(Ordering::Release);
+    compiler_fence(Ordering::SeqCst);
+    crash_point();
+}
+
 /// Has the cache line fetched that will be written next time: a store to a line that is far away
 /// holds up all stores after it.
 #[inline(always)]

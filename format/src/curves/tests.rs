@@ -127,7 +127,8 @@ fn a_section_of_any_size_is_divided_within_itself() {
             let mut curves = Curves::new(&mut zeros, rows);
             curves.note_more(0, 1);
             curves.note_less(0, 0);
-            curves.turn(0, 1, 100, 100 * FINEST_NS, &[Totals::default()]);
+            let rows = [Totals::default()];
+            curves.turn(0, (1, 100), 100 * FINEST_NS, (0, 0), &rows);
         }
     }
 }
@@ -176,7 +177,8 @@ impl Program {
         let next = self.second + seconds;
         let time = u64::from(next - 1) * FINEST_NS;
         let mut curves = Curves::new(&mut self.words, self.rows.len());
-        curves.turn(0, self.second, next, time, &self.rows);
+        let none = (usize::MAX, 0);
+        curves.turn(0, (self.second, next), time, none, &self.rows);
         self.second = next;
     }
 
