@@ -21,8 +21,8 @@ use vramtrace_reader::analysis::leaks::{Answer, Asked, By, Options, Point, Windo
 use vramtrace_reader::analysis::moment::{Moment, Past};
 use vramtrace_reader::analysis::oom::Oom;
 use vramtrace_reader::analysis::summary::summary;
-use vramtrace_reader::analysis::timeline::timeline;
-use vramtrace_reader::model::Process;
+use vramtrace_reader::analysis::timeline::{Stacks, timeline, timeline_by_stack};
+use vramtrace_reader::model::{Process, Unhidden};
 use vramtrace_reader::report::frames::Frames;
 use vramtrace_reader::report::style::Style;
 use vramtrace_reader::report::{self};
@@ -144,6 +144,16 @@ fn use_all(path: &Path) {
     report::timeline::text(&timeline, Style::PLAIN);
     report::timeline::json(&timeline);
     report::timeline::csv(&timeline);
+    let stacks = Stacks {
+        top: Some(5),
+        unhidden: Unhidden::default(),
+        loops: &mut frames,
+    };
+    let timeline = timeline_by_stack(&processes, &[], &Filter::default(), 50, stacks).unwrap();
+    let shown = report::timeline::Shown::new(&timeline, &processes, &mut frames);
+    report::timeline::text_by_stack(&shown, Style::PLAIN);
+    report::timeline::json_by_stack(&shown);
+    report::timeline::csv_by_stack(&shown);
     let checks = [check(&processes[0], 0)];
     report::check::text(&checks, Style::PLAIN);
     report::check::json(&checks);
@@ -188,17 +198,23 @@ fn value() -> impl Strategy<Value = u64> {
 }
 
 fn change() -> impl Strategy<Value = Change> {
-    let word = (0usize..13, 0usize..400, value()).prop_map(|(section, word, value)| Change::Word {
-        section,
-        word,
-        value,
-    });
+    let word = |sections: std::ops::RangeInclusive<usize>, words: usize| {
+        let word = (sections, 0..words, value());
+        word.prop_map(|(section, word, value)| Change::Word {
+            section,
+            word,
+            value,
+        })
+    };
+    // Of curves, heads and cells come behind the notes of all rows.
+    let curves = 1 + Section::Curves.position();
+    let (word, curves) = (word(0..=12, 400), word(curves..=curves, 4200));
     let bytes = (any::<usize>(), prop::collection::vec(any::<u8>(), 1..300))
         .prop_map(|(at, bytes)| Change::Bytes { at, bytes });
     let splice = (any::<usize>(), any::<usize>(), 1usize..20_000)
         .prop_map(|(from, to, length)| Change::Splice { from, to, length });
     let cut = any::<usize>().prop_map(|length| Change::Cut { length });
-    prop_oneof![12 => word, 2 => bytes, 2 => splice, 1 => cut]
+    prop_oneof![12 => word, 4 => curves, 2 => bytes, 2 => splice, 1 => cut]
 }
 
 fn apply(file: &mut Vec<u8>, original: &TraceFile, change: &Change) {

@@ -187,6 +187,8 @@ struct Outcome {
     /// Of these, made while the file changed.
     moving: u32,
     inexact: u32,
+    /// Curves that were looked at.
+    curves: u32,
     slowest: Duration,
 }
 
@@ -221,6 +223,18 @@ fn race(events: &[Record], size: u64, pause: Duration) -> Outcome {
                 stop.store(true, Ordering::Relaxed);
                 panic!("as of {}: {difference}", copy.seq);
             }
+            let now = trace.copy.control.last_time;
+            for curve in trace.curves().unwrap() {
+                let live = curve.row.live_bytes;
+                let open = curve.open.filter(|_| curve.since < now);
+                if let Some(open) = open.filter(|_| !copy.moving) {
+                    assert!((open.min..=open.max).contains(&live), "{curve:?}");
+                }
+                for cell in curve.levels.iter().flatten() {
+                    assert!(cell.min <= cell.last && cell.last <= cell.max, "{curve:?}");
+                }
+                outcome.curves += 1;
+            }
             if copy.moving {
                 outcome.moving += 1;
                 let mut last = 0;
@@ -245,6 +259,7 @@ fn a_busy_program() {
     let outcome = race(&events, 8 << 20, Duration::from_micros(5));
     println!("{outcome:?}");
     assert!(outcome.moving > 0 && outcome.inexact == 0, "{outcome:?}");
+    assert!(outcome.curves > 0, "{outcome:?}");
 }
 
 #[test]

@@ -311,6 +311,12 @@ impl Week {
 
     /// Records it.
     pub fn record(&self) -> TraceFile {
+        self.record_losing(&mut |_| false)
+    }
+
+    /// Records it without the events that are `lost`, by their stack. What was not recorded as live is
+    /// not freed either, and what is not recorded as freed stays.
+    pub fn record_losing(&self, lost: &mut dyn FnMut(usize) -> bool) -> TraceFile {
         let mut file = TraceFile::new(1 << 20);
         let stacks: Vec<u32> = (0..self.stacks.len())
             .map(|stack| file.program_stack(Week::offset(stack)))
@@ -336,6 +342,11 @@ impl Week {
         let (mut seq, mut key) = (0, 0x7f00_0000_0000);
         let mut parts = file.parts();
         for (time, stack, number, ends) in events {
+            let never_seen = ends && live[stack][number].seq == 0;
+            if never_seen || lost(stack) {
+                parts.control.events_lost[stack % 2] += u64::from(!never_seen);
+                continue;
+            }
             seq += 1;
             let kind = [Kind::Device, Kind::Async][stack % 2];
             let event = if ends {
