@@ -128,7 +128,7 @@ fn a_section_of_any_size_is_divided_within_itself() {
             curves.note_more(0, 1);
             curves.note_less(0, 0);
             let rows = [Totals::default()];
-            curves.turn(0, (1, 100), 100 * FINEST_NS, (0, 0), &rows);
+            curves.turn(0, (1, 100), 100 * FINEST_NS, &rows);
         }
     }
 }
@@ -177,8 +177,7 @@ impl Program {
         let next = self.second + seconds;
         let time = u64::from(next - 1) * FINEST_NS;
         let mut curves = Curves::new(&mut self.words, self.rows.len());
-        let none = (usize::MAX, 0);
-        curves.turn(0, (self.second, next), time, none, &self.rows);
+        curves.turn(0, (self.second, next), time, &self.rows);
         self.second = next;
     }
 
