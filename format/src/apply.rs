@@ -144,19 +144,21 @@ impl Tables<'_> {
             undo.save::<_, 1>(self.journal, LIVE_CELL[lane], at, Record::STATE_WORD, entry);
         }
         let row = self.totals.locate(&TotalsKey::of(op, event, End::Live));
-        let row = row.and_then(|(at, key)| Some((self.totals.row_mut(at)?, at, key)));
-        if let Some((row, at, _)) = &row {
+        if let Some((at, _)) = row
+            && let Some(row) = self.totals.row_mut(at)
+        {
             const FREE: (usize, usize) = Totals::FREE_WORDS;
             if op.ends_allocation() && row.key.used != 0 {
-                undo.save::<_, { FREE.1 }>(self.journal, CellKind::Totals, *at, FREE.0, *row);
+                undo.save::<_, { FREE.1 }>(self.journal, CellKind::Totals, at, FREE.0, row);
             } else {
-                undo.save::<_, { Totals::WORDS }>(self.journal, CellKind::Totals, *at, 0, *row);
+                undo.save::<_, { Totals::WORDS }>(self.journal, CellKind::Totals, at, 0, row);
             }
         }
         if event.sampled != 0
-            && let Some((row, at, _)) = &row
+            && let Some((at, _)) = row
+            && let Some(row) = self.totals.row_mut(at)
         {
-            save_sampled(self.journal, row, *at, undo);
+            save_sampled(self.journal, row, at, undo);
         }
         if kind.counted() {
             if Account::is_usual(op) {
@@ -186,41 +188,45 @@ impl Tables<'_> {
             _ => entry.op = TOMBSTONE,
         }
         crash_point();
-        let (row_at, mut row_before, mut row_now) = (row.as_ref().map(|row| row.1), 0, 0);
-        if let Some((row, at, key)) = row {
-            if row.key.used == 0 {
-                row.key = key;
-                self.curves.note_new(at, key, event.time);
-            }
-            row_before = row.live_bytes;
-            row.apply(op, event, account.peak_epoch);
-            row_now = row.live_bytes;
-            if event.sampled != 0 {
-                let weight = event.weight();
-                row.sampled.apply(op, weight, account.peak_epoch);
-            }
-            crash_point();
-        }
+        let epoch = account.peak_epoch;
         if kind.counted() {
             let before = account.live_bytes;
             account.apply(op, event);
             if account.is_over(event.time) {
-                // By value: an event that somebody else may look at has to lie in memory, which costs
-                // every event a fifth.
-                let row = (row_at.unwrap_or(usize::MAX), row_before);
-                self.turn(account_row, before, row, event.time, control);
+                // The time by value: an event that somebody else may look at has to lie in memory,
+                // which costs every event a fifth.
+                let past = (&mut self.history, &mut self.curves);
+                let rows = self.totals.rows();
+                turn(
+                    account,
+                    account_row,
+                    before,
+                    event.time,
+                    past,
+                    rows,
+                    control,
+                );
             }
-            if let Some(account) = self.accounts.get_mut(account_row) {
-                account.note_live();
-            }
+            account.note_live();
             crash_point();
         }
-        if let Some(at) = row_at {
+        if let Some((at, key)) = row
+            && let Some(row) = self.totals.row_mut(at)
+        {
+            if row.key.used == 0 {
+                row.key = key;
+                self.curves.note_new(at, key, event.time);
+            }
+            row.apply(op, event, epoch);
+            if event.sampled != 0 {
+                row.sampled.apply(op, event.weight(), epoch);
+            }
+            crash_point();
             if op.ends_allocation() || op == Op::Resize {
-                self.curves.note_less(at, row_now);
+                self.curves.note_less(at, row.live_bytes);
             }
             if op.begins_allocation() || op == Op::Resize {
-                self.curves.note_more(at, row_now);
+                self.curves.note_more(at, row.live_bytes);
             }
             crash_point();
         }
@@ -244,35 +250,6 @@ impl Tables<'_> {
             }
         }
         Applied::Yes
-    }
-
-    /// The second of an account is over: it enters history, and what belongs to it the curves, with
-    /// everything as it was before the event, of which the account and a row tell otherwise by now.
-    /// Whoever is interrupted here does it again, to the same effect.
-    #[cold]
-    #[inline(never)]
-    fn turn(
-        &mut self,
-        account_row: usize,
-        before: u64,
-        row: (usize, u64),
-        time: u64,
-        control: &mut Control,
-    ) {
-        let Some(account) = self.accounts.get_mut(account_row) else {
-            return;
-        };
-        let (over, second) = (account.second, history::second_of(time));
-        if let Some(cell) = account.this_second() {
-            let cell = Cell {
-                last: before,
-                ..cell
-            };
-            remember(account, cell, &mut self.history, control);
-        }
-        self.curves
-            .turn(account_row, (over, second), time, row, self.totals.rows());
-        account.turn(second, before);
     }
 
     #[cold]
@@ -331,6 +308,32 @@ fn restore<T: bytemuck::Pod>(cell: Option<&mut T>, saved: Saved<'_>) {
     if let Some(words) = words.and_then(|words| words.get_mut(saved.first..end)) {
         words.copy_from_slice(saved.words);
     }
+}
+
+/// The second of an account is over: it enters history, and what belongs to it the curves, with
+/// everything as it was before the event, of which the account tells otherwise by now. Whoever is
+/// interrupted here does it again, to the same effect.
+#[cold]
+#[inline(never)]
+fn turn(
+    account: &mut Account,
+    account_row: usize,
+    before: u64,
+    time: u64,
+    (history, curves): (&mut History<'_>, &mut Curves<'_>),
+    rows: &[Totals],
+    control: &mut Control,
+) {
+    let (over, second) = (account.second, history::second_of(time));
+    if let Some(cell) = account.this_second() {
+        let cell = Cell {
+            last: before,
+            ..cell
+        };
+        remember(account, cell, history, control);
+    }
+    curves.turn(account_row, (over, second), time, rows);
+    account.turn(second, before);
 }
 
 /// A second of an account is over. A series that a crash takes back from its account is simply

@@ -24,7 +24,7 @@ use bytemuck::{Pod, Zeroable};
 pub const LEVELS: usize = 5;
 /// Most cells of a level.
 pub const MAX_CELLS_PER_LEVEL: usize = 256;
-/// Most curves; more help nobody, and each second that is over is folded into all of them.
+/// Most curves; more help nobody, and each span that is over is folded into all of them.
 pub const MAX_CURVES: usize = 64;
 /// How much coarser each level is, and how many seconds a cell of level 0 has.
 pub const COARSENING: u64 = 8;
@@ -277,9 +277,9 @@ impl<'a> Curves<'a> {
         }
     }
 
-    /// The second of an account is over, and another has begun at `time` with an event that has changed
-    /// one row and nothing else here: which, and what that held before. If a span is over with it, it
-    /// enters the curves of the account's rows; then some rows are looked at.
+    /// The second of an account is over, and another begins at `time` with an event that has not changed
+    /// any row yet. If a span is over with it, it enters the curves of the account's rows; then some rows
+    /// are looked at.
     pub(crate) fn turn(
         &mut self,
         account: usize,
@@ -310,7 +310,7 @@ impl<'a> Curves<'a> {
             if account_of(&head.key) != Some(account) {
                 continue;
             }
-            let live = before(head.row as usize, row, changed);
+            let live = row.live_bytes;
             let over = Cell {
                 span,
                 min: note.least,

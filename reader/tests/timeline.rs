@@ -5,6 +5,7 @@
 mod support;
 
 use support::*;
+use vramtrace_format::Section;
 use vramtrace_format::record::Kind;
 
 /// Ten hours: a buffer from the first second on, and a stack that holds 1 MiB more each hour among what
@@ -175,4 +176,34 @@ fn what_timelines_cannot_be_made_by_is_said() {
     let out = vramtrace(&kind, dir.path());
     let document: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(document["series"].as_array().unwrap().len(), 1);
+}
+
+/// Traces of before there were curves are whole; what stacks held is known as far as the event log reaches.
+#[test]
+fn a_trace_without_the_section() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut file = story();
+    file.forget(Section::Curves);
+    file.write(dir.path(), "a.vrt");
+    let document = |args: &[&str]| -> serde_json::Value {
+        serde_json::from_slice(&vramtrace(args, dir.path()).stdout).unwrap()
+    };
+    let check = document(&["check", "--json", "a.vrt"]);
+    // The event log has wrapped, as it has with curves.
+    assert_eq!(check["traces"][0]["verdict"], "history-lost", "{check}");
+    let series = &document(&["timeline", "--by", "stack", "--json", "a.vrt"])["series"][1];
+    assert_eq!(series["known_from_ns"], series["exact_from_ns"]);
+    assert_eq!(series["resolution"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        series["points"].as_array().unwrap().last().unwrap()["last"],
+        10 * MIB
+    );
+    let growth = document(&["growth", "--json", "a.vrt"]);
+    assert_eq!(growth["complete"], true);
+    let groups = growth["groups"].as_array().unwrap();
+    let wrapped = groups
+        .iter()
+        .find(|group| group["kind"] == "async")
+        .unwrap();
+    assert_eq!(wrapped["course"], serde_json::Value::Null);
 }

@@ -114,7 +114,7 @@ pub(crate) fn compare(
 
 #[test]
 fn a_section_of_any_size_is_divided_within_itself() {
-    for words in [0, 7, 8, 1000, 5000, 70_000, 500_000] {
+    for words in [0, 7, 8, 1000, 5000, 70_000] {
         for rows in [0, 1, 100, 10_000, usize::MAX] {
             let geometry = Geometry::of(words, rows);
             let zeros = vec![0; words];
@@ -128,7 +128,7 @@ fn a_section_of_any_size_is_divided_within_itself() {
             curves.note_more(0, 1);
             curves.note_less(0, 0);
             let rows = [Totals::default()];
-            curves.turn(0, (1, 100), 100 * FINEST_NS, (0, 0), &rows);
+            curves.turn(0, (1, 100), 100 * FINEST_NS, &rows);
         }
     }
 }
@@ -177,8 +177,7 @@ impl Program {
         let next = self.second + seconds;
         let time = u64::from(next - 1) * FINEST_NS;
         let mut curves = Curves::new(&mut self.words, self.rows.len());
-        let none = (usize::MAX, 0);
-        curves.turn(0, (self.second, next), time, none, &self.rows);
+        curves.turn(0, (self.second, next), time, &self.rows);
         self.second = next;
     }
 
@@ -192,6 +191,7 @@ impl Program {
 /// Two thousand stacks of a program that has run for long: those that hold most have curves, and a
 /// small one that leaks gets one though a thousand others are larger, and stays.
 #[test]
+#[cfg_attr(miri, ignore = "a week takes too long")]
 fn what_holds_most_and_what_gains_most_have_curves() {
     const ROWS: usize = 2_000;
     const LEAK: usize = 1_717;

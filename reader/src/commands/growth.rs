@@ -16,7 +16,8 @@ const HOW: &str = "\
 A verdict rests on when what is live was made, which a trace knows however long the run was: a leak
 leaves allocations behind all along, a warm-up only old ones, a cache or a sawtooth only young ones, a
 plateau some at few times. It needs at least 12 live allocations of a stack. What lives for more than
-a third of the run before it is freed looks like growth; only a longer run tells it apart.
+a third of the run before it is freed looks like growth by its age; where the trace knows what a stack
+held over time (for those that hold or gain most, however long ago), that is shown, and tells it apart.
 
 Example: vramtrace growth --by python --json train.vrt | jq '.groups[] | select(.shape == \"growing\")'";
 

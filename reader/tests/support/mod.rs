@@ -210,6 +210,12 @@ impl TraceFile {
         Parts::of(cast_slice_mut(&mut self.words), &layout)
     }
 
+    /// Makes it one of those that do without a section: nobody knows its number.
+    pub fn forget(&mut self, section: Section) {
+        let at = std::mem::offset_of!(Header, sections) + section.position() * 24;
+        self.bytes()[at..][..4].copy_from_slice(&0xffff_u32.to_le_bytes());
+    }
+
     pub fn control(&mut self) -> &mut Control {
         self.parts().control
     }

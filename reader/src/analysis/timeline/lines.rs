@@ -123,11 +123,11 @@ fn read(process: &Process, wanted: &[Wanted], grid: Grid) -> Vec<Log> {
             log.begin(0, grid);
         }
     }
-    let mut accounts: FxHashMap<usize, usize> = FxHashMap::default();
+    let mut accounts = [None; account::ACCOUNT_ROWS];
     let mut rows: FxHashMap<TotalsKey, usize> = FxHashMap::default();
     for (index, wanted) in wanted.iter().enumerate() {
         match &wanted.of {
-            Of::Account(row) => drop(accounts.insert(*row, index)),
+            Of::Account(row) => accounts[*row] = Some(index),
             Of::Rows(keys) => rows.extend(keys.iter().map(|key| (*key, index))),
         }
     }
@@ -161,7 +161,7 @@ fn read(process: &Process, wanted: &[Wanted], grid: Grid) -> Vec<Log> {
         let Some((row, change)) = change(&event) else {
             continue;
         };
-        if let Some(&index) = accounts.get(&row) {
+        if let Some(index) = accounts[row] {
             logs[index].change(time, change as i64, grid);
         }
         if !rows.is_empty()
