@@ -163,7 +163,7 @@ impl Live {
                 Looked::Process(process) => sample.processes.push(*process),
                 Looked::Failed(failed) => {
                     self.read_errors = self.read_errors.saturating_add(1);
-                    sample.failed.push(failed);
+                    sample.failed.push(*failed);
                 }
                 Looked::Ended => gone.push((name.clone(), Why::Ended)),
                 Looked::Quiet => gone.push((name.clone(), Why::Quiet)),
