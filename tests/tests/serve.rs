@@ -26,11 +26,7 @@ fn figures_are_the_programs_and_those_of_summary() {
     for one in &held {
         let pid = one.pid();
         let mine = |more: &[(&'static str, &'static str)]| -> Vec<(&str, &str)> {
-            [&[("pid", &*pid)][..], more]
-                .concat()
-                .into_iter()
-                .map(|(a, b)| (a, b))
-                .collect::<Vec<_>>()
+            [&[("pid", &*pid)][..], more].concat()
         };
         let device = mine(&[("layer", "device")]);
         assert_eq!(
