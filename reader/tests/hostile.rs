@@ -27,10 +27,15 @@ use vramtrace_reader::analysis::reconcile::{Answer as Reconciled, Question, reco
 use vramtrace_reader::analysis::summary::summary;
 use vramtrace_reader::analysis::timeline::{Stacks, timeline, timeline_by_stack};
 use vramtrace_reader::model::{Process, Unhidden};
+use vramtrace_reader::live::names::Naming;
+use vramtrace_reader::live::{self, Live};
 use vramtrace_reader::report::frames::Frames;
 use vramtrace_reader::report::style::Style;
 use vramtrace_reader::report::{self};
+use vramtrace_reader::serve::{metrics, page};
 use vramtrace_reader::trace::Trace;
+use vramtrace_reader::watch::expression::Expression;
+use vramtrace_reader::watch::facts::History;
 
 /// A trace with something in every section.
 fn everything() -> TraceFile {
@@ -195,6 +200,32 @@ fn use_as_snapshot(processes: &[Process], frames: &mut Frames) {
     report::oom::json(&shown);
 }
 
+/// What follows running processes, and what serves and watches them.
+fn use_live(path: &Path) {
+    let options = live::Options {
+        already_ended: true,
+        stale: Duration::MAX,
+        nvml: false,
+        naming: Naming::Off,
+        ..live::Options::default()
+    };
+    let directory = path.parent().unwrap();
+    let mut live = Live::new(directory, options).unwrap();
+    let mut history = History::new(Some(Duration::from_secs(1)));
+    let condition = "growth(1s) > 1B/s or unused > 1% and failures(1s) > 0";
+    let condition = Expression::parse(condition).unwrap();
+    for _ in 0..2 {
+        let sample = std::sync::Arc::new(live.sample());
+        let text = metrics::openmetrics(&sample).unwrap();
+        assert!(text.ends_with("# EOF\n"));
+        assert!(metrics::text_format(&text).len() > 1000);
+        page::page(&sample, directory);
+        for (_, _, known) in history.add(&sample, Instant::now()) {
+            condition.holds(&known);
+        }
+    }
+}
+
 /// Runs everything there is on a file.
 fn use_all(path: &Path) {
     let begun = Instant::now();
@@ -257,6 +288,7 @@ fn use_all(path: &Path) {
     report::timeline::text_by_stack(&shown, Style::PLAIN);
     report::timeline::json_by_stack(&shown);
     report::timeline::csv_by_stack(&shown);
+    use_live(path);
     let checks = [check(&processes[0], 0)];
     report::check::text(&checks, Style::PLAIN);
     report::check::json(&checks);

@@ -1,5 +1,5 @@
 /* Holds memory while others look. Usage: held [leak BYTES MILLISECONDS]
- * Says what it holds, and stays until it is killed (at most two minutes). With `leak` it takes that much more each time. */
+ * Says what it holds, and stays until it is killed (at most five minutes). With `leak` it takes that much more each time. */
 #include "driver.h"
 #include <time.h>
 
@@ -31,7 +31,7 @@ static void leaks(size_t bytes) {
 
 int main(int argc, char **argv) {
     CUhandle context;
-    alarm(120);
+    alarm(300);
     driver("dlsym");
     start();
     MUST(cuDevicePrimaryCtxRetain, &context, 0);

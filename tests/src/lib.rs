@@ -10,6 +10,7 @@ pub mod python;
 mod report;
 mod run;
 mod scratch;
+pub mod serving;
 pub mod torch;
 
 pub use artifacts::{Artifacts, artifacts, repository};

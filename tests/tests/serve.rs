@@ -1,183 +1,20 @@
 //! `vramtrace serve`: real programs that run, scraped through the real command.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use vramtrace_tests::{Run, Scratch, artifacts, program, read_json};
-
-/// Nothing takes nearly as long.
-const HANGS: Duration = Duration::from_secs(60);
-
-/// A `vramtrace serve` of a directory.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Server {
-    fn start(directory: &Path, options: &[&str]) -> Server {
-        let mut command = Command::new(&artifacts().reader);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("VRAMTRACE") {
-                command.env_remove(&name);
-            }
-        }
-        command
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .args(options);
-        command.arg(directory).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("vramtrace starts");
-        let mut line = String::new();
-        let stderr = child.stderr.take().expect("its standard error");
-        BufReader::new(stderr).read_line(&mut line).expect("a line");
-        let address = line
-            .split("http://")
-            .nth(1)
-            .and_then(|rest| rest.split('/').next());
-        let address = address.and_then(|address| address.parse().ok());
-        Server {
-            child,
-            address: address.unwrap_or_else(|| panic!("no address: {line}")),
-        }
-    }
-
-    fn ask(&self, request: &str) -> String {
-        let mut stream = TcpStream::connect(self.address).expect("a connection");
-        stream.set_read_timeout(Some(HANGS)).expect("a limit");
-        // A server that refuses may close before all of it is written.
-        let _ = stream.write_all(request.as_bytes());
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        String::from_utf8_lossy(&answer).into_owned()
-    }
-
-    /// Status, head and body.
-    fn get(&self, path: &str, headers: &str) -> (u16, String, String) {
-        let answer = self.ask(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n"));
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-        (status.unwrap_or(0), head.to_lowercase(), body.to_owned())
-    }
-
-    fn scrape(&self) -> Scrape {
-        let (status, _, body) = self.get("/metrics", "");
-        assert_eq!(status, 200, "{body}");
-        Scrape::of(&body)
-    }
-
-    /// Scrapes until it says so.
-    fn until(&self, what: &str, says: impl Fn(&Scrape) -> bool) -> Scrape {
-        let begun = Instant::now();
-        loop {
-            let scrape = self.scrape();
-            if says(&scrape) {
-                return scrape;
-            }
-            assert!(begun.elapsed() < HANGS, "never {what}: {scrape:#?}");
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
-
-    /// Asks it to end; returns the exit code.
-    fn end(mut self) -> Option<i32> {
-        // SAFETY: the number of a child that was not waited for.
-        unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
-        let begun = Instant::now();
-        while begun.elapsed() < HANGS {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return status.code();
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        panic!("it does not end");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Series and values of an exposition whose form was checked.
-#[derive(Debug)]
-struct Scrape(BTreeMap<String, f64>);
-
-impl Scrape {
-    fn of(text: &str) -> Scrape {
-        assert!(text.ends_with("# EOF\n"), "{text}");
-        let mut series = BTreeMap::new();
-        for line in text.lines().filter(|line| !line.starts_with('#')) {
-            let (name, value) = line.rsplit_once(' ').expect("a value");
-            let value: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
-            assert!(
-                series.insert(name.to_owned(), value).is_none(),
-                "twice: {line}"
-            );
-        }
-        Scrape(series)
-    }
-
-    /// Values of the series of a family that have all these labels.
-    fn all(&self, family: &str, labels: &[(&str, &str)]) -> Vec<f64> {
-        let wanted: Vec<String> = labels
-            .iter()
-            .map(|(name, value)| format!("{name}=\"{value}\""))
-            .collect();
-        let found = self.0.iter().filter(|(name, _)| {
-            let own = name.split('{').next().unwrap_or(name);
-            own == family && wanted.iter().all(|label| name.contains(label))
-        });
-        found.map(|(_, &value)| value).collect()
-    }
-
-    fn one(&self, family: &str, labels: &[(&str, &str)]) -> f64 {
-        let found = self.all(family, labels);
-        assert_eq!(found.len(), 1, "{family} {labels:?}: {self:#?}");
-        found[0]
-    }
-}
-
-/// A program that holds memory until it is dropped.
-struct Held {
-    child: Child,
-}
-
-impl Held {
-    fn start(directory: &Path) -> Held {
-        let run = Run::new(program("held")).env("VRAMTRACE_OUTPUT", directory.join("%e.%p.vrt"));
-        let mut seen = false;
-        let child = run.with_stdout(|out| {
-            seen = BufReader::new(out)
-                .lines()
-                .map_while(Result::ok)
-                .any(|line| line == "held");
-        });
-        assert!(seen, "the program ended early");
-        Held { child }
-    }
-
-    fn pid(&self) -> String {
-        self.child.id().to_string()
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use vramtrace_tests::serving::{HANGS, Held, Scrape, Server};
+use vramtrace_tests::{Scratch, read_json, skip};
 
 #[test]
 fn figures_are_the_programs_and_those_of_summary() {
     let traces = Scratch::new();
-    let held = [Held::start(traces.path()), Held::start(traces.path())];
+    let held = [
+        Held::start(traces.path(), &[]),
+        Held::start(traces.path(), &[]),
+    ];
     let server = Server::start(traces.path(), &["--no-nvml"]);
     let named = |scrape: &Scrape| {
         scrape
@@ -189,11 +26,7 @@ fn figures_are_the_programs_and_those_of_summary() {
     for one in &held {
         let pid = one.pid();
         let mine = |more: &[(&'static str, &'static str)]| -> Vec<(&str, &str)> {
-            [&[("pid", &*pid)][..], more]
-                .concat()
-                .into_iter()
-                .map(|(a, b)| (a, b))
-                .collect::<Vec<_>>()
+            [&[("pid", &*pid)][..], more].concat()
         };
         let device = mine(&[("layer", "device")]);
         assert_eq!(
@@ -272,7 +105,7 @@ fn figures_are_the_programs_and_those_of_summary() {
 #[test]
 fn a_killed_program_has_no_memory_and_then_leaves() {
     let traces = Scratch::new();
-    let held = Held::start(traces.path());
+    let held = Held::start(traces.path(), &[]);
     let pid = held.pid();
     let mine = [("pid", &*pid)];
     let patient = Server::start(traces.path(), &["--no-nvml", "--sites", "0"]);
@@ -302,7 +135,7 @@ fn a_killed_program_has_no_memory_and_then_leaves() {
 #[test]
 fn a_read_that_fails_is_no_zero() {
     let traces = Scratch::new();
-    let held = Held::start(traces.path());
+    let held = Held::start(traces.path(), &[]);
     let pid = held.pid();
     let trace = traces.path().join(format!("held.{pid}.vrt"));
     fs::write(traces.path().join("a\"}\\ 1\nb.vrt"), "<b>x").expect("a file");
@@ -354,7 +187,7 @@ fn a_read_that_fails_is_no_zero() {
 #[test]
 fn profiles_are_of_running_programs_only() {
     let traces = Scratch::new();
-    let held = Held::start(traces.path());
+    let held = Held::start(traces.path(), &[]);
     let server = Server::start(traces.path(), &["--no-nvml"]);
     let (_, _, page) = server.get("/", "");
     let own = page
@@ -465,7 +298,7 @@ fn slow_silent_and_huge_clients_hurt_nobody() {
 #[test]
 fn the_metrics_in_a_file() {
     let traces = Scratch::new();
-    let held = Held::start(traces.path());
+    let held = Held::start(traces.path(), &[]);
     let file = traces.path().join("vramtrace.prom");
     let output = vramtrace_tests::vramtrace([
         "serve".as_ref(),
@@ -498,4 +331,36 @@ fn a_directory_that_is_not_there_is_said() {
         said.contains("/nowhere/at/all") && said.contains("VRAMTRACE_OUTPUT"),
         "{said}"
     );
+}
+
+/// Python's parser is stricter than Prometheus's.
+#[test]
+fn another_parser_reads_it() {
+    let Some(python) = std::env::var_os("VRAMTRACE_TEST_OPENMETRICS") else {
+        let why =
+            "VRAMTRACE_TEST_OPENMETRICS names no Python (scripts/check-monitoring brings one)";
+        skip("an independent OpenMetrics parser", why);
+        return;
+    };
+    let traces = Scratch::new();
+    let held = Held::start(traces.path(), &[]);
+    fs::write(traces.path().join("a\"}\\ 1\nb.vrt"), "<b>x").expect("a file");
+    let server = Server::start(traces.path(), &["--no-nvml"]);
+    let (_, _, text) = server.get("/metrics", "");
+    let script = "import sys\nfrom prometheus_client.openmetrics.parser import text_string_to_metric_families as parse\n\
+                  for family in parse(sys.stdin.read()):\n for one in family.samples: print(one.name, one.labels.get('pid'), one.labels.get('layer'), one.value)";
+    let mut parser = Command::new(python)
+        .args(["-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("Python starts");
+    let mut input = parser.stdin.take().expect("its input");
+    input.write_all(text.as_bytes()).expect("written");
+    drop(input);
+    let output = parser.wait_with_output().expect("its end");
+    assert!(output.status.success(), "{output:?}\n{text}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let wanted = format!("vramtrace_live_bytes {} device 3145728.0\n", held.pid());
+    assert!(said.contains(&wanted), "{said}");
 }

@@ -7,33 +7,9 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Output};
-use vramtrace_tests::{Run, Scratch, program, skip, vramtrace};
-
-/// A program that holds 3 MiB and one failure, until it is dropped.
-struct Held(Child);
-
-impl Held {
-    fn start(directory: &Path, arguments: &[&str]) -> Held {
-        let run = Run::new(program("held"))
-            .args(arguments)
-            .env("VRAMTRACE_OUTPUT", directory.join("%e.%p.vrt"));
-        let mut seen = false;
-        let child = run.with_stdout(|out| {
-            let mut lines = BufReader::new(out).lines().map_while(Result::ok);
-            seen = lines.any(|line| line == "held");
-        });
-        assert!(seen, "the program ended early");
-        Held(child)
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use std::process::Output;
+use vramtrace_tests::serving::Held;
+use vramtrace_tests::{Scratch, skip, vramtrace};
 
 fn watch(directory: &Path, options: &[&str], command: &[&str]) -> Output {
     let mut arguments = vec!["watch", "--no-nvml", "--every", "100ms"];
@@ -70,7 +46,7 @@ fn a_command_gets_its_arguments_and_facts_as_they_are() {
     );
     assert!(output.status.success(), "{}", said(&output));
     let told = fs::read_to_string(&out).unwrap_or_else(|_| panic!("{}", said(&output)));
-    let wanted = format!("$(id); `x` 'y'\n{}\n3145728\n{when}\n", held.0.id());
+    let wanted = format!("$(id); `x` 'y'\n{}\n3145728\n{when}\n", held.child.id());
     assert_eq!(told, wanted);
     assert!(said(&output).contains(": done"), "{}", said(&output));
 }
@@ -94,7 +70,7 @@ fn a_signal_reaches_the_program() {
         said(&output)
     );
     assert!(
-        held.0.try_wait().expect("asked").is_none(),
+        held.child.try_wait().expect("asked").is_none(),
         "nothing was to be done"
     );
     let output = watch(
@@ -103,7 +79,7 @@ fn a_signal_reaches_the_program() {
         &[],
     );
     assert!(said(&output).contains("sent to"), "{}", said(&output));
-    let status = held.0.wait().expect("its end");
+    let status = held.child.wait().expect("its end");
     assert_eq!(status.signal(), Some(libc::SIGUSR1));
 }
 
@@ -148,7 +124,7 @@ fn a_webhook_gets_json() {
     assert!(head.starts_with("POST /alert?x=1 HTTP/1.1\r\n"), "{head}");
     let document: Value = serde_json::from_slice(&body).expect("JSON");
     assert_eq!(document["schema"], "vramtrace.watch/1");
-    assert_eq!(document["process"]["pid"], held.0.id());
+    assert_eq!(document["process"]["pid"], held.child.id());
     assert_eq!(document["accounts"][0]["live_bytes"], 3 << 20);
 }
 
@@ -170,10 +146,10 @@ fn growth_is_noticed_and_a_steady_program_is_not() {
     let output = watch(traces.path(), &options, &["true"]);
     let said = said(&output);
     assert!(
-        said.contains(&format!("({}) on GPU 0: would exec true", growing.0.id())),
+        said.contains(&format!("({}) on GPU 0: would exec true", growing.pid())),
         "{said}"
     );
-    assert!(!said.contains(&format!("({})", steady.0.id())), "{said}");
+    assert!(!said.contains(&format!("({})", steady.pid())), "{said}");
 }
 
 #[test]

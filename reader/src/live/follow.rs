@@ -32,7 +32,7 @@ pub(super) enum Looked {
     /// It could be read.
     Process(Box<ProcessSample>),
     /// It could not.
-    Failed(Failed),
+    Failed(Box<Failed>),
     /// Its process has ended, and that was told for long enough.
     Ended,
     /// Nothing happened in it for long, and its process cannot be seen.
@@ -151,11 +151,11 @@ impl Follow {
     ) -> Looked {
         match self.try_look(options, namer, pids, now) {
             Ok(looked) => looked,
-            Err(error) => Looked::Failed(Failed {
+            Err(error) => Looked::Failed(Box::new(Failed {
                 trace: self.name.clone(),
                 identity: Some(self.identity.clone()),
                 why: format!("cannot be read: {error}"),
-            }),
+            })),
         }
     }
 

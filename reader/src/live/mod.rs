@@ -52,6 +52,8 @@ pub struct Options {
     pub most_processes: usize,
     /// Call sites that are told of each process; 0: none, and nothing is looked up.
     pub sites: usize,
+    /// Whether processes are told of that had ended before they were looked at first.
+    pub already_ended: bool,
     /// How long a process is still told of after its end.
     pub linger: Duration,
     /// After how long without an event a process is taken to be gone, where whether it runs cannot be
@@ -68,6 +70,7 @@ impl Default for Options {
         Options {
             most_processes: 256,
             sites: 10,
+            already_ended: false,
             linger: Duration::from_secs(120),
             stale: Duration::from_secs(3600),
             nvml: true,
@@ -160,7 +163,7 @@ impl Live {
                 Looked::Process(process) => sample.processes.push(*process),
                 Looked::Failed(failed) => {
                     self.read_errors = self.read_errors.saturating_add(1);
-                    sample.failed.push(failed);
+                    sample.failed.push(*failed);
                 }
                 Looked::Ended => gone.push((name.clone(), Why::Ended)),
                 Looked::Quiet => gone.push((name.clone(), Why::Quiet)),
@@ -232,7 +235,9 @@ impl Live {
                 self.read_errors = self.read_errors.saturating_add(1);
                 self.pass(name, inode, Why::Failed(problem.to_string()));
             }
-            Ok(follow) if follow.has_ended() => self.pass(name, inode, Why::Ended),
+            Ok(follow) if follow.has_ended() && !self.options.already_ended => {
+                self.pass(name, inode, Why::Ended)
+            }
             Ok(follow) if follow.is_quiet(unix_ns, self.options.stale) => {
                 self.pass(name, inode, Why::Quiet);
             }

@@ -74,7 +74,9 @@ pub fn by_name(
     names: &FxHashMap<Place, String>,
     most: usize,
 ) -> Vec<SiteSample> {
-    let mut merged: FxHashMap<(Option<u8>, Kind, &str), (u64, u64, u64)> = FxHashMap::default();
+    /// Live bytes and count, allocated bytes.
+    type Sums = (u64, u64, u64);
+    let mut merged: FxHashMap<(Option<u8>, Kind, &str), Sums> = FxHashMap::default();
     for one in candidates {
         let Some(name) = names.get(&one.place) else {
             continue;

@@ -166,7 +166,12 @@ impl Service {
         let newer = accept.is_none_or(|accept| {
             accept.contains("application/openmetrics-text") || !accept.contains("text/plain")
         });
-        let text = metrics::openmetrics(&sample);
+        let Ok(text) = metrics::openmetrics(&sample) else {
+            return said(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the metrics could not be written; please report this",
+            );
+        };
         if newer {
             typed(metrics::OPENMETRICS, text)
         } else {

@@ -8,7 +8,7 @@ use crate::model::State;
 use crate::report::words::foreign;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use std::collections::HashSet;
@@ -28,13 +28,14 @@ const LONGEST: usize = 240;
 type Labels = Vec<(&'static str, String)>;
 
 /// The exposition of a sample, in OpenMetrics, with its `# EOF`.
-pub fn openmetrics(sample: &Arc<Sample>) -> String {
+///
+/// Half an exposition would look like processes that are gone, so there is all of it or an error.
+pub fn openmetrics(sample: &Arc<Sample>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Exposition(Arc::clone(sample))));
     let mut text = String::new();
-    // Writing into a string does not fail.
-    let _ = encode(&mut text, &registry);
-    text
+    encode(&mut text, &registry)?;
+    Ok(text)
 }
 
 /// The same in Prometheus's older text format, for who does not know the other one.
@@ -94,11 +95,36 @@ struct Writer<'e> {
     encoder: DescriptorEncoder<'e>,
 }
 
+/// The value of a gauge. The library refuses what does not fit into an i64, which a damaged trace may
+/// say; it is then the largest that does.
+enum Number {
+    Whole(i64),
+    Real(f64),
+}
+
+impl From<u64> for Number {
+    fn from(value: u64) -> Number {
+        Number::Whole(i64::try_from(value).unwrap_or(i64::MAX))
+    }
+}
+
+impl From<i64> for Number {
+    fn from(value: i64) -> Number {
+        Number::Whole(value)
+    }
+}
+
+impl From<f64> for Number {
+    fn from(value: f64) -> Number {
+        Number::Real(value)
+    }
+}
+
 /// A layer's row, and whose it is.
 type OfAccount<'s> = (&'s ProcessSample, &'s AccountSample);
 
 impl Writer<'_> {
-    fn gauge<V: EncodeGaugeValue>(
+    fn gauge<V: Into<Number>>(
         &mut self,
         name: &str,
         help: &str,
@@ -111,7 +137,11 @@ impl Writer<'_> {
         let mut told = HashSet::new();
         for (labels, value) in rows {
             if told.insert(labels.clone()) {
-                family.encode_family(&labels)?.encode_gauge(&value)?;
+                let mut row = family.encode_family(&labels)?;
+                match value.into() {
+                    Number::Whole(value) => row.encode_gauge(&value)?,
+                    Number::Real(value) => row.encode_gauge(&value)?,
+                }
             }
         }
         Ok(())
@@ -533,7 +563,7 @@ impl Writer<'_> {
             labels.extend([
                 ("ordinal", device.ordinal.to_string()),
                 ("pci", clean(&device.pci)),
-                ("modelName", clean(&device.name)),
+                ("model_name", clean(&device.name)),
             ]);
             labels.retain(|(_, value)| !value.is_empty());
             labels
@@ -694,7 +724,7 @@ mod tests {
 
     #[test]
     fn foreign_text_cannot_leave_its_label() {
-        assert_eq!(clean("a\"} 1\n# EOF"), "a\\\"} 1\\\\u{a}# EOF");
+        assert_eq!(clean("a\"} 1\n# EOF"), "a\\\"} 1\\\\n# EOF");
         assert_eq!(clean("\\"), "\\\\");
         assert!(clean(&"x".repeat(10_000)).len() <= LONGEST);
     }
@@ -705,9 +735,9 @@ mod tests {
             directory_error: Some("gone".to_owned()),
             ..Sample::default()
         });
-        let text = openmetrics(&sample);
+        let text = openmetrics(&sample).unwrap();
         assert!(text.ends_with("\n# EOF\n"));
-        assert!(text.contains("\nvramtrace_directory_up 0\n"));
+        assert!(text.contains("\nvramtrace_directory_up{} 0\n"));
         assert!(!text.contains("\nvramtrace_live_bytes{"));
         let older = text_format(&text);
         assert!(!older.contains("EOF") && !older.contains("# UNIT"));

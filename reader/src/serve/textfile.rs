@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 /// Writes the metrics of a sample. The file's old content stays where that fails.
 pub fn write(path: &Path, sample: &Arc<Sample>) -> io::Result<()> {
-    let text = metrics::text_format(&metrics::openmetrics(sample));
+    let text = metrics::openmetrics(sample).map_err(io::Error::other)?;
+    let text = metrics::text_format(&text);
     let Some(name) = path.file_name() else {
         return Err(io::Error::other("it is no name of a file"));
     };
