@@ -285,17 +285,16 @@ impl<'a> Curves<'a> {
         account: usize,
         (over, second): (u32, u32),
         time: u64,
-        changed: (usize, u64),
         rows: &[Totals],
     ) {
         let span = span_of(over.into(), 0);
         if over != 0 && span != span_of(second.into(), 0) {
-            self.close(account, span, changed, rows);
+            self.close(account, span, rows);
         }
-        self.look_around(second.into(), time, changed, rows);
+        self.look_around(second.into(), time, rows);
     }
 
-    fn close(&mut self, account: usize, span: u64, changed: (usize, u64), rows: &[Totals]) {
+    fn close(&mut self, account: usize, span: u64, rows: &[Totals]) {
         for curve in 0..self.heads.len() {
             let head = self.heads[curve];
             let (Some(row), Some(note)) = (
@@ -377,15 +376,6 @@ impl<'a> Curves<'a> {
         }
         crash_point();
         publish(&mut self.heads[curve].serial, serial);
-    }
-}
-
-/// What a row held before the event that changed one of them.
-fn before(at: usize, row: &Totals, changed: (usize, u64)) -> u64 {
-    if at == changed.0 {
-        changed.1
-    } else {
-        row.live_bytes
     }
 }
 

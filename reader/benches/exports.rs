@@ -1,11 +1,12 @@
-//! How many events a second of processor time each export takes, and how much memory, from a trace that is full: 1 GiB,
-//! half of it framework blocks, a million allocations live at the end.
+//! How long each analysis takes, and how many events a second of processor time each export, with how much memory, from a
+//! trace that is full: 1 GiB, half of it framework blocks, a million allocations live at the end.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 use support::{TraceFile, native};
 use vramtrace_format::record::Kind;
 
@@ -13,8 +14,6 @@ const SIZE: u64 = 1 << 30;
 const LIVE: u64 = 1_000_000;
 const STACKS: u64 = 20_000;
 
-// `wait` waits for the child: the standard library's way does not say what it used.
-#[expect(clippy::zombie_processes)]
 fn main() {
     if std::env::args().any(|argument| argument == "--list") {
         return;
@@ -26,6 +25,7 @@ fn main() {
         "a trace of {} MiB with {kept} events in its log",
         SIZE >> 20
     );
+    analyses(place.path(), &trace);
     println!(
         "{:<28} {:>8} {:>14} {:>10} {:>10}",
         "", "CPU s", "events/s", "peak MiB", "file MiB"
@@ -41,16 +41,7 @@ fn main() {
         &["export", "-o", "out.pftrace"],
         &["export", "-o", "out.pickle"],
     ] {
-        let child = Command::new(env!("CARGO_BIN_EXE_vramtrace"))
-            .args(arguments)
-            .arg("-f")
-            .arg(&trace)
-            .current_dir(place.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the command");
-        let (seconds, peak) = wait(child.id());
+        let (_, seconds, peak) = run(&[arguments, &["-f"]].concat(), &[&trace], place.path());
         let output = place.path().join(arguments[2]);
         let bytes = output.metadata().map_or(0, |metadata| metadata.len());
         // Not all of them fit on a small disk at once.
@@ -66,6 +57,56 @@ fn main() {
             bytes >> 20,
         );
     }
+}
+
+/// How long each analysis takes: by the clock, which on a shared machine says how busy that is, and in processor time.
+fn analyses(place: &Path, trace: &Path) {
+    println!(
+        "{:<28} {:>8} {:>8} {:>10}",
+        "", "clock s", "CPU s", "peak MiB"
+    );
+    for arguments in [
+        &["leaks"][..],
+        &["leaks", "--to", "peak"],
+        &["summary"],
+        &["timeline"],
+        &["peak"],
+        &["growth"],
+        &["churn"],
+        &["fragmentation"],
+        &["oom"],
+        &["reconcile"],
+        &["diff"],
+    ] {
+        // Two sides of one trace are as much work as two traces.
+        let traces: &[&Path] = match arguments[0] {
+            "diff" => &[trace, trace],
+            _ => &[trace],
+        };
+        let (clock, seconds, peak) = run(&[arguments, &["--json"]].concat(), traces, place);
+        println!(
+            "{:<28} {clock:>8.2} {seconds:>8.2} {:>10}",
+            arguments.join(" "),
+            peak >> 10
+        );
+    }
+}
+
+/// Runs the command; seconds by the clock, seconds of processor time, peak resident memory in KiB.
+// `wait` waits for the child: the standard library's way does not say what it used.
+#[expect(clippy::zombie_processes)]
+fn run(arguments: &[&str], traces: &[&Path], place: &Path) -> (f64, f64, i64) {
+    let begun = Instant::now();
+    let child = Command::new(env!("CARGO_BIN_EXE_vramtrace"))
+        .args(arguments)
+        .args(traces)
+        .current_dir(place)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the command");
+    let (seconds, peak) = wait(child.id());
+    (begun.elapsed().as_secs_f64(), seconds, peak)
 }
 
 /// Waits for a child; the processor time that it took, which says more than the clock on a busy machine,

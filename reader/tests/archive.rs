@@ -48,7 +48,10 @@ fn archived() -> tempfile::TempDir {
     trace(4712, 100).write(&dir.path().join("traces"), "train.4712.vrt");
     let (code, said) = run(&["archive", "traces", "-o", "out.tar"], dir.path());
     assert_eq!(code, 0, "{said}");
-    assert_eq!(said, "2 traces in out.tar\nNext: vramtrace leaks out.tar\n");
+    assert!(
+        said.ends_with("2 traces in out.tar\nNext: vramtrace leaks out.tar\n"),
+        "{said}"
+    );
     dir
 }
 
@@ -81,7 +84,7 @@ fn every_command_says_the_same_of_an_archive() {
         &["fragmentation"],
         &["oom"],
         &["check"],
-        &["diff", "--to", "end"],
+        &["diff", "--from", "peak"],
     ] {
         let say = |what: &str| {
             let out = vramtrace(&[command, &["--json", what]].concat(), dir.path());
@@ -203,7 +206,16 @@ fn a_trace_that_stands_still_is_the_copy() {
         let mut all = found.events();
         let all_found: Vec<Record> = all.by_ref().collect();
         assert_eq!(all.damaged(), 0, "{rounds} {later}");
-        assert_eq!(all_found, expected, "{rounds} {later}");
+        let numbers = |events: &[Record]| events.iter().map(|own| own.seq).collect::<Vec<_>>();
+        let (own, other) = (numbers(&all_found), numbers(&expected));
+        let differs = own.iter().zip(&other).position(|(a, b)| a != b);
+        assert!(
+            all_found == expected,
+            "{rounds} {later}: {} of {} events, other at {differs:?}: {:?}",
+            own.len(),
+            other.len(),
+            differs.map(|at| (own[at], other[at])),
+        );
         if later == 0 {
             assert_eq!(
                 [found.reach(0), found.reach(1)],

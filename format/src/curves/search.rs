@@ -5,7 +5,7 @@
 //! steps, and hardly anything else does. So these passes are counted, those of the last quarter of a row's
 //! life only, and whoever has most of them gains most.
 
-use super::{Curves, HAS_CURVE, Head, MAX_CURVES, before, is_wanted, span_of};
+use super::{Curves, HAS_CURVE, Head, MAX_CURVES, is_wanted, span_of};
 use crate::totals::Totals;
 
 /// Rows that are looked at in one second: all of a small table within a minute, of one with half a
@@ -84,13 +84,7 @@ struct Least {
 impl Curves<'_> {
     /// Looks at the next rows, once a second at most. One that outgrew the least of those with a curve
     /// takes its place.
-    pub(super) fn look_around(
-        &mut self,
-        second: u64,
-        time: u64,
-        changed: (usize, u64),
-        rows: &[Totals],
-    ) {
+    pub(super) fn look_around(&mut self, second: u64, time: u64, rows: &[Totals]) {
         let Some(search) = self.search.as_deref_mut() else {
             return;
         };
@@ -113,15 +107,14 @@ impl Curves<'_> {
                 self.look_at_curve(at, share);
                 continue;
             }
-            let live = before(at, row, changed);
-            let holds = note.least.min(live);
+            let holds = note.least.min(row.live_bytes);
             let gains = Gains::of(note.other).looked_at(holds, share);
             let merit = Merit {
                 holds,
                 gains: gains.passes,
             };
             note.other = gains.packed();
-            note.least = live;
+            note.least = row.live_bytes;
             if merit.holds > best[0].1.holds {
                 best[0] = (at, merit);
             }
@@ -139,7 +132,7 @@ impl Curves<'_> {
             search.pass_began = second;
         }
         for (at, merit) in best {
-            self.challenge(at, merit, time, changed, rows);
+            self.challenge(at, merit, time, rows);
         }
     }
 
@@ -171,14 +164,7 @@ impl Curves<'_> {
         ago.into_iter().flatten().fold(least, u64::min)
     }
 
-    fn challenge(
-        &mut self,
-        at: usize,
-        merit: Merit,
-        time: u64,
-        changed: (usize, u64),
-        rows: &[Totals],
-    ) {
+    fn challenge(&mut self, at: usize, merit: Merit, time: u64, rows: &[Totals]) {
         let has = |note: &super::Note| note.other & HAS_CURVE != 0;
         if merit.holds == 0 || self.notes.get(at).is_none_or(has) {
             return;

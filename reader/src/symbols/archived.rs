@@ -55,8 +55,11 @@ struct OfModule {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
     /// Return addresses as the module's ELF file numbers them, each with its places.
-    addresses: Vec<(u64, Vec<Spot>)>,
+    addresses: Vec<Address>,
 }
+
+/// A return address and its places.
+type Address = (u64, Vec<Spot>);
 
 /// Function, file, line; 0 where it is not known.
 type Spot = (u32, u32, u32);
@@ -119,7 +122,7 @@ pub fn write<'m>(
     addresses: impl IntoIterator<Item = (&'m Module, u64)>,
     to: impl Write,
 ) -> io::Result<()> {
-    let mut by_module: BTreeMap<(&str, &[u8]), (&Module, Vec<u64>)> = BTreeMap::new();
+    let mut by_module: Asked<'m> = BTreeMap::new();
     for (module, offset) in addresses {
         if id(&module.build_id).is_none() {
             continue;
@@ -165,6 +168,9 @@ pub fn write<'m>(
     };
     serde_json::to_writer(to, &document).map_err(io::Error::from)
 }
+
+/// Modules by path and build id, each with what is asked of it.
+type Asked<'m> = BTreeMap<(&'m str, &'m [u8]), (&'m Module, Vec<u64>)>;
 
 /// Strings by their numbers.
 #[derive(Default)]

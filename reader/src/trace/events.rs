@@ -60,20 +60,19 @@ impl<'a> Events<'a> {
 impl Iterator for Events<'_> {
     type Item = Record;
 
+    #[inline]
     fn next(&mut self) -> Option<Record> {
         loop {
-            let heads = [self.rings[0].peek(), self.rings[1].peek()];
-            let lane = match heads {
-                [None, None] => return None,
-                [Some(_), None] => 0,
-                [None, Some(_)] => 1,
-                [Some(device), Some(framework)] => usize::from(framework.seq < device.seq),
+            let end = self.end;
+            let [device, framework] = &mut self.rings;
+            let ring = match (device.head(end), framework.head(end)) {
+                (None, None) => return None,
+                (Some(_), None) => device,
+                (None, Some(_)) => framework,
+                (Some(first), Some(second)) if second < first => framework,
+                _ => device,
             };
-            let record = self.rings[lane].take()?;
-            if record.seq > self.end {
-                // Newer than the copy, or nonsense; in a sound ring only such follow.
-                continue;
-            }
+            let record = ring.take()?;
             if record.seq <= self.last {
                 self.damaged += 1;
                 continue;
@@ -137,22 +136,25 @@ impl<'a> Cursor<'a> {
         Some(word[0])
     }
 
-    fn peek(&mut self) -> Option<Record> {
+    /// The number of the next record up to `end`. Later ones are newer than the copy, or nonsense;
+    /// they lie at the ring's end, or at its start if the writer went on.
+    #[inline]
+    fn head(&mut self, end: u64) -> Option<u64> {
         loop {
-            if let Some(record) = self.buffer.get(self.at) {
-                return Some(*record);
+            match self.buffer.get(self.at) {
+                Some(record) if record.seq <= end => return Some(record.seq),
+                Some(_) => self.at += 1,
+                None if self.next >= self.written => return None,
+                None => self.fill(),
             }
-            if self.next >= self.written {
-                return None;
-            }
-            self.fill();
         }
     }
 
+    #[inline]
     fn take(&mut self) -> Option<Record> {
-        let record = self.peek()?;
+        let record = self.buffer.get(self.at).copied();
         self.at += 1;
-        Some(record)
+        record
     }
 
     /// Reads the next piece; gives up on what cannot be read.

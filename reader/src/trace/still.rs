@@ -115,7 +115,8 @@ impl Trace {
         let kept = kept.min(ring.rows);
         let written = self.written_by_then(lane)?.max(kept);
         if kept == 0 {
-            return Ok((ring.rows, 0));
+            // What was written and is gone all the same stays counted.
+            return Ok((if written == 0 { ring.rows } else { 0 }, written));
         }
         // The ring has wrapped, or the first events are gone: it begins anew at its end.
         let rows = if kept == written { ring.rows } else { kept };

@@ -1,0 +1,25 @@
+/* Allocates and frees until somebody ends it, always the same 64 blocks at most; sizes follow their slot. */
+#include "driver.h"
+#include <unistd.h>
+
+static CUdeviceptr block[64];
+
+static void turn(unsigned slot) {
+    if (block[slot]) {
+        MUST(cuMemFree_v2, block[slot]);
+        block[slot] = 0;
+    } else {
+        MUST(cuMemAlloc_v2, &block[slot], 512 * (slot + 1));
+    }
+}
+
+int main(void) {
+    unsigned random = 1;
+    alarm(120); /* whoever started it may be gone */
+    driver("dlsym");
+    start();
+    for (;;) {
+        random = random * 1103515245 + 12345;
+        turn(random >> 16 & 63);
+    }
+}
