@@ -311,7 +311,6 @@ fn trace(program: &[Made], seed: u64) -> Vec<u8> {
         }
     }
     control.clean_exit = 1;
-    drop((tables, rings, stacks));
     bytemuck::cast_slice(&words).to_vec()
 }
 
