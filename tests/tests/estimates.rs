@@ -5,6 +5,7 @@
 use bytemuck::cast_slice_mut;
 use std::collections::BTreeMap;
 use vramtrace_format::apply::Tables;
+use vramtrace_format::curves::Curves;
 use vramtrace_format::history::History;
 use vramtrace_format::layout::{Control, Header, Layout};
 use vramtrace_format::live::LiveTable;
@@ -237,6 +238,7 @@ fn trace(program: &[Made], seed: u64) -> Vec<u8> {
         live: [LiveTable::new(&mut []), LiveTable::new(&mut [])],
         totals: TotalsTable::new(&mut []),
         history: History::new(&mut []),
+        curves: Curves::new(&mut [], 0),
     };
     next();
     let mut stacks = StackTable::new(cast_slice_mut(next()), cast_slice_mut(next()));
@@ -251,7 +253,9 @@ fn trace(program: &[Made], seed: u64) -> Vec<u8> {
         Ring::new(cast_slice_mut(next()), 0),
     ];
     let mut rest: Vec<&mut [u8]> = sections.collect();
-    let table: &mut Sampling = bytemuck::from_bytes_mut(rest.pop().expect("the last section"));
+    let curves = rest.pop().expect("the last section");
+    tables.curves = Curves::new(cast_slice_mut(curves), tables.totals.rows().len());
+    let table: &mut Sampling = bytemuck::from_bytes_mut(rest.pop().expect("the section before"));
     let ids: Vec<u32> = (0..SITES.len() as u64)
         .map(|site| {
             let frames = [
