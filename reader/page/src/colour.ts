@@ -21,7 +21,7 @@ const HUES = [255, 230, 205, 180, 155, 95, 75, 55, 35, 15, 340, 310, 285];
 export function colourOf(text: string, dark = isDark()): string {
   const h = hash(text);
   const hue = HUES[h % HUES.length] + ((h >>> 8) % 12) - 6;
-  const light = (dark ? 0.56 : 0.72) + (((h >>> 16) % 5) - 2) * 0.035;
+  const light = (dark ? 0.44 : 0.76) + (((h >>> 16) % 5) - 2) * 0.025;
   return `oklch(${light.toFixed(3)} ${dark ? 0.11 : 0.105} ${hue})`;
 }
 

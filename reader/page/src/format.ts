@@ -16,7 +16,7 @@ export function bytes(n: number): string {
 
 /** For axes: as few digits as possible. */
 export function shortBytes(n: number): string {
-  return bytes(n).replace(/\.?0+ /, " ");
+  return bytes(n).replace(/(\.\d*?)0+ /, "$1 ").replace(". ", " ");
 }
 
 export function count(n: number): string {

@@ -6,7 +6,7 @@ import { clear, css, el, fit, tip, untip } from "./dom";
 import { bytes, count, moment, short } from "./format";
 import type { State, Store } from "./state";
 
-const ROW = 22, BAR = 16, LEFT = 190, MOST = 300, NAMES: Record<string, string> = { segment: "segment", expandable: "expandable", pool: "pool", "graph-pool": "graph pool", direct: "from the driver" };
+const ROW = 22, BAR = 16, LEFT = 236, MOST = 300, NAMES: Record<string, string> = { segment: "segment", expandable: "expandable", pool: "pool", "graph-pool": "graph pool", direct: "from the driver" };
 
 interface Drawn { row: number; y: number; x: number; w: number; tile: number }
 

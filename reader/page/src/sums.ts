@@ -120,7 +120,7 @@ export class Summing {
   of(scope: Scope, state: State, when: (bucket: number) => string): Sums {
     const [from, to] = buckets(this.model, state);
     const all = !state.selection;
-    const time = all ? "of the whole time" : `from ${when(from)} to ${when(to)}`;
+    const time = all ? "over the whole time" : `from ${when(from)} to ${when(to)}`;
     switch (state.measure) {
       case "live": {
         const at = this.cursorBucket(state);

@@ -16,6 +16,8 @@ const RIGHT = 14;
 const CHART = 190;
 const AREAS = 260;
 const ROW = 17;
+/** Distances between ticks of time: 1, 2 or 5 of some unit. */
+const STEPS = Array.from({ length: 54 }, (_, i) => [1, 2, 5][i % 3] * 10 ** Math.floor(i / 3));
 const LINES: [string, string, string][] = [
   ["device", "Device layer", "--line-device"],
   ["framework", "Framework layer", "--line-framework"],
@@ -25,7 +27,7 @@ const LINES: [string, string, string][] = [
   ["limit", "Device's memory", "--line-limit"],
 ];
 
-interface Slice { row: number; start: number; end: number; lines: (string | [string, string])[]; label: string; kind: "range" | "mark" | "oom" }
+interface Slice { row: number; start: number; end: number; lines: (string | [string, string])[]; label: string; thread?: string; kind: "range" | "mark" | "oom" }
 
 export class TimeView {
   readonly node = el("section", { "aria-labelledby": "time-title", class: "card" });
@@ -287,7 +289,7 @@ export class TimeView {
       width: this.width, height: CHART, padding: [10, RIGHT, 0, 0], legend: { show: false }, cursor: { show: false }, bands, series,
       scales: { x: { time: false, range: () => this.store.state.view }, y: { range: () => [0, peak * 1.06 > limit || !inside ? peak * 1.06 : limit * 1.04] } },
       axes: [
-        { ...axis, size: 26, space: 90, values: (_, ticks) => ticks.map((t) => moment(t, ticks.length > 1 ? ticks[1] - ticks[0] : 1e6)) },
+        { ...axis, size: 26, space: 90, incrs: STEPS, values: (_, ticks) => ticks.map((t) => moment(t, ticks.length > 1 ? ticks[1] - ticks[0] : 1e6)) },
         { ...axis, size: LEFT, space: 34, splits: (_, __, min, max) => byteTicks(min, max, 5), values: (_, ticks) => ticks.map(shortBytes) },
       ],
     }, [[], ...series.slice(1).map(() => [])], this.chart);
@@ -335,7 +337,7 @@ export class TimeView {
       const at = rows.get(`${s.process[i]}/${s.thread[i]}/${s.depth[i]}`);
       if (at === undefined) continue;
       const text = page.texts[s.name[i]];
-      this.slices.push({ row: at, start: s.start[i], end: s.start[i] + s.length[i], kind: "range", label: short(text, 60), lines: [short(text), ["NVTX range, thread", foreign(this.model.threadName(s.process[i], s.thread[i]))], ["first to last allocation in it", duration(s.length[i])], ["allocated", `${bytes(s.bytes[i])} in ${count(s.count[i])}`]] });
+      this.slices.push({ row: at, start: s.start[i], end: s.start[i] + s.length[i], kind: "range", thread: s.depth[i] === 0 ? short(this.model.threadName(s.process[i], s.thread[i]), 18) : "", label: short(text, 60), lines: [short(text), ["NVTX range, thread", foreign(this.model.threadName(s.process[i], s.thread[i]))], ["first to last allocation in it", duration(s.length[i])], ["allocated", `${bytes(s.bytes[i])} in ${count(s.count[i])}`]] });
     }
     this.rows = row;
   }
@@ -396,7 +398,7 @@ export class TimeView {
         named.add(s.row);
         context.fillStyle = css("--muted");
         context.textAlign = "right";
-        context.fillText({ range: "ranges", mark: "marks", oom: "failures" }[s.kind], LEFT - 8, s.row * ROW + ROW / 2);
+        context.fillText({ range: s.thread ?? "", mark: "marks", oom: "failures" }[s.kind], LEFT - 8, s.row * ROW + ROW / 2, LEFT - 10);
       }
       const x0 = this.x(s.start), x1 = this.x(s.end), y = s.row * ROW;
       if (x1 < LEFT - 2 || x0 > this.width - RIGHT) continue;

@@ -1,12 +1,12 @@
 //! The answers of the other commands, as they give them as JSON, so that the page says the same.
 
 use super::budget::Budget;
+use crate::analysis::Filter;
 use crate::analysis::growth::Growths;
 use crate::analysis::leaks::{Answer, Asked, Options, Suppressions};
 use crate::analysis::oom::Oom;
 use crate::analysis::reconcile;
 use crate::analysis::summary::summary;
-use crate::analysis::Filter;
 use crate::model::Process;
 use crate::report;
 use crate::report::frames::Frames;

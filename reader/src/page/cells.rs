@@ -117,13 +117,21 @@ mod tests {
             cells.add((n % 8) as u32, n * 1000, What::Gone, 4, 1);
         }
         let (buckets, width, cells) = cells.finish();
-        assert!(cells.len() <= 300 && buckets == 32, "{} {buckets}", cells.len());
+        assert!(
+            cells.len() <= 300 && buckets == 32,
+            "{} {buckets}",
+            cells.len()
+        );
         assert!(width * u64::from(buckets) > 1_000_000);
         let made: i64 = cells.iter().map(|(_, _, cell)| cell.made[0]).sum();
         let gone: i64 = cells.iter().map(|(_, _, cell)| cell.gone[0]).sum();
         assert_eq!((made, gone), (10_000, 4_000));
         // Each is in the part that its time is in.
-        let first: i64 = cells.iter().filter(|(_, part, _)| *part == 0).map(|(_, _, c)| c.made[1]).sum();
+        let first: i64 = cells
+            .iter()
+            .filter(|(_, part, _)| *part == 0)
+            .map(|(_, _, c)| c.made[1])
+            .sum();
         assert_eq!(first as u64, width.div_ceil(1000));
     }
 }

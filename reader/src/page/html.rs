@@ -34,6 +34,10 @@ pub fn document(page: &str) -> Option<String> {
     let encoded = page.strip_prefix(before)?.strip_suffix(after)?;
     let compressed = STANDARD.decode(encoded).ok()?;
     let mut text = String::new();
-    io::Read::read_to_string(&mut flate2::read::DeflateDecoder::new(&compressed[..]), &mut text).ok()?;
+    io::Read::read_to_string(
+        &mut flate2::read::DeflateDecoder::new(&compressed[..]),
+        &mut text,
+    )
+    .ok()?;
     Some(text)
 }

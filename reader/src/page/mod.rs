@@ -370,7 +370,11 @@ impl Assembling<'_> {
                 })
             };
             let texts = &mut self.texts;
-            threads.extend(spoken.iter().filter_map(|&of| row(texts, of, process.thread(of))));
+            threads.extend(
+                spoken
+                    .iter()
+                    .filter_map(|&of| row(texts, of, process.thread(of))),
+            );
             let spoken: FxHashSet<u32> = pieces().map(|piece| piece.range).collect();
             let name = |of: u32| process.ranges.name(of);
             ranges.extend(spoken.iter().filter_map(|&of| row(texts, of, name(of))));
@@ -403,8 +407,10 @@ impl Assembling<'_> {
         let all = timeline.marks.len();
         let step = all.div_ceil(self.budget.lanes.max(1)).max(1);
         if step > 1 {
-            self.thinned
-                .push(format!("every {step}th of {} marks is shown", count(all as u64)));
+            self.thinned.push(format!(
+                "every {step}th of {} marks is shown",
+                count(all as u64)
+            ));
         }
         let marks = timeline.marks.iter().step_by(step);
         marks
@@ -425,7 +431,9 @@ impl Assembling<'_> {
         buckets: u32,
         width: u64,
     ) {
-        let seen = tracks.iter().fold(0u64, |sum, track| sum.saturating_add(track.seen));
+        let seen = tracks
+            .iter()
+            .fold(0u64, |sum, track| sum.saturating_add(track.seen));
         let shown: usize = tracks.iter().map(|track| track.size.len()).sum();
         let finest = tracks.iter().map(|track| track.finest).max();
         if (shown as u64) < seen {

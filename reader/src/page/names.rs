@@ -116,12 +116,7 @@ pub struct Named {
 }
 
 /// Names the stacks of all keys.
-pub fn name(
-    processes: &[Process],
-    keys: &Keys,
-    texts: &mut Texts,
-    frames: &mut Frames,
-) -> Named {
+pub fn name(processes: &[Process], keys: &Keys, texts: &mut Texts, frames: &mut Frames) -> Named {
     let place = |who: &super::keys::Who| -> Place { (who.process as usize, who.stack, who.api) };
     let places = keys.all.iter().map(|(who, _)| who);
     let places = places.filter(|who| who.stack != OTHER).map(place);

@@ -238,10 +238,7 @@ impl Pass<'_, '_> {
     fn begin(&mut self, early: FxHashMap<(u8, u64), Record>, spans: usize) {
         let mut reserved: BTreeMap<u8, u64> = BTreeMap::new();
         for (at, record) in early {
-            let key = self
-                .to
-                .keys
-                .of_event(self.id, &record, &mut self.caches);
+            let key = self.to.keys.of_event(self.id, &record, &mut self.caches);
             if key.is_some_and(|key| self.to.keys.cache[key as usize]) {
                 let sum = reserved.entry(record.device).or_default();
                 *sum = sum.wrapping_add(record.size);

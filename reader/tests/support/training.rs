@@ -60,7 +60,12 @@ impl Training {
         self.python(&mut file, 1, "<module>", "/home/me/train.py");
         self.python(&mut file, 2, "train_step", "/home/me/train.py");
         self.python(&mut file, 3, "remember", "/home/me/metrics.py");
-        self.python(&mut file, 4, "AdamW.step", "/opt/venv/lib/python3.12/site-packages/torch/optim/adamw.py");
+        self.python(
+            &mut file,
+            4,
+            "AdamW.step",
+            "/opt/venv/lib/python3.12/site-packages/torch/optim/adamw.py",
+        );
         for (n, layer) in LAYERS.iter().enumerate() {
             self.python(&mut file, 10 + n as u32, layer, "/home/me/model.py");
         }
@@ -77,11 +82,21 @@ impl Training {
                 }));
             }
         }
-        file.cold(Cold::Thread(cold::Name { id: 4712, text: format!("autograd{}", self.hostile) }));
+        file.cold(Cold::Thread(cold::Name {
+            id: 4712,
+            text: format!("autograd{}", self.hostile),
+        }));
         for epoch in 0..2 {
-            file.cold(Cold::Mark(cold::Name { id: 1 + epoch, text: format!("epoch {epoch} begins{}", self.hostile) }));
+            file.cold(Cold::Mark(cold::Name {
+                id: 1 + epoch,
+                text: format!("epoch {epoch} begins{}", self.hostile),
+            }));
         }
-        let py = |code, line| Frame::Python { code, line, entry: false };
+        let py = |code, line| Frame::Python {
+            code,
+            line,
+            entry: false,
+        };
         let base = [native(2, 0x10), native(4, 0x40)];
         let stack = |file: &mut TraceFile, inner: &[Frame]| {
             let mut frames = base.to_vec();
@@ -89,8 +104,15 @@ impl Training {
             frames.extend([py(1, 99)]);
             file.stack(&frames)
         };
-        let allocator = file.stack(&[native(2, 0x10), native(3, 0x20), native(4, 0x99), native(1, 0x50)]);
-        let weights: Vec<u32> = (0..6).map(|n| stack(&mut file, &[py(10 + n, 20), py(2, 40)])).collect();
+        let allocator = file.stack(&[
+            native(2, 0x10),
+            native(3, 0x20),
+            native(4, 0x99),
+            native(1, 0x50),
+        ]);
+        let weights: Vec<u32> = (0..6)
+            .map(|n| stack(&mut file, &[py(10 + n, 20), py(2, 40)]))
+            .collect();
         let activations: Vec<u32> = (0..self.stacks)
             .map(|n| stack(&mut file, &[py(10 + n % 6, 30 + n), py(2, 50)]))
             .collect();
@@ -124,7 +146,11 @@ impl Training {
         for step in 0..self.steps {
             let epoch = u32::from(step >= half);
             if step == 0 || step == half {
-                file.event(Record { op: Op::Mark as u8, aux: u64::from(1 + epoch), ..Record::default() });
+                file.event(Record {
+                    op: Op::Mark as u8,
+                    aux: u64::from(1 + epoch),
+                    ..Record::default()
+                });
             }
             let range = |of: u32| of + 10 * epoch;
             let piece = (step_ns / (3 * self.blocks + 4)).max(2);
@@ -135,7 +161,8 @@ impl Training {
                 let size = (1 + random.below(12)) * MIB / 2;
                 held.push(heap.make(&mut file, allocator, size, stack, range(3)));
                 if block % 5 == 0 {
-                    let mut temporary = allocation(Kind::Async, 0x9000_0000 + block * MIB, MIB, in_pool);
+                    let mut temporary =
+                        allocation(Kind::Async, 0x9000_0000 + block * MIB, MIB, in_pool);
                     temporary.aux = pool.key;
                     temporary.range = range(3);
                     let temporary = file.event(temporary);
@@ -173,7 +200,12 @@ impl Training {
             }
         }
         at(&mut file, SECOND / 2);
-        file.event(Record { op: Op::MemInfo as u8, size: 80 << 30, aux: 70 << 30, ..Record::default() });
+        file.event(Record {
+            op: Op::MemInfo as u8,
+            size: 80 << 30,
+            aux: 70 << 30,
+            ..Record::default()
+        });
         file.exit();
         file
     }
@@ -188,7 +220,14 @@ struct Heap {
 }
 
 impl Heap {
-    fn make(&mut self, file: &mut TraceFile, allocator: u32, size: u64, stack: u32, range: u32) -> Record {
+    fn make(
+        &mut self,
+        file: &mut TraceFile,
+        allocator: u32,
+        size: u64,
+        stack: u32,
+        range: u32,
+    ) -> Record {
         let address = self.place(size).unwrap_or_else(|| {
             let of_segment = size.next_multiple_of(64 * MIB);
             let start = 0x7e00_0000_0000 + self.next;
