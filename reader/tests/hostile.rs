@@ -29,6 +29,7 @@ use vramtrace_reader::analysis::timeline::{Stacks, timeline, timeline_by_stack};
 use vramtrace_reader::live::names::Naming;
 use vramtrace_reader::live::{self, Live};
 use vramtrace_reader::model::{Process, Unhidden};
+use vramtrace_reader::page::{Answers, Budget, Page};
 use vramtrace_reader::report::frames::Frames;
 use vramtrace_reader::report::style::Style;
 use vramtrace_reader::report::{self};
@@ -226,6 +227,32 @@ fn use_live(path: &Path) {
     }
 }
 
+fn use_page(processes: &[Process], frames: &mut Frames) {
+    // A page is as large as its budget whatever the trace says; a small one is drawn faster.
+    let budget = Budget {
+        spans: 64,
+        buckets: 64,
+        cells: 500,
+        keys: 6,
+        in_window: 8,
+        allocations: 400,
+        moments: 8,
+        tiles: 300,
+        entries: 20_000,
+        lanes: 20,
+        groups: 10,
+        name: 40,
+    };
+    let reconciled = vramtrace_reader::analysis::reconcile::Answer::default();
+    let answers = Answers::of(processes, &reconciled, &budget, frames);
+    let page = Page::of(processes, answers, &budget, frames, || {}).unwrap();
+    let mut html = Vec::new();
+    page.write(&mut html).unwrap();
+    let json = page.json();
+    assert!(json.len() < 4 << 20, "{} bytes", json.len());
+    let _: serde_json::Value = serde_json::from_str(&json).unwrap();
+}
+
 /// Runs everything there is on a file.
 fn use_all(path: &Path) {
     let begun = Instant::now();
@@ -270,6 +297,7 @@ fn use_all(path: &Path) {
         report::leaks::text(&shown, Style::PLAIN);
     }
     use_analyses(&processes, &mut frames);
+    use_page(&processes, &mut frames);
     let summary = summary(&processes, &Filter::default(), 10, &mut frames);
     let shown = report::summary::Shown::new(&summary, &processes, &mut frames);
     report::summary::text(&shown, Style::PLAIN);

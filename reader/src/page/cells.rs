@@ -55,7 +55,7 @@ impl Cells {
     pub fn new(length: u64, buckets: u32, most: usize) -> Cells {
         let buckets = buckets.next_power_of_two();
         Cells {
-            width: length / u64::from(buckets) + 1,
+            width: (length / u64::from(buckets)).saturating_add(1),
             buckets,
             most,
             cells: FxHashMap::default(),

@@ -275,7 +275,8 @@ impl Assembling<'_> {
             let process = &self.processes[id];
             for (index, reserved) in &of.reserved {
                 let [min, max, last] = spans(reserved);
-                let span = process.duration_ns() / reserved.len().max(1) as u64 + 1;
+                let span = process.duration_ns() / reserved.len().max(1) as u64;
+                let span = span.saturating_add(1);
                 let peak = reserved.iter().enumerate().rev();
                 let peak = peak.max_by_key(|(_, span)| span.max);
                 let at = peak.map_or(0, |(at, _)| at as u64);

@@ -195,7 +195,9 @@ pub fn pass(
     pass.begin(early, share.spans);
     let length = process.duration_ns();
     let rings = &process.losses.rings;
-    let events = rings.iter().map(|ring| ring.written - ring.overwritten);
+    let events = rings
+        .iter()
+        .map(|ring| ring.written.saturating_sub(ring.overwritten));
     let moments = (budget.moments / share.processes.max(1)).max(8);
     let entries = budget.entries / share.processes.max(1);
     let peaks = process.accounts().map(|(.., account)| account.peak_time);

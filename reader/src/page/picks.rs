@@ -90,11 +90,11 @@ impl Picks {
         let mut at = None;
         for level in 0..self.levels.len() {
             let parts = 1u64 << level;
-            let width = self.length / parts + 1;
+            let width = (self.length / parts).saturating_add(1);
             let first = (start / width).min(parts - 1);
             let last = (end.max(start) / width).min(parts - 1);
             for part in first..=last {
-                let from = start.max(part * width);
+                let from = start.max(part.saturating_mul(width));
                 let to = end.min((part + 1).saturating_mul(width));
                 // What begins and ends at once is not nothing.
                 let area = u128::from(piece.size) * u128::from(to.saturating_sub(from).max(1));
@@ -191,6 +191,9 @@ mod tests {
         let mut picks = Picks::new(0, 0, 0);
         picks.add(piece(1, u64::MAX, 0, u64::MAX));
         picks.add(piece(2, 0, u64::MAX, u64::MAX));
+        assert_eq!(picks.finish().len(), 1);
+        let mut picks = Picks::new(u64::MAX, 2, 100);
+        picks.add(piece(1, 0, u64::MAX, u64::MAX));
         assert_eq!(picks.finish().len(), 1);
     }
 }

@@ -152,7 +152,7 @@ impl Training {
                     ..Record::default()
                 });
             }
-            let range = |of: u32| of + 10 * epoch;
+            let range = |of: u16| of + 10 * epoch as u16;
             let piece = (step_ns / (3 * self.blocks + 4)).max(2);
             let mut held = Vec::new();
             for block in 0..self.blocks {
@@ -226,7 +226,7 @@ impl Heap {
         allocator: u32,
         size: u64,
         stack: u32,
-        range: u32,
+        range: u16,
     ) -> Record {
         let address = self.place(size).unwrap_or_else(|| {
             let of_segment = size.next_multiple_of(64 * MIB);

@@ -189,7 +189,7 @@ fn put(fd: &OwnedFd, mut at: u64, mut bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{Log, OnOom, Settings, Stacks};
+    use crate::settings::{Log, OnOom, Sample, Settings, Stacks};
     use std::path::Path;
     use vramtrace_format::layout::MIN_SIZE;
     use vramtrace_format::record::Record;
@@ -204,6 +204,8 @@ mod tests {
             keep,
             stacks: Stacks::Off,
             log: Log::Quiet,
+            sample: Sample::All,
+            budget: None,
             on_oom: OnOom::Snapshot,
             shown: Vec::new(),
         };

@@ -1,0 +1,82 @@
+// Small helpers to make elements. Texts go in as texts, never as HTML.
+
+type Child = Node | string | null;
+
+export function el<K extends keyof HTMLElementTagNameMap>(
+  tag: K, attributes: Record<string, string | boolean | ((event: Event) => void)> = {}, ...children: Child[]
+): HTMLElementTagNameMap[K] {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") node.addEventListener(name, value);
+    else if (value === true) node.setAttribute(name, "");
+    else if (value !== false) node.setAttribute(name, value);
+  }
+  for (const child of children) if (child !== null) node.append(child);
+  return node;
+}
+
+export function clear(node: Element): void {
+  while (node.lastChild) node.lastChild.remove();
+}
+
+/** A canvas in device pixels; returns its context in CSS pixels. */
+export function fit(canvas: HTMLCanvasElement, width: number, height: number): CanvasRenderingContext2D {
+  const ratio = devicePixelRatio || 1;
+  const [w, h] = [Math.max(1, Math.round(width * ratio)), Math.max(1, Math.round(height * ratio))];
+  if (canvas.width !== w || canvas.height !== h) {
+    canvas.width = w;
+    canvas.height = h;
+    canvas.style.width = `${width}px`;
+    canvas.style.height = `${height}px`;
+  }
+  const context = canvas.getContext("2d")!;
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  return context;
+}
+
+export function css(name: string): string {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+let box: HTMLElement | null = null;
+
+/** Shows what is under the pointer. */
+export function tip(x: number, y: number, lines: (string | [string, string])[]): void {
+  if (!box) {
+    box = el("div", { id: "tip", "aria-hidden": "true" });
+    document.body.append(box);
+  }
+  clear(box);
+  lines.forEach((line, i) => {
+    box!.append(
+      typeof line === "string" ? el("div", i === 0 ? { class: "first" } : {}, line) : el("div", { class: "pair" }, el("span", {}, line[0]), el("b", {}, line[1])),
+    );
+  });
+  box.hidden = false;
+  const { offsetWidth: w, offsetHeight: h } = box;
+  const left = x + 16 + w > innerWidth ? Math.max(4, x - w - 12) : x + 16;
+  const top = y + 14 + h > innerHeight ? Math.max(4, y - h - 10) : y + 14;
+  box.style.transform = `translate(${left}px, ${top}px)`;
+}
+
+export function untip(): void {
+  if (box) box.hidden = true;
+}
+
+/** Copies, and says so on the button. */
+export async function copy(text: string, button: HTMLElement): Promise<void> {
+  const said = button.textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+  } catch {
+    // Pages from disk may not be allowed to; the old way still works.
+    const area = el("textarea", { "aria-label": "text to copy" });
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    button.textContent = document.execCommand("copy") ? "Copied" : "Not allowed";
+    area.remove();
+  }
+  setTimeout(() => (button.textContent = said), 1200);
+}
