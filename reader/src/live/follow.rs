@@ -20,6 +20,7 @@ use vramtrace_format::account::{self, Account};
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::layout::Control;
 use vramtrace_format::record::{Kind, Layer, NO_DEVICE};
+use vramtrace_format::sampling::{Head, NONE, interval};
 use vramtrace_format::totals::{End, Totals};
 
 /// Names of call sites that are kept of one process.
@@ -312,7 +313,7 @@ impl Follow {
             sites,
             other,
             losses: losses(sums),
-            overhead: overhead(&sums.control),
+            overhead: sums.sampling.map(|head| overhead(&head, sums.seq)),
             seq: sums.seq,
             last_event_unix_ns: self.last_event(),
             interrupted: sums.interrupted,
@@ -517,7 +518,13 @@ fn losses(sums: &Sums) -> LossSample {
     losses
 }
 
-/// What recording costs the process, as its recorder counts it. No recorder does so far.
-fn overhead(_control: &Control) -> Option<Overhead> {
-    None
+/// What recording costs the process, as its recorder measured it.
+fn overhead(head: &Head, events: u64) -> Overhead {
+    let each = (head.events > 0).then(|| head.event_ns as f64 / head.events as f64);
+    Overhead {
+        stacks_seconds: head.stack_ns as f64 / 1e9,
+        events_seconds: each.map(|each| each * events as f64 / 1e9),
+        interval: (head.step != NONE).then(|| interval(head.step)),
+        not_sampled: head.not_sampled,
+    }
 }

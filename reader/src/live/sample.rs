@@ -342,4 +342,11 @@ impl LossSample {
 pub struct Overhead {
     /// Seconds of processor time that stacks took since the start.
     pub stacks_seconds: f64,
+    /// Seconds that all else took: all events, at what those took that were measured. `None` before any
+    /// was.
+    pub events_seconds: Option<f64>,
+    /// The interval that stacks are sampled by, bytes; 0 all of them, `None` no stack of any allocation.
+    pub interval: Option<u64>,
+    /// Allocations whose stack was not taken.
+    pub not_sampled: u64,
 }

@@ -544,12 +544,30 @@ impl Writer<'_> {
             None,
             all().map(|one| (of(one), inexact(one))),
         )?;
-        let overhead = all().filter_map(|one| Some((of(one), one.overhead?.stacks_seconds)));
+        let overhead = || all().filter_map(|one| Some((of(one), one.overhead?)));
         self.counter(
             "vramtrace_overhead_stacks",
             "Processor time that taking call stacks took, where it is measured",
             Some(Unit::Seconds),
-            overhead,
+            overhead().map(|(of, cost)| (of, cost.stacks_seconds)),
+        )?;
+        self.counter(
+            "vramtrace_overhead_events",
+            "Processor time that recording took but for call stacks, by the events that were measured",
+            Some(Unit::Seconds),
+            overhead().filter_map(|(of, cost)| Some((of, cost.events_seconds?))),
+        )?;
+        self.gauge(
+            "vramtrace_sampling_interval",
+            "Call stacks are taken of one allocation in about so many; 0 of all",
+            Some(Unit::Bytes),
+            overhead().filter_map(|(of, cost)| Some((of, cost.interval?))),
+        )?;
+        self.counter(
+            "vramtrace_stacks_not_sampled",
+            "Allocations whose call stack was not taken because they were not sampled",
+            None,
+            overhead().map(|(of, cost)| (of, cost.not_sampled)),
         )
     }
 

@@ -52,7 +52,7 @@ mod tests {
             write(&path, &Arc::new(Sample::default())).unwrap();
         }
         let text = fs::read_to_string(&path).unwrap();
-        assert!(text.contains("vramtrace_directory_up 1"), "{text}");
+        assert!(text.contains("vramtrace_directory_up{} 1"), "{text}");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
         assert!(
             write(

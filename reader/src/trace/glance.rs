@@ -20,6 +20,7 @@ use vramtrace_format::footprint::Footprint;
 use vramtrace_format::journal::{Journal, State};
 use vramtrace_format::layout::{Control, Header};
 use vramtrace_format::reported::Reported;
+use vramtrace_format::sampling::Head as SamplingHead;
 use vramtrace_format::totals::Totals;
 
 /// Bytes of totals that are looked through; those of a trace of 4 GiB are fewer.
@@ -54,6 +55,8 @@ pub struct Sums {
     pub reported: Vec<Reported>,
     /// What the driver holds for itself, by device.
     pub footprints: Vec<Footprint>,
+    /// Which stacks were taken, and what that cost; `None` in older traces.
+    pub sampling: Option<SamplingHead>,
     /// The process stands in the middle of an event: it was killed or stopped there.
     pub interrupted: bool,
 }
@@ -155,6 +158,7 @@ impl Glance {
             control: self.control()?,
             reported,
             footprints: self.sections.footprints(&self.source)?,
+            sampling: self.sections.sampling_head(&self.source)?,
             interrupted,
         })
     }

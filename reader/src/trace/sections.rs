@@ -185,6 +185,16 @@ impl Sections {
         Ok(Some(Box::new(table[0])))
     }
 
+    /// The sums of that alone.
+    pub fn sampling_head(&self, source: &Source) -> io::Result<Option<sampling::Head>> {
+        if self.of(Section::Sampling).rows < sampling::ROWS as u64 {
+            return Ok(None);
+        }
+        let mut head = [sampling::Head::zeroed()];
+        self.rows(source, Section::Sampling, &mut head)?;
+        Ok(Some(head[0]))
+    }
+
     fn rows<T: bytemuck::Pod>(
         &self,
         source: &Source,

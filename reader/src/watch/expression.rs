@@ -292,7 +292,8 @@ impl<'t> Parser<'t> {
             ("failures", window) => (Figure::Failures(window), Unit::Count),
             ("growth", Some(window)) => (Figure::Growth(window), Unit::Rate),
             ("growth", None) => {
-                return Err(self.wrong(self.at, "over which time? for example growth(10m)".into()));
+                let what = "over which time? for example growth(10m)";
+                return Err(self.wrong(start + length, what.into()));
             }
             ("", _) => {
                 return Err(self.wrong(start, format!("a figure was expected here: {NAMES}")));
@@ -416,7 +417,7 @@ mod tests {
         fn figure(&self, figure: Figure) -> Option<f64> {
             match figure {
                 Figure::DeviceUsed => Some(93.0),
-                Figure::Live => Some(f64::from(2 << 30)),
+                Figure::Live => Some((2u64 << 30) as f64),
                 Figure::Failures(_) => Some(1.0),
                 Figure::Growth(_) => Some(1e6),
                 _ => None,
