@@ -351,6 +351,7 @@ fn browser() {
     let kept = std::env::var("VRAMTRACE_TEST_PAGES");
     let place = tempfile::tempdir().unwrap();
     let directory = kept.as_ref().map_or(place.path(), Path::new);
+    std::fs::create_dir_all(directory).unwrap();
     Training::default()
         .record()
         .write(directory, "training.vrt");
