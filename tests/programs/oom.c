@@ -80,6 +80,8 @@ static void storm(int times) {
 }
 
 static volatile int going = 1;
+/* Pauses now and then, so that a slow machine can keep up with what is written. */
+static int unhurried;
 
 /* Allocates and frees all the time; with an argument, from pools of its own that come and go. */
 static void *busy(void *pools) {
@@ -99,6 +101,8 @@ static void *busy(void *pools) {
         CUdeviceptr *one = &held[i * 7 % 64];
         if (*one) MUST(cuMemFreeAsync, *one, own);
         MUST(cuMemAllocAsync, one, 512 + i % 9 * 512, own);
+        struct timespec moment = {0, 1000000};
+        if (unhurried && i % 64 == 0) nanosleep(&moment, NULL);
     }
     for (int i = 0; i < 64; i++)
         if (held[i]) MUST(cuMemFreeAsync, held[i], own);
@@ -184,6 +188,7 @@ int main(int argc, char **argv) {
         printf("over\n");
     } else if (!strcmp(what, "endless")) { /* the test looks on, and kills it */
         pthread_t threads[2];
+        unhurried = 1;
         for (int i = 0; i < 2; i++) pthread_create(&threads[i], NULL, busy, NULL);
         printf("ready\n"), fflush(stdout);
         for (;;) pause();
