@@ -1,4 +1,6 @@
-/* Allocates and frees until somebody ends it, always the same 64 blocks at most; sizes follow their slot. */
+/* Allocates and frees until somebody ends it, always the same 64 blocks at most; sizes follow their slot. It pauses
+ * now and then: whoever copies its trace on a slow machine must be able to keep up. */
+#define _DEFAULT_SOURCE
 #include "driver.h"
 #include <unistd.h>
 
@@ -18,8 +20,9 @@ int main(void) {
     alarm(120); /* whoever started it may be gone */
     driver("dlsym");
     start();
-    for (;;) {
+    for (unsigned i = 1;; i++) {
         random = random * 1103515245 + 12345;
         turn(random >> 16 & 63);
+        if (i % 256 == 0) usleep(1000);
     }
 }
