@@ -14,7 +14,7 @@ use vramtrace_reader::analysis::moment::Found;
 use vramtrace_reader::analysis::reconcile::{
     Answer, Line, Part, Question, Reconciled, Shown, reconcile,
 };
-use vramtrace_reader::model::Process;
+use vramtrace_reader::model::{DeviceUse, FoundBy, Process, UseSample};
 use vramtrace_reader::trace::Trace;
 
 const CONTEXT: u64 = 500 * MIB;
@@ -115,6 +115,7 @@ fn sampled(process: Option<u64>) -> Shown {
         device: KNOWN + 5 * MIB + OTHERS,
         others: process.map(|_| OTHERS),
         time: 2 * SECOND,
+        since: 0,
     }
 }
 
@@ -172,6 +173,46 @@ fn where_only_the_device_is_known_that_is_explained() {
     );
     assert_eq!(tree.explained, (KNOWN + OTHERS) as i64);
     assert_eq!(tree.unexplained, Some(5 * MIB as i64));
+}
+
+#[test]
+fn the_number_is_taken_when_as_much_was_held() {
+    let sample = |time, process| UseSample {
+        time,
+        process_bytes: Some(process),
+        used_bytes: process + OTHERS,
+        reserved_bytes: Some(0),
+        total_bytes: 80 << 30,
+        found_by: FoundBy::Pid,
+    };
+    // At 5 s 208 MiB come; who asks about 5.1 s has a number 0.2 s before, and one 0.9 s after.
+    let samples = [
+        sample(2 * SECOND, KNOWN),
+        sample(5 * SECOND - SECOND / 10, KNOWN),
+        sample(6 * SECOND, KNOWN + 208 * MIB),
+    ];
+    let chosen = |samples: &[UseSample]| {
+        let mut file = story();
+        for record in DeviceUse::records(0, "GPU-1", samples) {
+            file.cold(Cold::DeviceUse(record));
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let process = Process::read(Trace::open(&file.write(dir.path(), "t.vrt")).unwrap());
+        let moment = Some(Found::Time(5 * SECOND + SECOND / 10));
+        let question = Question::recorded(&process, moment, Vec::new());
+        let mut answer = Answer::default();
+        reconcile(&mut answer, &process, &question);
+        answer.trees.remove(0)
+    };
+    let tree = chosen(&samples);
+    assert_eq!(tree.shown.unwrap().time, 6 * SECOND);
+    assert_eq!(tree.unexplained, Some(0));
+    assert!(!tree.notes.iter().any(|note| note.contains("was taken")));
+    let tree = chosen(&samples[..2]);
+    assert_eq!(tree.unexplained, Some(-(208 * MIB as i64)));
+    let note =
+        "nvidia-smi's number was taken 0.2 s before this moment, when 208.00 MiB less was known of";
+    assert!(tree.notes.iter().any(|one| one == note), "{:?}", tree.notes);
 }
 
 #[test]

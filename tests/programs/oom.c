@@ -30,9 +30,10 @@ static void hoard(void) {
     CUhandle standard;
     MUST(cuDeviceGetDefaultMemPool, &standard, 0);
     keep_all(standard);
-    MUST(cuMemAllocAsync, &block, 800 * MIB, stream);
+    MUST(cuMemAllocAsync, &block, 800 * MIB, NULL);
     MUST(cuMemAllocFromPoolAsync, &another, 500 * MIB, pool, stream);
-    MUST(cuMemFreeAsync, block, stream);
+    /* Freed on a stream that nobody waits for, and on one that the legacy stream does not. */
+    MUST(cuMemFreeAsync, block, NULL);
     MUST(cuMemFreeAsync, another, stream);
 }
 
@@ -83,7 +84,7 @@ static volatile int going = 1;
 /* Pauses now and then, so that a slow machine can keep up with what is written. */
 static int unhurried;
 
-/* Allocates and frees all the time; with an argument, from pools of its own that come and go. */
+/* Allocates and frees all the time; with an argument, from pools and on streams of its own that come and go. */
 static void *busy(void *pools) {
     CUhandle context, own;
     MUST(cuDevicePrimaryCtxRetain, &context, 0);
@@ -92,8 +93,11 @@ static void *busy(void *pools) {
     CUdeviceptr held[64] = {0};
     while (pools && going) {
         CUhandle mine = own_pool();
-        MUST(cuMemAllocFromPoolAsync, &held[0], MIB, mine, own);
-        MUST(cuMemFreeAsync, held[0], own);
+        CUhandle brief;
+        MUST(cuStreamCreate, &brief, 1);
+        MUST(cuMemAllocFromPoolAsync, &held[0], MIB, mine, brief);
+        MUST(cuMemFreeAsync, held[0], brief);
+        MUST(cuStreamDestroy_v2, brief);
         MUST(cuMemPoolDestroy, mine);
         held[0] = 0;
     }

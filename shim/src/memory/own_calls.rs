@@ -332,15 +332,25 @@ pub fn make_event() -> Option<usize> {
 
 /// Puts an event behind all the work of a context, which is the current one.
 pub fn record_all_work(context: usize, event: usize) -> Progress {
-    /// CU_STREAM_LEGACY (cuda.h).
-    const LEGACY: usize = 1;
-    let put = |result| match result {
+    match unless_forbidden(cuCtxRecordEvent(context, event), put) {
+        Progress::Unknown => record_work(LEGACY, event),
+        progress => progress,
+    }
+}
+
+/// CU_STREAM_LEGACY (cuda.h): behind all streams of its context that were not made non-blocking, the
+/// default streams of threads among them.
+pub const LEGACY: usize = 1;
+
+/// Puts an event behind the work of a stream of the current context.
+pub fn record_work(stream: usize, event: usize) -> Progress {
+    unless_forbidden(cuEventRecord(event, stream), put)
+}
+
+fn put(result: u32) -> Progress {
+    match result {
         0 => Progress::Working,
         _ => Progress::Unknown,
-    };
-    match unless_forbidden(cuCtxRecordEvent(context, event), put) {
-        Progress::Unknown => unless_forbidden(cuEventRecord(event, LEGACY), put),
-        progress => progress,
     }
 }
 
@@ -355,7 +365,9 @@ pub fn has_come(event: usize) -> Progress {
     })
 }
 
-/// Lets the driver take note that an event, which has come, has come.
+/// Lets the driver take note that an event, which has come, has come: what was freed before it, on the
+/// stream that it stands in, is no longer used. An event of a whole context shows it no stream
+/// (H100, CUDA 13.0).
 pub fn synchronize_with(event: usize) {
     let _ = cuEventSynchronize(event);
 }

@@ -1,19 +1,20 @@
 //! One more attempt at an allocation that failed for lack of memory (`VRAMTRACE_ON_OOM=rescue`):
 //! pools of the device give back what they hold without using it, and the call is made again, once.
 //!
-//! What is freed on a stream counts as used until somebody on the host has seen that stream get
-//! there (cuda.h on cuMemPoolTrimTo), so the work that the current context has been given is waited
-//! for first. Not with cuCtxSynchronize, which has no end: a kernel may wait for another device that
-//! this very thread is about to serve. An event behind all of it is asked whether it has come, for
-//! at most [`PATIENCE`]; then what can be given back is. cuEventSynchronize on an event that has
-//! come returns at once, and is one of the calls at which the driver looks through its pools.
+//! What is freed on a stream counts as used until the host has waited for that stream (cuda.h on
+//! cuMemPoolTrimTo), so that is done first. Not with cuCtxSynchronize, which has no end: a kernel may
+//! wait for another device that this very thread is about to serve. An event behind all of the current
+//! context's work is asked whether it has come, for at most [`PATIENCE`]. That alone shows the driver
+//! nothing; on an H100 with CUDA 13.0 what counts is cuEventSynchronize on an event *of the stream*
+//! that freed. So an event is then put into the legacy stream, which is behind all blocking ones, and
+//! into each other stream that has allocated or freed; they are idle, it comes at once.
 //!
 //! Never while a capture is open in the process: each call is one of [`own_calls`] that are made
 //! outside captures only, and the first one that may not be made ends the rescue. One rescue at a
 //! time; and where the last one of a device found nothing, a loop of failures is not slowed down
 //! by more of them.
 
-use super::{capture, context, graphs, own_calls, pools};
+use super::{capture, context, graphs, own_calls, pools, streams};
 use own_calls::Progress;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vramtrace_format::record::Kind;
@@ -118,15 +119,50 @@ fn reserves(device: u8) -> Option<u64> {
     Some(pools::reserve_of_all(device)?.saturating_add(graphs))
 }
 
-/// Waits for the work that the current context has, not for long. Whether it is done; `None` if a
-/// capture began.
+/// Waits for the work that the current context has, not for long, and lets the driver see that it is
+/// done. Whether it is; `None` if a capture began.
 fn wait(began: u64) -> Option<bool> {
     let context = own_calls::current_context()?;
     let Some(event) = own_calls::make_event() else {
         return (!capture::any_open()).then_some(false);
     };
-    let mut turns = 0;
-    let mut progress = own_calls::record_all_work(context, event);
+    let mut progress = come(own_calls::record_all_work(context, event), event, began);
+    if progress == Progress::Done {
+        progress = show_streams(event, began);
+    }
+    // Where a capture has begun the event stays, which costs nothing but its few bytes.
+    own_calls::drop_event(event);
+    (progress != Progress::Forbidden).then_some(progress == Progress::Done)
+}
+
+/// Lets the driver see that streams of the current context are done.
+fn show_streams(event: usize, began: u64) -> Progress {
+    let (context, _) = context::current();
+    let made = streams::of_context(context);
+    let legacy = std::iter::once(own_calls::LEGACY);
+    for stream in legacy.chain(made) {
+        let record = || own_calls::record_work(stream, event);
+        let recorded = match stream {
+            own_calls::LEGACY => record(),
+            _ => match streams::use_if_there(stream, context, record) {
+                Some(recorded) => recorded,
+                // The driver saw to it when it was destroyed.
+                None => continue,
+            },
+        };
+        match come(recorded, event, began) {
+            Progress::Done => own_calls::synchronize_with(event),
+            // It may be another kind of context's.
+            Progress::Unknown => {}
+            unfinished => return unfinished,
+        }
+    }
+    Progress::Done
+}
+
+/// Asks until an event has come, or patience is at an end.
+fn come(recorded: Progress, event: usize, began: u64) -> Progress {
+    let (mut progress, mut turns) = (recorded, 0);
     while progress == Progress::Working {
         if clock::monotonic_ns().saturating_sub(began) > PATIENCE {
             break;
@@ -135,12 +171,7 @@ fn wait(began: u64) -> Option<bool> {
         turns = turns.saturating_add(1);
         progress = own_calls::has_come(event);
     }
-    if progress == Progress::Done {
-        own_calls::synchronize_with(event);
-    }
-    // Where a capture has begun the event stays, which costs nothing but its few bytes.
-    own_calls::drop_event(event);
-    (progress != Progress::Forbidden).then_some(progress == Progress::Done)
+    progress
 }
 
 /// Waits, not forever, until no pool is being trimmed: one is about to be destroyed.

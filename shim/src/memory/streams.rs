@@ -5,6 +5,7 @@ use super::{Real, SUCCESS, context, own_calls};
 use bytemuck::Zeroable;
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_recorder::{self as recorder, Renewable, per_thread};
 
@@ -167,6 +168,50 @@ fn look_up(stream: usize, context: impl FnOnce() -> u16) -> u32 {
     number
 }
 
+/// We are giving work to a stream: nobody may destroy it meanwhile.
+static IN_USE: AtomicBool = AtomicBool::new(false);
+/// Putting an event into a stream takes microseconds; one that takes longer than this many yields is
+/// stuck, and the program must not be.
+const PATIENCE: usize = 10_000;
+
+/// The streams of a context that numbers were given to: those that allocated or freed.
+pub fn of_context(context: u16) -> Vec<usize> {
+    let Some(streams) = STREAMS.lock() else {
+        return Vec::new();
+    };
+    let all = streams.handles.iter();
+    let of_it = all.filter(|(_, made)| made.context == context);
+    of_it.map(|(handle, _)| *handle).collect()
+}
+
+/// Lets `act` use a stream of a context, if that is there still. One thread at a time.
+pub fn use_if_there<T>(stream: usize, context: u16, act: impl FnOnce() -> T) -> Option<T> {
+    struct Used;
+    impl Drop for Used {
+        fn drop(&mut self) {
+            IN_USE.store(false, Ordering::SeqCst);
+        }
+    }
+    // Said before it is looked for; who destroys it takes it away before looking here.
+    IN_USE.store(true, Ordering::SeqCst);
+    let _used = Used;
+    let is_there = STREAMS.lock().is_some_and(|streams| {
+        let made = streams.handles.get(&stream);
+        made.is_some_and(|made| made.context == context)
+    });
+    is_there.then(act)
+}
+
+/// Waits, not forever, until we use none.
+fn let_use_finish() {
+    for _ in 0..PATIENCE {
+        if !IN_USE.load(Ordering::SeqCst) {
+            break;
+        }
+        std::thread::yield_now();
+    }
+}
+
 /// A stream is destroyed through `real`. Forgotten before the call: the moment that returns,
 /// another thread may be given the same handle.
 pub fn destroy(stream: usize, real: impl Real) -> u32 {
@@ -174,6 +219,7 @@ pub fn destroy(stream: usize, real: impl Real) -> u32 {
         .lock()
         .and_then(|mut streams| streams.handles.remove(&stream));
     context::forget_handles();
+    let_use_finish();
     let result = real();
     if result != SUCCESS {
         Gone(made.map(|made| (stream, made)).into_iter().collect()).come_back();
@@ -191,6 +237,7 @@ pub fn contexts_end(is_one: impl Fn(u16) -> bool) -> Gone {
         let of_them = |_: &usize, made: &mut Made| is_one(made.context);
         streams.handles.extract_if(of_them).collect()
     });
+    let_use_finish();
     Gone(gone)
 }
 
@@ -208,5 +255,6 @@ impl Gone {
 /// A new trace begins.
 pub fn start_over() {
     STREAMS.renew();
+    IN_USE.store(false, Ordering::SeqCst);
     context::forget_handles();
 }

@@ -28,6 +28,9 @@ const BURST: u64 = 6;
 const MARGIN: f64 = 1.0;
 /// Growth does not rest longer than this share of the life.
 const LONGEST_REST: f64 = 0.3;
+/// Where nothing is freed, one survivor in so many may be older than a rest after which growth begins:
+/// the first step of a training compiles, loads libraries, and takes longer than a hundred later ones.
+const EARLY: u64 = 50;
 /// Share of survivors that may be of another make in any family.
 const STRAY: f64 = 0.03;
 
@@ -89,6 +92,11 @@ pub struct Judgement {
 /// Judges survivors of a stack that lived from `from` to `to`, event times. Where `all_stay`, nothing that
 /// was ever made there was freed: more young ones than old ones are then no replacement.
 pub fn judge(survivors: &[Survivor], from: u64, to: u64, all_stay: bool) -> Judgement {
+    let from = if all_stay {
+        after_late_start(survivors, from, to)
+    } else {
+        from
+    };
     let life = to.saturating_sub(from).saturating_add(1);
     let mut counts = [0u64; CELLS];
     let mut bytes = [0u64; CELLS];
@@ -138,6 +146,29 @@ pub fn judge(survivors: &[Survivor], from: u64, to: u64, all_stay: bool) -> Judg
         judgement.confidence = judgement.confidence.min(0.5);
     }
     judgement
+}
+
+/// Where a life begins if not for the few survivors before a long rest.
+fn after_late_start(survivors: &[Survivor], from: u64, to: u64) -> u64 {
+    let longest = LONGEST_REST * to.saturating_sub(from) as f64;
+    let all = |survivors: &[Survivor]| -> u64 {
+        let counts = survivors.iter().map(|survivor| survivor.count);
+        counts.fold(0, u64::saturating_add)
+    };
+    let early = all(survivors) / EARLY;
+    let mut in_order = survivors.to_vec();
+    in_order.sort_unstable_by_key(|survivor| survivor.time);
+    let (mut begin, mut before) = (from, 0u64);
+    for pair in in_order.windows(2) {
+        before = before.saturating_add(pair[0].count);
+        if before > early {
+            break;
+        }
+        if (pair[1].time.saturating_sub(pair[0].time)) as f64 > longest {
+            begin = pair[1].time;
+        }
+    }
+    begin
 }
 
 /// In which part of a life a time lies.
@@ -309,6 +340,34 @@ mod tests {
         let leak = (0..84).map(|n| 2 * n * hour);
         let now = (0..500).map(|n| 7 * DAY - n * 1000);
         assert_eq!(shape(leak.chain(now)), Shape::Growing);
+    }
+
+    #[test]
+    fn a_slow_first_step_is_no_plateau() {
+        let steps = |first: u64, rest: u64, number: u64| {
+            let times = (0..first).chain((0..number).map(|n| rest + n * 1000));
+            let survivors: Vec<Survivor> = times
+                .map(|time| Survivor {
+                    time,
+                    bytes: 1 << 20,
+                    count: 1,
+                })
+                .collect();
+            let to = survivors.last().unwrap().time + 500;
+            (survivors, to)
+        };
+        // 400 steps of which the first takes as long as all others; they took 0.9 s on an H100.
+        let (survivors, to) = steps(1, 400_000, 399);
+        let stays = judge(&survivors, 0, to, true);
+        assert_eq!(stays.shape, Shape::Growing, "{stays:?}");
+        assert!((stays.slope.median / ((1 << 20) as f64 * 1e6) - 1.0).abs() < 0.1);
+        // Where others were freed, they say nothing of the time in which those were made.
+        assert_ne!(judge(&survivors, 0, to, false).shape, Shape::Growing);
+        // Two steps of a plateau, and a last one at the end.
+        let (survivors, to) = steps(1, 400_000, 100);
+        assert_ne!(judge(&survivors, 0, 4 * to, true).shape, Shape::Growing);
+        let (survivors, to) = steps(40, 400_000, 399);
+        assert_ne!(judge(&survivors, 0, to, true).shape, Shape::Growing);
     }
 
     #[test]

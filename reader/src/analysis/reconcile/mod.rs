@@ -20,6 +20,7 @@ use super::Sum;
 use super::moment::{Forgotten, Past};
 use super::view::{Devices, ProcessView};
 use crate::model::Process;
+use crate::report::words::bytes;
 use tree::Tree;
 use vramtrace_format::record::Record;
 
@@ -211,13 +212,7 @@ pub fn reconcile(answer: &mut Answer, process: &Process, question: &Question) {
                     .to_owned(),
             );
         }
-        if let Some(shown) = shown.filter(|shown| shown.time.abs_diff(at) > FAR) {
-            let seconds = shown.time.abs_diff(at) as f64 / 1e9;
-            let when = if shown.time < at { "before" } else { "after" };
-            notes.push(format!(
-                "nvidia-smi's number was taken {seconds:.1} s {when} this moment"
-            ));
-        }
+        notes.extend(shown.and_then(|shown| taken(&shown, at)));
         answer.trees.push(Reconciled {
             process: id,
             device: device_id,
@@ -230,4 +225,23 @@ pub fn reconcile(answer: &mut Answer, process: &Process, question: &Question) {
             notes,
         });
     }
+}
+
+/// When the number was taken, where that is worth a word.
+fn taken(shown: &Shown, at: u64) -> Option<String> {
+    let apart = shown.time.abs_diff(at);
+    if apart <= FAR && shown.since == 0 {
+        return None;
+    }
+    let when = if shown.time < at { "before" } else { "after" };
+    let mut note = format!(
+        "nvidia-smi's number was taken {:.1} s {when} this moment",
+        apart as f64 / 1e9
+    );
+    if shown.since != 0 {
+        let than = if shown.since > 0 { "less" } else { "more" };
+        let known = bytes(shown.since.unsigned_abs());
+        note += &format!(", when {known} {than} was known of");
+    }
+    Some(note)
 }

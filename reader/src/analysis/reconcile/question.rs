@@ -1,5 +1,6 @@
 //! What is asked: which numbers, of which moment.
 
+use super::{Answer, reconcile};
 use crate::analysis::moment::Found;
 use crate::model::{DeviceUse, FoundBy, Process, UseSample};
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ pub struct Shown {
     pub others: Option<u64>,
     /// When that was, event time.
     pub time: u64,
+    /// How many bytes more are known of at the moment that is asked about than were then.
+    pub since: i64,
 }
 
 impl From<&UseSample> for Shown {
@@ -30,8 +33,43 @@ impl From<&UseSample> for Shown {
             device: sample.used_bytes,
             others: sample.process_bytes.filter(|_| comparable).map(others),
             time: sample.time,
+            since: 0,
         }
     }
+}
+
+/// What is known of on a device at a moment, its number not considered; `None` if its event log does
+/// not reach so far.
+fn known(process: &Process, device: u8, moment: Found) -> Option<i64> {
+    let mut answer = Answer::default();
+    let question = Question {
+        moment: Some(moment),
+        shown: BTreeMap::new(),
+        devices: vec![device],
+    };
+    reconcile(&mut answer, process, &question);
+    Some(answer.trees.first()?.explained)
+}
+
+/// The numbers next to the moment on either side say most about it, and of these the one that was
+/// taken when the process held what it holds at that moment: it may take and give back a
+/// gigabyte between two of them.
+fn suiting(process: &Process, device: u8, all: &DeviceUse, moment: Found) -> Option<Shown> {
+    let Some(at) = moment.time(process) else {
+        return all.samples.first().map(Shown::from);
+    };
+    let (before, after): (Vec<&UseSample>, Vec<&UseSample>) =
+        all.samples.iter().partition(|sample| sample.time <= at);
+    let sides = [before.last(), after.first()].into_iter().flatten();
+    let now = known(process, device, moment);
+    let numbers = sides.map(|sample| {
+        let mut shown = Shown::from(*sample);
+        if let (Some(now), Some(then)) = (now, known(process, device, Found::Time(sample.time))) {
+            shown.since = now.saturating_sub(then);
+        }
+        shown
+    });
+    numbers.min_by_key(|shown| (shown.since.unsigned_abs(), shown.time.abs_diff(at)))
 }
 
 /// What is asked of one process.
@@ -46,8 +84,8 @@ pub struct Question {
 }
 
 impl Question {
-    /// About a moment of a process whose numbers are in its trace: those that were taken nearest to it.
-    /// Without a moment, where the last one was taken.
+    /// About a moment of a process whose numbers are in its trace: of those that were taken next to it
+    /// the one that suits it best. Without a moment, where the last one was taken.
     pub fn recorded(process: &Process, moment: Option<Found>, devices: Vec<u8>) -> Question {
         let asked = |device: &u8| devices.is_empty() || devices.contains(device);
         let uses = || {
@@ -61,18 +99,16 @@ impl Question {
             times.max().map(Found::Time)
         };
         let moment = moment.or_else(last);
-        let at = moment.and_then(|moment| moment.time(process));
-        let nearest = |(device, all): (&u8, &DeviceUse)| {
-            let distance = |sample: &&UseSample| sample.time.abs_diff(at?).into();
-            let sample = all
-                .samples
-                .iter()
-                .min_by_key(|sample| -> Option<u64> { distance(sample) });
-            Some((*device, Shown::from(sample?)))
+        let number = |(device, all): (&u8, &DeviceUse)| {
+            let shown = match moment {
+                Some(moment) => suiting(process, *device, all, moment),
+                None => all.samples.first().map(Shown::from),
+            };
+            Some((*device, shown?))
         };
         Question {
             moment,
-            shown: uses().filter_map(nearest).collect(),
+            shown: uses().filter_map(number).collect(),
             devices,
         }
     }

@@ -35,6 +35,7 @@ struct ShownJson {
     device_bytes: u64,
     others_bytes: Option<u64>,
     at_ns: u64,
+    known_since: i64,
 }
 
 #[derive(Serialize)]
@@ -85,6 +86,7 @@ fn tree(tree: &Reconciled, start_ns: u64) -> TreeJson<'_> {
             device_bytes: shown.device,
             others_bytes: shown.others,
             at_ns: start_ns.saturating_add(shown.time),
+            known_since: shown.since,
         }),
         explained: tree.explained,
         unexplained: tree.unexplained,

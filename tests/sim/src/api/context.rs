@@ -266,7 +266,7 @@ driver! {
     /// Everything of the context so far, as an event.
     [INIT] fn cuCtxRecordEvent(ctx: u64, event: u64) |c| {
         let legacy = c.context(ctx)?.legacy;
-        c.record_event(event, legacy)
+        c.record_context(event, legacy)
     }
 
     /// Makes all streams of the context wait.

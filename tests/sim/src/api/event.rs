@@ -22,7 +22,7 @@ driver! {
             return Err(INVALID_VALUE);
         }
         let ctx = c.ctx;
-        let event = c.events.insert(Event { ctx, flags, recorded: None, captured: None });
+        let event = c.events.insert(Event { ctx, flags, recorded: None, on: None, captured: None });
         out.set(event)
     }
 
@@ -55,10 +55,12 @@ driver! {
     /// Complete unless it was recorded in a capture.
     [WORK] fn cuEventQuery(event: u64) |c| { c.event_done(event) }
 
-    /// As the query, and lets pools give memory back.
+    /// As the query, and lets pools give back what was freed on the stream that it stands in.
     [WORK] fn cuEventSynchronize(event: u64) |c| {
         c.event_done(event)?;
-        c.synchronised();
+        if let Some(stream) = c.events.get(event).and_then(|event| event.on) {
+            c.waited_for(stream);
+        }
         Ok(())
     }
 

@@ -138,7 +138,7 @@ driver! {
     [INIT] fn cuGreenCtxRecordEvent(handle: u64, event: u64) |c| {
         let ctx = green(c, handle)?.ctx;
         let legacy = c.context(ctx)?.legacy;
-        c.record_event(event, legacy)
+        c.record_context(event, legacy)
     }
 
     /// Makes the green context wait.

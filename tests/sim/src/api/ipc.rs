@@ -56,7 +56,7 @@ driver! {
         out.check()?;
         c.check_event_handle(&handle)?;
         let ctx = c.ctx;
-        let event = Event { ctx, flags: 6, recorded: None, captured: None };
+        let event = Event { ctx, flags: 6, recorded: None, on: None, captured: None };
         let event = c.events.insert(event);
         out.set(event)
     }

@@ -28,6 +28,7 @@ fn destroy(c: &mut Call, stream: u64) -> R {
         return Err(INVALID_HANDLE);
     }
     c.abandon_capture(stream);
+    c.waited_for(stream);
     if let Some(gone) = c.streams.remove(stream) {
         c.discharge_streams(gone.ctx, 1);
     }
@@ -68,10 +69,11 @@ driver! {
     /// Since 4.0.
     [WORK] fn cuStreamDestroy_v2(stream: u64) |c| { destroy(c, stream) }
 
-    /// Waits for nothing, and lets pools give memory back.
+    /// Waits for nothing, and lets pools give back what was freed on it.
     [WORK] fn cuStreamSynchronize + cuStreamSynchronize_ptsz(stream: u64) |c| {
         settle(c, stream)?;
-        c.synchronised();
+        let stream = c.work_stream(stream)?;
+        c.waited_for(stream);
         Ok(())
     }
 

@@ -362,7 +362,14 @@ impl Call {
     /// Stream-ordered free: now, or a free node while capturing.
     pub fn free_async_on(&mut self, stream: u64, addr: u64) -> R {
         if self.capture_of(stream)?.is_none() {
-            return self.free_async(addr);
+            let pool = self.live.get(addr).map(|alloc| alloc.kind);
+            self.free_async(addr)?;
+            if let Some(Kind::Pool(pool)) = pool
+                && let Some(pool) = self.pools.get_mut(pool)
+            {
+                pool.freed_on(addr, stream);
+            }
+            return Ok(());
         }
         if !self.graphs.owns(addr) {
             return Err(INVALID_VALUE);

@@ -244,7 +244,7 @@ impl State {
             .is_some_and(|p| p.destroyed && p.is_idle());
         if done {
             if let Some(pool) = self.pools.get_mut(handle) {
-                pool.see_frees();
+                pool.see_frees(None);
             }
             self.trim_pool(handle, 0);
             self.pools.remove(handle);
@@ -275,10 +275,30 @@ impl State {
         }
     }
 
-    /// What a synchronisation does to pools: all work is done, so everything above the release
-    /// threshold may go.
+    /// The host has waited for everything.
     pub fn synchronised(&mut self) {
-        self.pools.iter_mut().for_each(|(_, pool)| pool.see_frees());
+        let pools = self.pools.iter_mut();
+        pools.for_each(|(_, pool)| pool.see_frees(None));
+        self.release_above_thresholds();
+    }
+
+    /// The host has waited for a stream. The legacy one is behind all of its context that wait for it.
+    pub fn waited_for(&mut self, stream: u64) {
+        let mut seen = vec![stream];
+        if let Some(legacy) = self.streams.get(stream).filter(|stream| stream.legacy) {
+            let ctx = legacy.ctx;
+            let all = self.streams.iter();
+            let behind = all.filter(|(_, one)| one.ctx == ctx && one.is_blocking());
+            seen.extend(behind.map(|(handle, _)| handle));
+        }
+        for (_, pool) in self.pools.iter_mut() {
+            seen.iter().for_each(|stream| pool.see_frees(Some(*stream)));
+        }
+        self.release_above_thresholds();
+    }
+
+    /// What a synchronisation does to pools: what is above the release threshold may go.
+    fn release_above_thresholds(&mut self) {
         let want: Vec<(u64, u64)> = self
             .pools
             .iter()

@@ -2,15 +2,16 @@
 //!
 //! A free is logical: the block goes back to the pool, the chunk stays reserved. Chunks without live
 //! blocks are released when the pool is trimmed: by cuMemPoolTrimTo, or at the next synchronisation
-//! down to the release threshold. What was freed counts as used there until a synchronisation has
-//! seen the free done (cuda.h on cuMemPoolTrimTo: it "can count as outstanding").
+//! down to the release threshold. What was freed counts as used there until the host has waited for
+//! the very stream that it was freed on, or for the context (cuda.h on cuMemPoolTrimTo: it "can count
+//! as outstanding"; which calls count was found out on an H100, CUDA 13.0).
 
 use super::arena::{Arena, GRAIN, PAGE};
 use super::mapping::Mapping;
 use super::ranges::Ranges;
 use crate::abi::error::{OUT_OF_MEMORY, R};
 use crate::abi::memory::{Location, PoolProps};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 
 /// What a pool reserves at least.
@@ -64,8 +65,8 @@ pub struct Imported {
 struct Chunk {
     len: u64,
     live: u32,
-    /// Blocks of it were freed since the last synchronisation.
-    unseen: bool,
+    /// Streams that blocks of it were freed on, and that nobody has waited for since.
+    unseen: BTreeSet<u64>,
     dirty: bool,
 }
 
@@ -142,7 +143,7 @@ impl Pool {
             Chunk {
                 len,
                 live: 0,
-                unseen: false,
+                unseen: BTreeSet::new(),
                 dirty: false,
             },
         );
@@ -157,12 +158,18 @@ impl Pool {
         self.heap.free(addr, taken);
         if let Some((_, chunk)) = self.chunks.range_mut(..=addr).next_back() {
             chunk.live = chunk.live.saturating_sub(1);
-            chunk.unseen = true;
             chunk.dirty |= dirty;
         }
         self.live = self.live.saturating_sub(1);
         self.taken = self.taken.saturating_sub(taken);
         self.used = self.used.saturating_sub(bytes);
+    }
+
+    /// The block that was at an address was freed on a stream, and nobody has waited for it.
+    pub fn freed_on(&mut self, addr: u64, stream: u64) {
+        if let Some((_, chunk)) = self.chunks.range_mut(..=addr).next_back() {
+            chunk.unseen.insert(stream);
+        }
     }
 
     /// The piece of the reserve that an address lies in: memory is mapped in pieces of 32 MiB.
@@ -172,11 +179,14 @@ impl Pool {
         Some((at, CHUNK.min(start + chunk.len - at)))
     }
 
-    /// A synchronisation has seen all frees done.
-    pub fn see_frees(&mut self) {
-        self.chunks
-            .values_mut()
-            .for_each(|chunk| chunk.unseen = false);
+    /// The host has seen that all frees of a stream are done, or of all streams.
+    pub fn see_frees(&mut self, stream: Option<u64>) {
+        for chunk in self.chunks.values_mut() {
+            match stream {
+                Some(stream) => drop(chunk.unseen.remove(&stream)),
+                None => chunk.unseen.clear(),
+            }
+        }
     }
 
     /// Whether a synchronisation has something to release.
@@ -191,7 +201,7 @@ impl Pool {
         let idle: Vec<u64> = self
             .chunks
             .iter()
-            .filter(|(_, c)| c.live == 0 && !c.unseen)
+            .filter(|(_, c)| c.live == 0 && c.unseen.is_empty())
             .map(|(&s, _)| s)
             .collect();
         for start in idle {

@@ -29,6 +29,8 @@ pub struct Event {
     pub ctx: u64,
     pub flags: u32,
     pub recorded: Option<Instant>,
+    /// On which stream; `None` for a whole context, which shows the host none of its streams.
+    pub on: Option<u64>,
     /// Recorded in a capture: which, and the nodes that it stands for.
     pub captured: Option<(u64, Vec<u64>)>,
 }
@@ -113,6 +115,14 @@ impl Call {
 }
 
 impl State {
+    /// cuCtxRecordEvent.
+    pub fn record_context(&mut self, event: u64, legacy: u64) -> R {
+        self.record_event(event, legacy)?;
+        let event = self.events.get_mut(event).ok_or(INVALID_HANDLE)?;
+        event.on = None;
+        Ok(())
+    }
+
     /// cuEventRecord.
     pub fn record_event(&mut self, event: u64, stream: u64) -> R {
         let captured = self.capture_of(stream)?.map(|capture| {
@@ -127,6 +137,7 @@ impl State {
         let event = self.events.get_mut(event).ok_or(INVALID_HANDLE)?;
         if captured.is_none() {
             event.recorded = Some(Instant::now());
+            event.on = Some(stream);
         }
         event.captured = captured;
         Ok(())
