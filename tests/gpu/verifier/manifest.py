@@ -108,7 +108,7 @@ CASES = [
     jax_case("jax", PREALLOCATE="false"),
     jax_case("jax_preallocated", PREALLOCATE="true", MEM_FRACTION=".10"),
     Case("reconcile", "python/torch_reconcile.py", reconcile, alone=True, limit=150),
-    Case("torch_pace", "python/torch_pace.py", pace, alone=True, limit=150),
+    Case("torch_pace", "python/torch_pace.py", pace, alone=True, limit=300),
     Case("overhead", "runtime_overhead", overhead, alone=True),
 ]
 

@@ -14,24 +14,28 @@ from .exact import command, folder
 from .frameworks import lacks
 
 ROUNDS = 31
-WORKERS = 3
+WORKERS = 5
 """Of each kind: one process is faster than another of its kind by several percent, for as long as it lives."""
 ANSWER = 90
 """Seconds that one answer may take; the first includes loading PyTorch."""
+TRACED = {
+    "every stack": {"VRAMTRACE_BUDGET": "off"},
+    "Python stacks": {"VRAMTRACE_BUDGET": "off", "VRAMTRACE_STACKS": "python"},
+    "no stacks": {"VRAMTRACE_STACKS": "off"},
+    "production": {},
+}
+"""Settings; `production` is what a preloaded library does by itself."""
 
 
 class Worker:
     """A program that measures when it is told to."""
 
-    def __init__(self, words, traced, shim, log):
-        env = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-        if traced:
-            env |= {"LD_PRELOAD": str(shim), "VRAMTRACE_OUTPUT": str(traced), "VRAMTRACE_BUDGET": "off"}
+    def __init__(self, words, log, settings):
+        env = {name: value for name, value in os.environ.items() if not name.startswith(OURS)} | settings
         self.log = open(log, "w")
         self.process = subprocess.Popen(
             [str(word) for word in words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, env=env, text=True
         )
-        self.answer()
 
     def answer(self):
         watchdog = threading.Timer(ANSWER, self.process.kill)
@@ -67,34 +71,23 @@ def pace(box, case):
         row.notes.append(problem)
         return row
     place = Path("/dev/shm") if Path("/dev/shm").is_dir() else box.work
-    traces = [place / f"vramtrace-pace-{os.getpid()}-{number}.vrt" for number in range(WORKERS)]
-    logs = folder(box, case)
-    bare, traced, times = [], [], {name: [] for name in ("bare", "traced", "history", "bare step", "traced step")}
-    order = random.Random(1)
+    logs, workers, traces = folder(box, case), {}, []
     try:
-        for number, trace in enumerate(traces):
-            bare.append(Worker(command(box, case), None, None, logs / f"bare-{number}.err"))
-            traced.append(Worker(command(box, case), trace, box.shim, logs / f"traced-{number}.err"))
-            if not trace.exists():
-                row.wrong("a traced worker has no trace")
-                return row
-        for _ in range(ROUNDS):
-            todo = [
-                (name, worker, what)
-                for name, workers, what in (
-                    ("bare", bare, "pair"), ("traced", traced, "pair"), ("history", bare[:1], "history"),
-                    ("bare step", bare, "step"), ("traced step", traced, "step"),
-                )
-                for worker in workers
-            ]
-            order.shuffle(todo)
-            answers = {name: [] for name in times}
-            for name, worker, what in todo:
-                answers[name].append(worker.measure(what))
-            for name, values in answers.items():
-                times[name].append(median(values))
+        for kind in ("bare", *TRACED):
+            for number in range(WORKERS):
+                name, settings = f"{kind.replace(' ', '-')}-{number}", {}
+                if kind != "bare":
+                    traces.append(place / f"vramtrace-pace-{os.getpid()}-{name}.vrt")
+                    settings = {"LD_PRELOAD": str(box.shim), "VRAMTRACE_OUTPUT": str(traces[-1])} | TRACED[kind]
+                workers.setdefault(kind, []).append(Worker(command(box, case), logs / f"{name}.err", settings))
+        for worker in sum(workers.values(), []):
+            worker.answer()
+        if missing := [trace.name for trace in traces if not trace.exists()]:
+            row.wrong(f"there are no traces {missing}")
+            return row
+        times = rounds(workers)
     finally:
-        for worker in bare + traced:
+        for worker in sum(workers.values(), []):
             worker.end()
         for trace in traces:
             trace.unlink(missing_ok=True)
@@ -103,29 +96,51 @@ def pace(box, case):
     return row
 
 
+def rounds(workers):
+    order, times = random.Random(1), {}
+    for _ in range(ROUNDS):
+        todo = [
+            (f"{kind} {what}", worker, what) for kind, all_of_it in workers.items() for worker in all_of_it for what in ("pair", "step")
+        ]
+        todo.append(("history", workers["bare"][0], "history"))
+        order.shuffle(todo)
+        answers = {}
+        for name, worker, what in todo:
+            answers.setdefault(name, []).append(worker.measure(what))
+        for name, values in answers.items():
+            times.setdefault(name, []).append(median(values))
+    return times
+
+
 def report(times, row):
     middle = {name: median(values) for name, values in times.items()}
-    ours = [traced - bare for traced, bare in zip(times["traced"], times["bare"])]
-    theirs = [history - bare for history, bare in zip(times["history"], times["bare"])]
+    theirs = [history - bare for history, bare in zip(times["history"], times["bare pair"])]
     row.notes.append(
-        f"torch.empty(1024) and its end: bare {middle['bare']:,.0f} ns, traced {middle['traced']:,.0f}, "
-        f"with PyTorch's own history {middle['history']:,.0f}"
+        f"torch.empty(1024) and its end: bare {middle['bare pair']:,.0f} ns, with PyTorch's own history {middle['history']:,.0f}; "
+        + ", ".join(f"{kind} {middle[f'{kind} pair']:,.0f}" for kind in TRACED)
     )
-    costs = spread(ours, theirs, lambda a, b: median(a) / median(b) if median(b) > 0 else float("nan"))
-    row.notes.append(f"added: ours {median(ours):,.0f} ns, PyTorch's history {median(theirs):,.0f} ns; ratio {said(costs)}")
-    steps = spread(times["traced step"], times["bare step"], lambda a, b: median(x / y for x, y in zip(a, b)))
-    row.notes.append(f"a training step: bare {middle['bare step'] / 1e6:.3f} ms, traced over bare {said(steps)}")
-    row.notes.append(f"medians of {ROUNDS} interleaved rounds, {WORKERS} workers each; in brackets 95 % of 2,000 resamplings of the rounds")
-    row.data |= {"median_ns": middle, "added_ratio": costs, "step_ratio": steps}
+    row.data |= {"median_ns": middle, "added_ratio": {}, "step_ratio": {}}
+    for kind in TRACED:
+        ours = [traced - bare for traced, bare in zip(times[f"{kind} pair"], times["bare pair"])]
+        costs = spread(ours, theirs, lambda a, b: median(a) / median(b) if median(b) > 0 else float("nan"))
+        steps = spread(times[f"{kind} step"], times["bare step"], lambda a, b: median(x / y for x, y in zip(a, b)))
+        row.notes.append(
+            f"{kind}: adds {median(ours):,.0f} ns, {said(costs)} what PyTorch's history adds; a training step {said(steps)} of bare"
+        )
+        row.data["added_ratio"][kind], row.data["step_ratio"][kind] = costs, steps
+    row.notes.append(
+        f"bare step {middle['bare step'] / 1e6:.3f} ms; medians of {ROUNDS} interleaved rounds, {WORKERS} workers each; "
+        "in brackets 95 % of 2,000 resamplings of the rounds"
+    )
 
 
 def spread(first, second, of):
     """A statistic of paired rounds, and where 95 % of its values in resampled rounds lie."""
     draw = random.Random(1)
-    rounds = range(len(first))
+    every = range(len(first))
     values = []
     for _ in range(2000):
-        chosen = [draw.choice(rounds) for _ in rounds]
+        chosen = [draw.choice(every) for _ in every]
         values.append(of([first[at] for at in chosen], [second[at] for at in chosen]))
     values.sort()
     return {"value": of(first, second), "low": values[49], "high": values[-50]}
