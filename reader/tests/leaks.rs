@@ -151,7 +151,8 @@ fn the_document() {
             the file, or its debug file, into a directory of VRAMTRACE_DEBUG_PATH (build id \
             0101010101010101010101010101010101010101)"],
         "suppressed": [],
-        "caches": [],
+        "freed_before_end": [],
+            "caches": [],
         "torch": [],
     });
     assert_eq!(document, expected);

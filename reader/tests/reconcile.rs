@@ -12,7 +12,7 @@ use vramtrace_format::footprint::{Footprint, Part as Grown};
 use vramtrace_format::record::{GRAPH_POOL, Kind, Op, Record};
 use vramtrace_reader::analysis::moment::Found;
 use vramtrace_reader::analysis::reconcile::{
-    Answer, Line, Part, Question, Reconciled, Shown, reconcile,
+    Answer, Basis, Line, Part, Question, Reconciled, Shown, reconcile,
 };
 use vramtrace_reader::model::{DeviceUse, FoundBy, Process, UseSample};
 use vramtrace_reader::trace::Trace;
@@ -114,6 +114,7 @@ fn sampled(process: Option<u64>) -> Shown {
         assumed: false,
         device: KNOWN + 5 * MIB + OTHERS,
         others: process.map(|_| OTHERS),
+        others_at_start: None,
         time: 2 * SECOND,
         since: 0,
     }
@@ -213,6 +214,61 @@ fn the_number_is_taken_when_as_much_was_held() {
     let note =
         "nvidia-smi's number was taken 0.2 s before this moment, when 208.00 MiB less was known of";
     assert!(tree.notes.iter().any(|one| one == note), "{:?}", tree.notes);
+}
+
+/// Two processes that begin at the same time on one card: when this one's context was made, 450 MiB of the
+/// other's were in use; later it has 2 GiB.
+#[test]
+fn another_process_on_the_card_is_not_this_ones_context() {
+    let other = 450 * MIB;
+    let chosen = |first: u64, later: u64| {
+        let mut file = story();
+        let at = file.layout.of(Section::Footprints).offset as usize;
+        let row = &mut file.bytes()[at..at + size_of::<Footprint>()];
+        let mut footprint: Footprint = *bytemuck::from_bytes(row);
+        footprint.used_at_start += other;
+        row.copy_from_slice(bytemuck::bytes_of(&footprint));
+        let sample = |time, process, others| UseSample {
+            time,
+            process_bytes: Some(process),
+            used_bytes: process + OTHERS + others,
+            reserved_bytes: Some(0),
+            total_bytes: 80 << 30,
+            found_by: FoundBy::Pid,
+        };
+        // By 6 s 208 MiB more were allocated, and 3 MiB nobody knows of.
+        let samples = [
+            sample(2 * SECOND, KNOWN, first),
+            sample(6 * SECOND, KNOWN + 211 * MIB, later),
+        ];
+        for record in DeviceUse::records(0, "GPU-1", &samples) {
+            file.cold(Cold::DeviceUse(record));
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let process = Process::read(Trace::open(&file.write(dir.path(), "t.vrt")).unwrap());
+        let question = Question::recorded(&process, None, Vec::new());
+        let mut answer = Answer::default();
+        reconcile(&mut answer, &process, &question);
+        let tree = answer.trees.remove(0);
+        let context = lines(&tree)[&(Part::Context, "")].clone();
+        (tree, context)
+    };
+    let (tree, context) = chosen(2048 * MIB, 2048 * MIB);
+    assert_eq!(context.bytes, CONTEXT as i64);
+    assert_eq!(context.basis, Basis::Derived);
+    assert_eq!(tree.unexplained, Some(3 * MIB as i64));
+    assert!(
+        tree.notes
+            .iter()
+            .any(|note| note.contains("other processes used more or less"))
+    );
+    // Where the other has what it had, the difference is a measurement.
+    let (tree, context) = chosen(other, other);
+    assert_eq!(
+        (context.bytes, context.basis),
+        (CONTEXT as i64, Basis::Measured)
+    );
+    assert_eq!(tree.unexplained, Some(3 * MIB as i64));
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub mod churn;
 pub mod diff;
 pub mod estimate;
 pub mod fragmentation;
+pub mod given_back;
 pub mod growth;
 pub mod head;
 pub mod leaks;

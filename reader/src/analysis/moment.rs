@@ -186,6 +186,8 @@ pub struct Past {
     /// Entries of which only what their frees repeat is known: made before the event log begins,
     /// by an unknown thread.
     pub undated: u64,
+    /// Where the event log begins to be whole, event time: the time that undated entries have.
+    pub began: u64,
 }
 
 impl Past {
@@ -239,6 +241,7 @@ impl Past {
             time: moment.time(process).unwrap_or(began),
             live,
             undated,
+            began,
         })
     }
 }

@@ -8,7 +8,7 @@ use crate::model::{
     CudaUse, FoundBy, Loops, Losses, Process, PythonStacks, Remembered, Torch, Unhidden, UseSample,
     VisibleStack,
 };
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use vramtrace_format::account::{self, Account};
@@ -404,7 +404,25 @@ fn top_stacks(
     let mut merged: FxHashMap<(VisibleStack, u16, u8, Kind), Sums> = FxHashMap::default();
     let mut visible: FxHashMap<u32, VisibleStack> = FxHashMap::default();
     let mut loops = Remembered::new(loops);
+    // What PyTorch's allocator asks the driver for is told by its tensors; whoever happened to need a new
+    // segment says nothing. Who asks for the device layer gets it.
+    let tensors: FxHashSet<u8> = process
+        .accounts()
+        .filter(|(_, layer, account)| *layer == Layer::Framework && account.peak_bytes > 0)
+        .filter_map(|(device, ..)| device)
+        .filter(|_| filter.layers.is_empty())
+        .collect();
+    let mut segments: FxHashMap<u32, bool> = FxHashMap::default();
     rows(process, filter, |stack, api, device, kind, sums| {
+        if kind.layer() == Layer::Device
+            && tensors.contains(&device)
+            && *segments.entry(stack).or_insert_with(|| {
+                let library = process.library_of(stack);
+                library.is_some_and(|library| library.torch_allocator)
+            })
+        {
+            return;
+        }
         let stack = visible
             .entry(stack)
             .or_insert_with(|| process.visible(stack, Unhidden::default(), &mut loops));

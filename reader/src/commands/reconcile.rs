@@ -2,7 +2,7 @@
 
 use super::{code, find_moment, in_each, open, print, refuse_unknown_devices};
 use crate::analysis::moment::Moment;
-use crate::analysis::reconcile::{Answer, Question, reconcile};
+use crate::analysis::reconcile::{Answer, Question, Shown, reconcile};
 use crate::cli::{MOMENTS, Traces};
 use crate::model::{Process, State};
 use crate::nvml;
@@ -82,7 +82,10 @@ fn now(process: &Process, devices: Vec<u8>) -> Question {
             moment: None,
             shown: samples
                 .iter()
-                .map(|(device, sample)| (*device, sample.into()))
+                .map(|(device, sample)| {
+                    let shown = Shown::from(sample).beside_others(process, *device);
+                    (*device, shown)
+                })
                 .collect(),
             devices,
         },

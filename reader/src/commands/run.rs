@@ -232,18 +232,17 @@ fn conclude(args: &Args, finished: &Finished, suppressions: Suppressions) -> i32
         .collect();
     if !traces.is_empty() {
         let names: Vec<String> = traces.iter().map(|path| shown(path, &here)).collect();
-        let files = args.suppressions.iter();
-        let mut words: Vec<String> = files
-            .map(|file| format!("--suppressions {} ", words::shell(file)))
-            .collect();
-        if args.no_builtin_suppressions {
-            words.push("--no-builtin-suppressions ".to_owned());
-        }
-        say(&format!(
-            "next: vramtrace leaks {}{}",
-            words.concat(),
-            names.join(" ")
-        ));
+        let command = if findings.iter().any(|finding| finding.gave_back) {
+            "growth ".to_owned()
+        } else {
+            let files = args.suppressions.iter();
+            let files = files.map(|file| format!("--suppressions {} ", words::shell(file)));
+            let builtin = args.no_builtin_suppressions;
+            let builtin = builtin.then(|| "--no-builtin-suppressions ".to_owned());
+            let words: Vec<String> = files.chain(builtin).collect();
+            format!("leaks {}", words.concat())
+        };
+        say(&format!("next: vramtrace {command}{}", names.join(" ")));
     } else if finished.outcomes.is_empty() && finished.trouble.is_none() {
         say(match std::env::var_os("VRAMTRACE_OFF") {
             Some(value) if !value.is_empty() && value != "0" => {
@@ -378,6 +377,8 @@ struct Finding {
     any: bool,
     /// Whether that is certain, and CUDA was used at all.
     complete: bool,
+    /// Most of what was live at the peak was freed before the end.
+    gave_back: bool,
     /// Half a sentence.
     summary: String,
 }
@@ -391,6 +392,7 @@ impl Finding {
                     leaked: None,
                     any: false,
                     complete: false,
+                    gave_back: false,
                     summary: error.problem.to_string(),
                 };
             }
@@ -425,6 +427,14 @@ impl Finding {
             let bytes = words::bytes(suppressed.bytes);
             summary.push_str(&format!(", {bytes} in {allocations} suppressed"));
         }
+        for placed in &answer.given_back {
+            let back = placed.back;
+            let (bytes, at) = (
+                words::bytes(back.peak_bytes),
+                words::duration(back.peak_time),
+            );
+            summary.push_str(&format!("; {bytes} at the peak (at {at})"));
+        }
         if !answer.complete {
             summary.push_str(" (not exact; `vramtrace check` says why)");
         }
@@ -432,6 +442,7 @@ impl Finding {
             any: answer.any(),
             leaked: Some(answer.gpu.bytes.max(answer.host.bytes)),
             complete: answer.complete && answer.saw_memory(),
+            gave_back: !answer.given_back.is_empty(),
             summary,
         }
     }

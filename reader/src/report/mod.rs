@@ -11,6 +11,7 @@ pub mod growth;
 pub(crate) mod head;
 pub mod json;
 pub mod leaks;
+pub(crate) mod lines;
 pub mod losses;
 pub mod oom;
 pub mod peak;

@@ -162,6 +162,7 @@ fn before_teardown(process: &Process) -> Past {
         time: process.duration_ns(),
         live: process.live().copied().collect(),
         undated: 0,
+        began: 0,
     })
 }
 

@@ -49,6 +49,8 @@ pub struct Growths {
     pub filter: Filter,
     /// The part of the processes' lives.
     pub asked: Asked,
+    /// Until when each process was looked at, event time, where that is not its end.
+    pub up_to: Vec<Option<u64>>,
     /// Groups that grow, fastest first.
     pub growing: Vec<Placed>,
     /// Growing groups that `top` left out, and what they hold.
@@ -78,6 +80,7 @@ impl Growths {
             all_frames: options.unhidden.cuda,
             filter: options.filter.clone(),
             asked: asked.clone(),
+            up_to: Vec::new(),
             growing: Vec::new(),
             omitted: (0, Sum::default()),
             others: Vec::new(),
@@ -87,6 +90,7 @@ impl Growths {
         let whole = Window::default();
         for (id, process) in processes.iter().enumerate() {
             let window = windows.get(id).unwrap_or(&whole);
+            found.up_to.push(window.to.as_ref().map(|past| past.time));
             let mut leaks = leaks_in(process, options, window, loops);
             if *window == whole && course::add(process, &mut leaks.groups).is_err() {
                 found.head.note(
@@ -126,7 +130,9 @@ impl Growths {
                 }
             }
             for (index, slope) in slopes {
-                let room = Room::of(process, index).filter(|_| slope > 0.0);
+                // What is left is known of the end.
+                let at_the_end = slope > 0.0 && window.to.is_none();
+                let room = Room::of(process, index).filter(|_| at_the_end);
                 found.forecasts.extend(room.map(|room| Forecast {
                     process: id,
                     device: devices.id_of(process, id, index),

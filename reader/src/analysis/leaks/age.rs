@@ -71,12 +71,17 @@ impl Rows {
             }
         }
         let (from, to) = (from.max(span.0), span.1);
+        // Those of the beginning itself are older, who knows how much.
+        let dated = |one: &&Survivor| span.0 == 0 || one.time > span.0;
+        let dated: Vec<Survivor> = survivors.iter().filter(dated).copied().collect();
         let mut parts = [Sum::default(); PARTS];
         let mut held = Sum::default();
         for one in survivors {
+            held.add(one.bytes, one.count);
+        }
+        for one in &dated {
             let part = cell_of(one.time, from, to.saturating_sub(from).saturating_add(1));
             parts[part * PARTS / CELLS].add(one.bytes, one.count);
-            held.add(one.bytes, one.count);
         }
         let all_stay = made.is_some_and(|made| made.count == held.count);
         Age {
@@ -84,7 +89,7 @@ impl Rows {
             to,
             made,
             parts,
-            judgement: judge(survivors, from, to, all_stay),
+            judgement: judge(&dated, from, to, all_stay),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The leaks of several processes, as one answer.
 
 use super::{Aside, Cached, Group, Leaks, Options, Point, Suppressed, Window, leaks_in};
+use crate::analysis::given_back::{GivenBack, given_back};
 use crate::analysis::view::{DeviceView, Devices, ProcessView};
 use crate::analysis::{Filter, Sum};
 use crate::model::{CudaUse, Loops, Process, Torch, VisibleStack};
@@ -16,6 +17,17 @@ pub struct Placed {
     pub device: Option<usize>,
     /// The group.
     pub group: Group,
+}
+
+/// What a process freed before it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlacedBack {
+    /// Id of its process.
+    pub process: usize,
+    /// Id of its device.
+    pub device: usize,
+    /// How much.
+    pub back: GivenBack,
 }
 
 /// What caching allocators and pools of a process hold on a device.
@@ -75,6 +87,9 @@ pub struct Answer {
     pub corrupted: Sum,
     /// What was suppressed, largest first; in no other sum and in no group.
     pub suppressed: Vec<Suppressed>,
+    /// Processes that freed most of what they held before they ended; only where nothing else than their
+    /// ends was asked about.
+    pub given_back: Vec<PlacedBack>,
     /// What is not counted.
     pub aside: Aside,
     /// Live entries of kinds that this version does not know.
@@ -144,6 +159,7 @@ impl Answer {
             teardown_only: Sum::default(),
             corrupted: Sum::default(),
             suppressed: Vec::new(),
+            given_back: Vec::new(),
             aside: Aside::default(),
             unknown_kinds: 0,
             notes: Vec::new(),
@@ -170,6 +186,14 @@ impl Answer {
                     "{undated} of the allocations are older than the event log; when they were \
                      made is only known to be before it begins, by which thread not at all"
                 ));
+            }
+            if *window == whole && options.point.is_none() && options.filter == Filter::default() {
+                let back = given_back(process);
+                answer.given_back.extend(back.map(|back| PlacedBack {
+                    process: id,
+                    device: devices.id_of(process, id, back.device),
+                    back,
+                }));
             }
             answer.add(process, id, found, &mut devices);
         }

@@ -13,7 +13,7 @@ mod suppress;
 mod suspicion;
 
 pub use age::{Age, PARTS, Row};
-pub use answer::{Answer, Asked, Placed, PlacedCache, PlacedTorch};
+pub use answer::{Answer, Asked, Placed, PlacedBack, PlacedCache, PlacedTorch};
 pub use group::{By, Group, Member, Names};
 pub use suppress::{Malformed, Pattern, Suppressed, Suppressions};
 pub use suspicion::Suspicion;
@@ -128,6 +128,9 @@ impl Window {
     /// goes down, is at its end: what grew until then has not stopped before.
     fn span(&self, process: &Process) -> (u64, u64) {
         let from = self.from.and_then(|from| from.time(process));
+        // When what is older was made is not known, so nothing is said of that time.
+        let dated = self.to.as_ref().filter(|past| past.undated > 0);
+        let from = from.max(dated.map(|past| past.began));
         let to = self.to.as_ref().map(|to| to.time);
         let to = to.unwrap_or_else(|| {
             let (end, last) = (process.duration_ns(), process.last_allocation());

@@ -33,6 +33,8 @@ pub enum Basis {
     Gauge,
     /// By how much less memory was free after a call than before it.
     Measured,
+    /// As what was left of nvidia-smi's number when it was first there.
+    Derived,
 }
 
 impl Basis {
@@ -42,6 +44,7 @@ impl Basis {
             Basis::Events => "events",
             Basis::Gauge => "gauge",
             Basis::Measured => "measured",
+            Basis::Derived => "derived",
         }
     }
 }

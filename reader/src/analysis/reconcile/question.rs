@@ -16,6 +16,9 @@ pub struct Shown {
     pub device: u64,
     /// Part of that which is not this process's, where it is known: others' and the driver's.
     pub others: Option<u64>,
+    /// Of what was in use when the context was made, others' part, where that was not the same as
+    /// [`others`](Shown::others); found as what is left of the number when the process was first listed.
+    pub others_at_start: Option<i64>,
     /// When that was, event time.
     pub time: u64,
     /// How many bytes more are known of at the moment that is asked about than were then.
@@ -32,6 +35,7 @@ impl From<&UseSample> for Shown {
             assumed: sample.found_by == FoundBy::Assumed,
             device: sample.used_bytes,
             others: sample.process_bytes.filter(|_| comparable).map(others),
+            others_at_start: None,
             time: sample.time,
             since: 0,
         }
@@ -49,6 +53,33 @@ fn known(process: &Process, device: u8, moment: Found) -> Option<i64> {
     };
     reconcile(&mut answer, process, &question);
     Some(answer.trees.first()?.explained)
+}
+
+/// More than this of a device that is not the process's is not the driver's alone: another process is
+/// there. The driver counts some 9 MiB to nobody (H100, driver 580).
+const ANOTHER: u64 = 64 << 20;
+/// Others' part changed if it differs by this, bytes.
+const CHANGED: u64 = 8 << 20;
+
+impl Shown {
+    /// Notices where others were not there yet, or still were, when the process's context was made:
+    /// what was in use then, less what others use now, is nonsense.
+    pub fn beside_others(mut self, process: &Process, device: u8) -> Shown {
+        let (Some(now), Some(own)) = (self.others.filter(|others| *others > ANOTHER), self.process)
+        else {
+            return self;
+        };
+        let recorded = process.device_use.get(&device);
+        let first = recorded.and_then(|all| {
+            let mut samples = all.samples.iter();
+            samples.find_map(|sample| Some((sample.time, sample.process_bytes?)))
+        });
+        let (time, own) = first.unwrap_or((self.time, own));
+        let known = known(process, device, Found::Time(time));
+        let then = known.map(|known| known.saturating_sub_unsigned(own));
+        self.others_at_start = then.filter(|then| then.abs_diff(now as i64) > CHANGED);
+        self
+    }
 }
 
 /// The numbers next to the moment on either side say most about it, and of these the one that was
@@ -104,7 +135,7 @@ impl Question {
                 Some(moment) => suiting(process, *device, all, moment),
                 None => all.samples.first().map(Shown::from),
             };
-            Some((*device, shown?))
+            Some((*device, shown?.beside_others(process, *device)))
         };
         Question {
             moment,

@@ -166,7 +166,16 @@ fn own(row: Footprint, later: i64, shown: Option<Shown>, notes: &mut Vec<String>
                 .to_owned(),
         );
     }
-    let others = others.unwrap_or(0);
+    let others = others.map_or(0, |others| i64::try_from(others).unwrap_or(i64::MAX));
+    let at_start = shown.and_then(|shown| shown.others_at_start);
+    if at_start.is_some() {
+        notes.push(
+            "other processes used more or less of the device when the context was made than later: its line is what \
+             was left of nvidia-smi's first number for the process"
+                .to_owned(),
+        );
+    }
+    let others = at_start.unwrap_or(others);
     if row.unmeasured > 0 {
         notes.push(format!(
             "{} of {} calls for which the driver may take memory were not measured: other memory changed \
@@ -180,11 +189,18 @@ fn own(row: Footprint, later: i64, shown: Option<Shown>, notes: &mut Vec<String>
         count,
         ..line(part, Sum::default(), Basis::Measured)
     };
-    let first = (row.used_at_start as i64).saturating_sub_unsigned(others);
+    let basis = match at_start {
+        Some(_) => Basis::Derived,
+        None => Basis::Measured,
+    };
+    let first = (row.used_at_start as i64).saturating_sub(others);
     let context = first.saturating_add(row.contexts as i64);
     let code = (row.code as i64).wrapping_sub(later);
     let lines = [
-        measured(Part::Context, context, 0),
+        Line {
+            basis,
+            ..measured(Part::Context, context, 0)
+        },
         measured(Part::Code, code, 0),
         measured(Part::Limits, row.limits as i64, 0),
         measured(Part::Streams, row.streams as i64, 0),

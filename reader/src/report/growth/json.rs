@@ -1,6 +1,6 @@
 //! `vramtrace.growth/1`. What is the same as in `vramtrace.leaks/1` has the same name there.
 
-use super::Shown;
+use super::{Shown, common};
 use crate::analysis::growth::{Course, Forecast, Known, Shape};
 use crate::analysis::leaks::Placed;
 use crate::report::age::AgeJson;
@@ -24,6 +24,15 @@ struct Document<'a> {
     omitted: Omitted,
     shapes: BTreeMap<&'static str, ShapeJson>,
     forecasts: Vec<ForecastJson>,
+    /// Frames that nearly all of what grows has come through, innermost first; null where there are none.
+    common: Option<CommonJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct CommonJson<'a> {
+    share: f64,
+    groups: usize,
+    frames: &'a [ShownFrame],
 }
 
 #[derive(Serialize)]
@@ -118,6 +127,11 @@ pub fn json(shown: &Shown<'_>) -> String {
         omitted: Omitted::new(found.omitted.0, found.omitted.1),
         shapes: found.shapes.iter().map(shape).collect(),
         forecasts: found.forecasts.iter().map(forecast).collect(),
+        common: common(shown).map(|common| CommonJson {
+            share: common.share,
+            groups: common.groups,
+            frames: common.frames,
+        }),
     })
 }
 

@@ -1,8 +1,10 @@
 //! The report of what grows.
 
+mod common;
 mod json;
 mod text;
 
+pub use common::{Common, common};
 pub use json::json;
 pub use text::text;
 

@@ -1,12 +1,13 @@
 //! Growth for people: what grows, how fast, since when, how sure that is; the rest in one line.
 
-use super::Shown;
+use super::{Shown, common};
 use crate::analysis::growth::{CELLS, Course, Forecast, Growths, Known, Shape, rate};
 use crate::analysis::leaks::Placed;
 use crate::report::chart::bars;
 use crate::report::frames::ShownFrame;
 use crate::report::head::{device_name, inexact, next, of_process, process_lines, warnings};
 use crate::report::leaks::{frames, only, sum, what};
+use crate::report::lines::{self, without_plumbing};
 use crate::report::sampling::size;
 use crate::report::style::Style;
 use crate::report::words::{Per, bytes, count, counted, duration, foreign};
@@ -33,6 +34,7 @@ pub fn text(shown: &Shown<'_>, style: Style) -> String {
         let _ = writeln!(out, "\n{}", style.dim(&line));
     }
     out.push('\n');
+    come_through(&mut out, shown, style);
     others(&mut out, found);
     for forecast in &found.forecasts {
         outlook(&mut out, found, forecast);
@@ -46,12 +48,40 @@ pub fn text(shown: &Shown<'_>, style: Style) -> String {
             let start = found.head.processes[placed.process].start_ns;
             let half = age.to.saturating_sub(age.from) / 2;
             let from = start.saturating_add(age.from).saturating_add(half);
-            format!("leaks --from @{from}")
+            // Up to where this looked.
+            let to = match found.up_to[placed.process] {
+                Some(time) => format!(" --to @{}", start.saturating_add(time)),
+                None => String::new(),
+            };
+            format!("leaks --from @{from}{to}")
         }
         None => "leaks".to_owned(),
     };
     next(&mut out, &found.head, &command);
     out
+}
+
+/// `96.2 % of it comes through validate  train.py:28, called by main  train.py:43`
+fn come_through(out: &mut String, shown: &Shown<'_>, style: Style) {
+    const CALLERS: usize = 3;
+    let Some(common) = common(shown) else {
+        return;
+    };
+    let number = shown.growing.len();
+    let _ = writeln!(
+        out,
+        "{}",
+        style.strong(&format!(
+            "{:.0} % of what grows above, {} of {number} groups, comes through:",
+            common.share * 100.0,
+            common.groups
+        ))
+    );
+    let frames = without_plumbing(common.frames);
+    for frame in frames.iter().take(CALLERS) {
+        let _ = writeln!(out, "    {}", lines::frame(frame));
+    }
+    out.push('\n');
 }
 
 fn group(out: &mut String, found: &Growths, placed: &Placed, stack: &[ShownFrame], style: Style) {

@@ -2,7 +2,7 @@
 
 use super::Shown;
 use crate::analysis::Sum;
-use crate::analysis::leaks::{Cached, EntryEnd, Member, Placed};
+use crate::analysis::leaks::{Answer, Cached, EntryEnd, Member, Placed, PlacedBack};
 use crate::report::age::AgeJson;
 use crate::report::frames::ShownFrame;
 use crate::report::json::{DeviceJson, NamedJson, ProcessJson, SumJson, document, list};
@@ -23,6 +23,7 @@ struct Document<'a> {
     total: Total,
     groups: Vec<GroupJson<'a>>,
     omitted: Omitted,
+    freed_before_end: Vec<BackJson>,
     warnings: &'a [String],
     suppressed: Vec<SuppressedJson<'a>>,
     caches: Vec<CacheJson>,
@@ -122,6 +123,16 @@ struct GroupJson<'a> {
 
 /// `key` is an address, unless `space` says otherwise.
 #[derive(Serialize)]
+struct BackJson {
+    process: usize,
+    device: usize,
+    layer: &'static str,
+    peak_bytes: u64,
+    peak_ns: u64,
+    held_bytes: u64,
+}
+
+#[derive(Serialize)]
 struct MemberJson {
     space: Option<&'static str>,
     key: u64,
@@ -139,6 +150,20 @@ impl From<&Member> for MemberJson {
             at_ns: member.at_ns,
             thread: member.thread,
         }
+    }
+}
+
+fn back_json(answer: &Answer, placed: &PlacedBack) -> BackJson {
+    let back = placed.back;
+    BackJson {
+        process: placed.process,
+        device: placed.device,
+        layer: back.layer.name(),
+        peak_bytes: back.peak_bytes,
+        peak_ns: answer.processes[placed.process]
+            .start_ns
+            .saturating_add(back.peak_time),
+        held_bytes: back.held_bytes,
     }
 }
 
@@ -174,6 +199,11 @@ pub fn json(shown: &Shown<'_>) -> String {
             })
             .collect(),
         omitted: Omitted::new(answer.omitted_groups, answer.omitted),
+        freed_before_end: answer
+            .given_back
+            .iter()
+            .map(|placed| back_json(answer, placed))
+            .collect(),
         warnings: &shown.symbols,
         suppressed: answer
             .suppressed

@@ -8,7 +8,7 @@ pub(crate) use json::Omitted;
 pub use json::json;
 pub use junit::{Verdict, junit};
 pub use text::text;
-pub(crate) use text::{frame, frames, lines, only, process_line, sum, symbol_warnings, what};
+pub(crate) use text::{frames, only, process_line, sum, symbol_warnings, what};
 
 use super::frames::{Frames, ShownFrame};
 use crate::analysis::leaks::Answer;

@@ -10,9 +10,11 @@ use crate::analysis::view::{DeviceView, ProcessView};
 use crate::analysis::{Filter, Sum};
 use crate::model::State;
 use crate::report::frames::{ShownFrame, up_to_main};
+use crate::report::lines::{lines, without_plumbing};
 use crate::report::sampling;
 use crate::report::style::Style;
 use crate::report::words::{Per, bytes, counted, duration, foreign, shell, short};
+use std::borrow::Cow;
 use std::fmt::Write;
 use vramtrace_format::record::Layer;
 
@@ -42,6 +44,7 @@ pub fn text(shown: &Shown<'_>, style: Style) -> String {
     }
     out.push('\n');
     apart(&mut out, answer);
+    gave_back(&mut out, answer);
     warnings(&mut out, shown, style);
     summary(&mut out, answer, style);
     next(&mut out, answer);
@@ -213,60 +216,18 @@ fn named(what: &str, names: &Names) -> String {
 /// The stack of a group, unless all frames are wanted without what calls `main`.
 pub(crate) fn frames(out: &mut String, group: &Group, stack: &[ShownFrame], all: bool) {
     let own = if all { stack.len() } else { up_to_main(stack) };
-    for line in lines(&stack[..own]) {
+    let shown = if all {
+        Cow::Borrowed(&stack[..own])
+    } else {
+        without_plumbing(&stack[..own])
+    };
+    for line in lines(&shown) {
         let _ = writeln!(out, "    {line}");
     }
     if let Some(missing) = group.stack.missing {
         let _ = writeln!(out, "    ({missing})");
     } else if group.stack.truncated {
         let _ = writeln!(out, "    (outer frames were not kept)");
-    }
-}
-
-/// More equal frames in succession than this are one line, and their number.
-const REPEATED: usize = 3;
-
-/// The frames of a stack, numbered, one a line; a recursion does not fill pages.
-pub(crate) fn lines(stack: &[ShownFrame]) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut index = 0;
-    let same = |a: &ShownFrame, b: &ShownFrame| {
-        let name = |frame: &ShownFrame| (frame.function.clone(), frame.file.clone(), frame.line);
-        // Places that have no names are told apart by where they are.
-        let place = |frame: &ShownFrame| (frame.module.clone(), frame.offset);
-        let named = a.function.is_some() || a.file.is_some();
-        name(a) == name(b) && (named || place(a) == place(b))
-    };
-    for same in stack.chunk_by(same) {
-        let shown = if same.len() > REPEATED { 1 } else { same.len() };
-        for one in &same[..shown] {
-            lines.push(format!("#{index:<2} {}", frame(one)));
-            index += 1;
-        }
-        let more = same.len() - shown;
-        if more > 0 {
-            lines.push(format!("    … {more} more times"));
-            index += more;
-        }
-    }
-    lines
-}
-
-/// One frame on one line.
-pub(crate) fn frame(frame: &ShownFrame) -> String {
-    let module = frame.module.as_deref().unwrap_or("");
-    let module = module.rsplit('/').next().unwrap_or(module);
-    let offset = frame.offset.unwrap_or(0);
-    let place = match (&frame.file, frame.line) {
-        (Some(file), Some(line)) => format!("  {}:{line}", foreign(file)),
-        (Some(file), None) => format!("  {}", foreign(file)),
-        _ if module.is_empty() => String::new(),
-        _ => format!("  ({}+{offset:#x})", foreign(module)),
-    };
-    match &frame.function {
-        Some(function) => format!("{}{place}", foreign(function)),
-        None if place.is_empty() => format!("{offset:#x}"),
-        None => format!("??{place}"),
     }
 }
 
@@ -288,6 +249,31 @@ fn cache(answer: &Answer, placed: &PlacedCache) -> String {
         bytes(cached.unused)
     );
     line
+}
+
+/// What is not among the leaks, though it may be what somebody looks for.
+fn gave_back(out: &mut String, answer: &Answer) {
+    for placed in &answer.given_back {
+        let back = placed.back;
+        let of_whom = match answer.processes.len() {
+            1 => String::new(),
+            _ => format!(", pid {}", answer.processes[placed.process].pid),
+        };
+        let index = answer
+            .devices
+            .get(placed.device)
+            .map_or(0, |device| device.index);
+        let _ = writeln!(
+            out,
+            "Freed before the end: {} of the {} that were live at the peak of GPU {}{of_whom} (at {}, {} layer); \
+             `growth` looks at what they were",
+            bytes(back.peak_bytes.saturating_sub(back.held_bytes)),
+            bytes(back.peak_bytes),
+            index,
+            duration(back.peak_time),
+            back.layer.name()
+        );
+    }
 }
 
 fn apart(out: &mut String, answer: &Answer) {
@@ -459,47 +445,10 @@ fn next(out: &mut String, answer: &Answer) {
         .map(|view| shell(&view.trace))
         .collect();
     let sound = answer.complete && answer.saw_memory();
-    let command = if sound { "timeline" } else { "check" };
+    let command = match (sound, answer.given_back.is_empty()) {
+        (false, _) => "check",
+        (true, true) => "timeline",
+        (true, false) => "growth",
+    };
     let _ = writeln!(out, "Next: vramtrace {command} {}", traces.join(" "));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_without_names_are_no_recursion() {
-        let frame = |offset: u64| ShownFrame {
-            module: Some("/opt/app".into()),
-            offset: Some(offset),
-            ..ShownFrame::default()
-        };
-        let stack: Vec<ShownFrame> = (1..=5).map(frame).collect();
-        assert_eq!(lines(&stack).len(), 5);
-        assert_eq!(lines(&vec![frame(1); 5]).len(), 2);
-    }
-
-    #[test]
-    fn a_recursion_is_one_line_and_numbers_go_on() {
-        let frame = |function: &str, line: u32| ShownFrame {
-            function: Some(function.into()),
-            file: Some("f.py".into()),
-            line: Some(line),
-            ..ShownFrame::default()
-        };
-        let mut stack = vec![frame("alloc", 1), frame("f", 2), frame("f", 2)];
-        stack.extend(vec![frame("f", 3); 200]);
-        stack.push(frame("<module>", 9));
-        assert_eq!(
-            lines(&stack),
-            [
-                "#0  alloc  f.py:1",
-                "#1  f  f.py:2",
-                "#2  f  f.py:2",
-                "#3  f  f.py:3",
-                "    … 199 more times",
-                "#203 <module>  f.py:9",
-            ]
-        );
-    }
 }

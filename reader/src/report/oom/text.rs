@@ -4,7 +4,8 @@
 use super::{Shown, Stacks};
 use crate::analysis::oom::{Failure, Fate, Fits, HeldThen, Oom, RECENT};
 use crate::report::head::{device_name, inexact, next, of_process, process_lines, warnings};
-use crate::report::leaks::{frame, frames, only, sum, what};
+use crate::report::leaks::{frames, only, sum, what};
+use crate::report::lines::frame;
 use crate::report::style::Style;
 use crate::report::words::{bytes, counted, duration, foreign, shell};
 use std::fmt::Write;

@@ -167,6 +167,7 @@ fn row(branch: &str, line: &Line) -> Row {
         (Part::Library | Part::TorchReserved, _) => allocations(),
         (Part::InUse, _) => counted(line.count, "block"),
         (_, Basis::Measured) => "measured".to_owned(),
+        (_, Basis::Derived) => "what was left at first".to_owned(),
         (_, Basis::Gauge) => "as the driver last said".to_owned(),
         (_, Basis::Events) => String::new(),
     };

@@ -6,7 +6,8 @@ use crate::analysis::estimate::Estimate;
 use crate::analysis::leaks::Point;
 use crate::analysis::summary::{AccountView, NvidiaSmiView, ProcessSummary, Summary};
 use crate::report::frames::up_to_main;
-use crate::report::leaks::{lines, process_line, sum, symbol_warnings};
+use crate::report::leaks::{process_line, sum, symbol_warnings};
+use crate::report::lines::{lines, without_plumbing};
 use crate::report::losses;
 use crate::report::sampling;
 use crate::report::style::Style;
@@ -277,7 +278,7 @@ fn top(out: &mut String, shown: &Shown<'_>, style: Style) {
             top.kind.name(),
             place(shown.summary, top.device)
         );
-        let frames = lines(&frames[..up_to_main(frames)]);
+        let frames = lines(&without_plumbing(&frames[..up_to_main(frames)]));
         for line in frames.iter().take(FRAMES) {
             let _ = writeln!(out, "    {line}");
         }
