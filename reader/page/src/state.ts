@@ -16,6 +16,8 @@ export interface State {
   tab: string;
   sort: string;
   filter: string;
+  /** The stack that is open: a number in the document's keys; -1 none. */
+  open: number;
   /** The box that the flame graph is zoomed to: numbers of frames from the root. */
   zoom: string;
 }
@@ -58,6 +60,11 @@ export class Store {
     for (const listener of this.listeners) listener(this.state, changed);
     clearTimeout(this.timer);
     this.timer = setTimeout(() => history.replaceState(null, "", this.hash() || "#"), 250);
+  }
+
+  /** The address of what is shown now. */
+  link(): string {
+    return location.href.replace(/#.*/, "") + this.hash();
   }
 
   private hash(): string {

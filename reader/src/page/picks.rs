@@ -80,6 +80,12 @@ impl Picks {
         self.length / parts
     }
 
+    /// Length of the shortest parts, as they are told apart.
+    fn width(&self) -> u64 {
+        let finest = self.levels.len().saturating_sub(1);
+        (self.length >> finest).saturating_add(1)
+    }
+
     /// A piece is complete.
     pub fn add(&mut self, piece: Piece) {
         self.seen += 1;
@@ -88,12 +94,15 @@ impl Picks {
         }
         let (start, end) = (piece.start.min(self.length), piece.end.min(self.length));
         let mut at = None;
-        for level in 0..self.levels.len() {
-            let parts = 1u64 << level;
-            let width = (self.length / parts).saturating_add(1);
-            let first = (start / width).min(parts - 1);
-            let last = (end.max(start) / width).min(parts - 1);
-            for part in first..=last {
+        // Parts of a level are two of the next finer one, so that it takes one division to know all.
+        let finest = self.levels.len().saturating_sub(1);
+        let (parts, width) = (1u64 << finest, self.width());
+        let first = (start / width).min(parts - 1);
+        let last = (end.max(start) / width).min(parts - 1);
+        'levels: for level in (0..self.levels.len()).rev() {
+            let shift = finest - level;
+            let width = width.saturating_mul(1 << shift);
+            for part in first >> shift..=last >> shift {
                 let from = start.max(part.saturating_mul(width));
                 let to = end.min((part + 1).saturating_mul(width));
                 // What begins and ends at once is not nothing.
@@ -101,6 +110,11 @@ impl Picks {
                 let window = &self.levels[level][part as usize].held;
                 let full = window.len() >= self.in_window;
                 if full && window.peek().is_some_and(|least| area <= least.0.0) {
+                    // What lies in one of the shortest parts and is too small there is too small in all longer
+                    // ones: they have those that are larger here, too.
+                    if first == last {
+                        break 'levels;
+                    }
                     continue;
                 }
                 let at = *at.get_or_insert_with(|| match self.free.pop() {
