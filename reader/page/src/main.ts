@@ -25,7 +25,7 @@ function build(model: Model): void {
   const store = new Store({
     view: [0, length], selection: null, cursor: length, scope: scopes[0].id, measure: leaked > 0 ? "leaked" : "peak", unit: "bytes",
     invert: false, python: false, query: "", tab: "stacks", sort: "", filter: "", zoom: "", open: -1,
-  });
+  }, length);
   const scope = (): Scope => scopes.find((s) => s.id === store.state.scope) ?? scopes[0];
   const when = (bucket: number) => (bucket >= page.cells.buckets ? "the end" : moment(bucket * page.cells.width, page.cells.width));
   const summing = new Summing(model);

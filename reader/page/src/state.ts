@@ -31,7 +31,8 @@ export class Store {
   private scheduled = false;
   private timer: number | undefined;
 
-  constructor(private readonly defaults: State) {
+  /** `length` is all the time there is, nanoseconds. */
+  constructor(private readonly defaults: State, private readonly length: number) {
     this.state = { ...defaults, ...this.fromHash() };
     addEventListener("hashchange", () => {
       if (location.hash !== this.hash()) this.set({ ...this.defaults, ...this.fromHash() });
@@ -92,10 +93,12 @@ export class Store {
       }
       const usual = this.defaults[name as keyof State];
       if (name === "view" || name === "selection") {
-        const range = text.split("-").map(Number);
+        // Addresses are written by hand, too: what lies outside of the time is not to be seen.
+        const range = text.split("-").map((n) => Math.min(Number(n), this.length));
         if (range.length === 2 && range.every(Number.isFinite) && range[0] < range[1]) part[name] = range;
       } else if (typeof usual === "number") {
-        if (Number.isFinite(Number(text))) part[name] = Number(text);
+        const [number, most] = [Math.round(Number(text)), name === "cursor" ? this.length : Infinity];
+        if (Number.isFinite(number)) part[name] = Math.max(-1, Math.min(number, most));
       } else if (typeof usual === "boolean") part[name] = text === "true";
       else part[name] = text;
     }

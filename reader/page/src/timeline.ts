@@ -361,9 +361,10 @@ export class TimeView {
     const [from, to] = buckets(this.model, state);
     const at = this.values(state.cursor >= this.all_time ? this.all_time - 1 : state.cursor, state.cursor + 1).filter(([name]) => name !== "Device's memory");
     const there = `Cursor at ${moment(state.cursor, width)}${at.length ? `: ${at.map(([name, value]) => `${name} ${value}`).join(", ")}` : ""}.`;
-    this.said.textContent = state.selection
-      ? `Selected ${moment(from * width, width)} to ${moment(Math.min(to * width, this.all_time), width)} (in steps of ${duration(width)}). ${there} Escape takes the selection away.`
-      : `All the time. ${there} Drag to select, click to put the cursor, wheel to zoom, Shift and drag to pan.`;
+    const [said, hint] = state.selection
+      ? [`Selected ${moment(from * width, width)} to ${moment(Math.min(to * width, this.all_time), width)} (in steps of ${duration(width)}). ${there}`, " Escape takes the selection away."]
+      : [`All the time. ${there}`, " Drag to select, click to put the cursor, wheel to zoom, Shift and drag to pan."];
+    this.said.replaceChildren(said, el("span", { class: "hint" }, hint));
     const until = logBegins(this.model, this.scope());
     this.about.hidden = until <= 0;
     const { series, processes } = this.model.page;

@@ -279,6 +279,17 @@ for (const [colorScheme, width] of [["dark", 1280], ["light", 1280], ["dark", 24
   assert.deepEqual([...problems, ...again.problems], []);
 }
 {
+  // An address that makes no sense does no harm.
+  const { page, problems, context } = await open("training.html", {}, "#view=99999999999999-999999999999999&selection=5-x&cursor=-5&open=1.5&scope=no&measure=no&tab=no&sort=no&zoom=a.b&unit=%E0%A4%A&nonsense");
+  assert.match(await said(page, "time-title"), /^All the time/);
+  assert.match(await said(page, "flame-title"), /allocated over the whole time/);
+  await page.locator(".plots").focus();
+  await page.keyboard.press("+");
+  await settle(page);
+  await context.close();
+  assert.deepEqual(problems, []);
+}
+{
   // While the view moves the picture is moved, and at rest it is what would be drawn there.
   const picture = async (hash, before) => {
     const { page, context } = await open("training.html", {}, hash);
