@@ -41,8 +41,20 @@ export function paint(canvas: HTMLCanvasElement, width: number, height: number, 
   canvas.getContext("bitmaprenderer")!.transferFromImageBitmap(surface.transferToImageBitmap());
 }
 
+const dark = matchMedia("(prefers-color-scheme: dark)");
+let theme = "";
+const known = new Map<string, string>();
+
+/** A custom property of the page's style; asking the browser takes long, so once for each theme. */
 export function css(name: string): string {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const now = `${document.documentElement.dataset.theme} ${dark.matches}`;
+  if (now !== theme) {
+    theme = now;
+    known.clear();
+  }
+  let value = known.get(name);
+  if (value === undefined) known.set(name, (value = getComputedStyle(document.documentElement).getPropertyValue(name).trim()));
+  return value;
 }
 
 let box: HTMLElement | null = null;

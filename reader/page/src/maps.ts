@@ -18,6 +18,7 @@ export class Maps {
   private slider = el("input", { type: "range", min: "0", step: "1", "aria-label": "Moment of the map" });
   private play = el("button", { type: "button", "aria-pressed": "false" }, "Play");
   private table = el("tbody");
+  private details = el("details");
   private first: number[] = [0];
   private drawn: Drawn[] = [];
   private timer = 0;
@@ -39,7 +40,9 @@ export class Maps {
     this.node.append(
       el("div", { class: "head" }, el("h2", { id: "map-title" }, "Segments"), el("div", { class: "tools wide" }, this.play, this.slider)),
       this.said, el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Map of segments" }, this.canvas),
-      el("details", {}, el("summary", {}, "As a table"), el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Segments as a table" }, el("table", {}, el("thead", {}, head), this.table))));
+      this.details);
+    this.details.append(el("summary", {}, "As a table"), el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Segments as a table" }, el("table", {}, el("thead", {}, head), this.table)));
+    this.details.addEventListener("toggle", () => this.draw(this.store.state));
     new ResizeObserver(() => this.draw(this.store.state)).observe(this.node);
   }
 
@@ -145,9 +148,10 @@ export class Maps {
         context.fillStyle = css("--muted");
         context.textAlign = "right";
         context.fillText(`${bytes(maps.size[row])}  ${((bar.used / Math.max(1, maps.size[row])) * 100).toFixed(0)} %`, LEFT - 8, y + BAR / 2 + 0.5);
+        y += ROW;
+        if (!this.details.open) continue;
         const cells = [NAMES[maps.holder[row]], this.addressed(row) ? this.name(row, false) : "", bytes(maps.size[row]), bytes(bar.used), bytes(maps.size[row] - bar.used), bytes(bar.hole), count(bar.blocks)];
         table.append(el("tr", {}, el("td", {}, this.model.place(of, maps.device[row])), ...cells.map((text, i) => el("td", { class: i > 1 ? "number" : "" }, text))));
-        y += ROW;
       }
     });
     this.table.replaceChildren(table);

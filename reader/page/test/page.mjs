@@ -160,6 +160,7 @@ for (const [colorScheme, width] of [["dark", 1280], ["light", 1280], ["dark", 24
   const map = page.locator("section[aria-labelledby=map-title]");
   assert.ok((await map.locator(".said").textContent()).includes("in 36 rows"), await map.locator(".said").textContent());
   await map.locator("summary").click();
+  await settle(page);
   assert.equal(await map.locator("tbody tr", { hasText: "rank 3, GPU" }).count(), 9);
   const rows = await page.locator("[role=tabpanel] tbody tr", { hasText: "AdamW.step" }).allTextContents();
   assert.deepEqual(rows.map((row) => row.match(/rank \d/)[0]).sort(), ["rank 0", "rank 1", "rank 2", "rank 3"]);
