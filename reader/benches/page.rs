@@ -6,6 +6,7 @@
 
 #[path = "../tests/support/mod.rs"]
 mod support;
+#[allow(dead_code)]
 #[path = "../tests/support/training.rs"]
 mod training;
 #[allow(dead_code)]

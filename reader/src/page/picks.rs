@@ -187,6 +187,47 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_small_for_a_short_part_is_in_no_longer_one() {
+        // Areas that differ, so that it is clear which are the largest.
+        let mut picks = Picks::new(1 << 16, 3, 100);
+        let (finest, width) = (picks.levels.len() - 1, picks.width());
+        let mut all = Vec::new();
+        for seq in 1..3000u64 {
+            let start = seq.wrapping_mul(0x9e37_79b9) % (1 << 16);
+            let length = 1 + seq.wrapping_mul(0x85eb_ca6b) % 700;
+            let end = (start + length).min(1 << 16);
+            all.push(piece(seq, start, end, 1_000_000 + seq * 7919 % 1_000_003));
+        }
+        let mut expected = Vec::new();
+        for level in 0..=finest {
+            let width = width << (finest - level);
+            for part in 0..1u64 << level {
+                let area = |piece: &Piece| {
+                    let (from, to) = (
+                        piece.start / width,
+                        (piece.end / width).min((1 << level) - 1),
+                    );
+                    let inside = piece.end.min((part + 1) * width) as i64;
+                    let inside = inside - piece.start.max(part * width) as i64;
+                    ((from..=to).contains(&part)).then(|| piece.size * inside.max(1) as u64)
+                };
+                let mut areas: Vec<(u64, u64)> = all
+                    .iter()
+                    .filter_map(|piece| Some((area(piece)?, piece.seq)))
+                    .collect();
+                areas.sort_unstable();
+                expected.extend(areas.iter().rev().take(3).map(|(_, seq)| *seq));
+            }
+        }
+        all.iter().for_each(|piece| picks.add(*piece));
+        let mut chosen: Vec<u64> = picks.finish().iter().map(|piece| piece.seq).collect();
+        chosen.sort_unstable();
+        expected.sort_unstable();
+        expected.dedup();
+        assert_eq!(chosen, expected);
+    }
+
+    #[test]
     fn a_piece_is_kept_whole_however_often_it_was_pushed_out() {
         let mut picks = Picks::new(1000, 1, 3);
         picks.add(piece(1, 0, 999, 10));
