@@ -2,6 +2,8 @@
 
 #![allow(missing_docs)]
 
+#[path = "support/gallery.rs"]
+mod gallery;
 mod support;
 #[path = "support/training.rs"]
 mod training;
@@ -13,7 +15,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
 use support::*;
-use training::Training;
+use training::{HOSTILE, Training};
 use vramtrace_format::record::Op;
 use vramtrace_reader::analysis::Filter;
 use vramtrace_reader::analysis::timeline::timeline;
@@ -235,6 +237,60 @@ fn sums_stay_whole_when_the_log_has_wrapped() {
 }
 
 #[test]
+fn curves_lie_where_their_time_is() {
+    // A file that is too small for history: of most of the time nothing is known.
+    let place = tempfile::tempdir().unwrap();
+    week::Week::random(11, true)
+        .record()
+        .write(place.path(), "t.vrt");
+    let all = page(place.path(), "t.vrt");
+    let length = all["page"]["duration_ns"].as_u64().unwrap();
+    for series in all["page"]["series"].as_array().unwrap() {
+        let (start, span) = (series["start"].as_u64(), series["span"].as_u64());
+        let spans = series["last"].as_array().unwrap().len() as u64;
+        let (start, span) = (start.unwrap(), span.unwrap());
+        assert!(start > 0, "the log has not wrapped");
+        let end = start + span * spans;
+        assert!((length..length + 2 * span).contains(&end), "{start} {end}");
+        let exact = series["exact_from"].as_u64().unwrap();
+        assert!(start <= exact && exact < start + 2 * span, "{start}");
+    }
+}
+
+#[test]
+fn sums_of_sampled_stacks_are_of_one_sort() {
+    let place = tempfile::tempdir().unwrap();
+    gallery::sampled().write(place.path(), "t.vrt");
+    let all = page(place.path(), "t.vrt");
+    assert_eq!(all["page"]["sampled"], true);
+    let cells = Cells::of(&all["page"]);
+    let buckets = all["page"]["cells"]["buckets"].as_u64().unwrap();
+    assert_eq!(cells.sum("kept", 0, 0..buckets), bytes_of(&all["leaks"]));
+    // What a stack leaked is no more than what it allocated.
+    let of = |what: &str, key: usize| -> i64 {
+        let rows = cells.rows.iter().filter(|row| row.0 == key);
+        let inside = rows.map(|row| all["page"]["cells"][what][0][row.2].as_i64().unwrap());
+        let before = &all["page"]["keys"][format!("before_{what}")][0][key];
+        before.as_i64().unwrap() + inside.sum::<i64>()
+    };
+    for key in 0..all["page"]["keys"]["node"].as_array().unwrap().len() {
+        assert!(of("kept", key) <= of("made", key), "{key}");
+    }
+}
+
+#[test]
+fn blocks_of_a_pool_that_nobody_made_are_on_the_map() {
+    let place = tempfile::tempdir().unwrap();
+    gallery::ranges().write(place.path(), "t.vrt");
+    let all = page(place.path(), "t.vrt");
+    let maps = &all["page"]["maps"];
+    let last = maps["samples"].as_array().unwrap().last().unwrap();
+    let row = last["rows"][0].as_u64().unwrap() as usize;
+    assert_eq!(maps["holder"][row], "pool");
+    assert_eq!(maps["size"][row].as_i64(), Some(bytes_of(&all["leaks"])));
+}
+
+#[test]
 fn teardown_of_an_interpreter_is_no_end_of_a_leak() {
     let place = tempfile::tempdir().unwrap();
     let mut file = TraceFile::new(1 << 20);
@@ -257,8 +313,6 @@ fn teardown_of_an_interpreter_is_no_end_of_a_leak() {
     let cells = Cells::of(&all["page"]);
     assert_eq!(cells.sum("kept", 0, 0..u64::MAX), 5 << 20);
 }
-
-const HOSTILE: &str = "<img src=x onerror=alert(1)></script><!--@@DOCUMENT@@\u{202e}\u{7}$&`${x}";
 
 #[test]
 fn names_never_become_html() {
@@ -352,27 +406,14 @@ fn browser() {
     let place = tempfile::tempdir().unwrap();
     let directory = kept.as_ref().map_or(place.path(), Path::new);
     std::fs::create_dir_all(directory).unwrap();
-    Training::default()
-        .record()
-        .write(directory, "training.vrt");
-    Training {
-        hostile: HOSTILE,
-        steps: 6,
-        ..Training::default()
-    }
-    .record()
-    .write(directory, "hostile.vrt");
-    for name in ["training", "hostile"] {
-        let (code, said) = run(
-            &[
-                "report",
-                &format!("{name}.vrt"),
-                "-o",
-                &format!("{name}.html"),
-                "-f",
-            ],
-            directory,
-        );
+    for (name, traces) in gallery::write(directory) {
+        let out = format!("{name}.html");
+        let traces = traces.iter().map(String::as_str);
+        let arguments: Vec<&str> = ["report", "-f", "-o", &out]
+            .into_iter()
+            .chain(traces)
+            .collect();
+        let (code, said) = run(&arguments, directory);
         assert_eq!(code, 0, "{said}");
     }
     let html = std::fs::read_to_string(directory.join("training.html")).unwrap();
@@ -428,6 +469,10 @@ fn browser() {
         "timeline": ask(&["timeline", "training.vrt", "--json"], directory),
         "duration": all["page"]["duration_ns"],
         "total": made(&[]),
+        "wrapped": {
+            "live": bytes_of(&ask(&["leaks", "wrapped.vrt", "--json"], directory)),
+        },
+        "sampled": ask(&["leaks", "sampled.vrt", "--json"], directory),
         "segments_used": last["fragmentation"][0]["used"]["bytes"].as_i64().unwrap() + bytes_of(&direct),
         "selected": {
             "from": from, "to": to,

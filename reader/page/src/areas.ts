@@ -1,14 +1,16 @@
 // Allocations stacked over time. What is drawn is chosen by bytes × time in view; the rest is one area.
 
+import { byteLabel, byteTicks } from "./axis";
 import type { Colours } from "./colour";
 import type { Model, Scope } from "./data";
-import { css, fit } from "./dom";
-import { bytes, duration, foreign, moment, short, shortBytes } from "./format";
-import { byteTicks } from "./timeline";
-import type { Range, State } from "./state";
+import { type Context, css } from "./dom";
+import { bytes, duration, foreign, moment, short } from "./format";
+import type { Range } from "./state";
 
 /** Allocations that are drawn one by one. */
 const MOST = 320;
+/** Pixels of a column of what is not drawn one by one. */
+const COLUMN = 1.5;
 const ENDED: Record<number, string> = { 0: "live at the end", 2: "freed", 3: "free not seen", 4: "ended with its context", 5: "ended by a reset", 6: "freed in teardown", 8: "its pool changed size" };
 
 export interface Hit { key: number; track: number; row: number }
@@ -17,16 +19,15 @@ interface Band extends Hit { start: number; end: number; size: number; xs: numbe
 export class Areas {
   private scope: Scope | null = null;
   private tracks: number[] = [];
+  /** Series whose sum is what the scope holds, and those to be taken off. */
+  private more: number[] = [];
+  private less: number[] = [];
   private bands: Band[] = [];
-  private bitmap = document.createElement("canvas");
-  private drawn: Range = [0, 0];
-  private shown: Range = [0, 0];
   private top = 1;
-  private timer = 0;
 
   constructor(private model: Model, private colours: Colours) {}
 
-  setScope(scope: Scope, _width: number, _height: number): void {
+  setScope(scope: Scope): void {
     this.scope = scope;
     this.tracks = this.model.page.tracks.flatMap((t, i) => {
       if (scope.process !== null && t.process !== scope.process) return [];
@@ -34,7 +35,10 @@ export class Areas {
       if (t.layer === "host" || (scope.device !== null && t.device !== scope.device)) return [];
       return scope.layer === "finest" || t.layer === scope.layer ? [i] : [];
     });
-    this.drawn = [0, 0];
+    const finest = scope.layer === "finest";
+    const of = (...what: string[]) => what.flatMap((one) => this.model.seriesOf(scope, one));
+    this.more = finest ? of("framework", "device") : of(scope.layer);
+    this.less = finest ? of("reserved") : [];
   }
 
   /** The largest in a part of the time, in the order in which they were made. */
@@ -53,7 +57,7 @@ export class Areas {
         if (end < a) continue;
         const weight = t.size[row] * Math.max(1, Math.min(end, b) - Math.max(start, a));
         if (weight <= least || !this.model.inScope(t.key[row], this.scope!)) continue;
-        found.push({ weight, band: { key: t.key[row], track, row, start, end: t.how[row] === 0 ? Infinity : end, size: t.size[row], xs: [], ys: [] } });
+        found.push({ weight, band: { key: t.key[row], track, row, start, end, size: t.size[row], xs: [], ys: [] } });
         if (found.length > 4 * MOST) prune();
       }
     }
@@ -61,7 +65,8 @@ export class Areas {
     return found.map((f) => f.band).sort((x, y) => x.start - y.start || x.row - y.row);
   }
 
-  private layout(part: Range, column: number): void {
+  /** Stacks them; returns the most that they are at any time. */
+  private layout(part: Range, column: number): number {
     const bands = (this.bands = this.choose(part));
     const events: { time: number; band: Band; ends: boolean }[] = [];
     for (const band of bands) {
@@ -90,45 +95,54 @@ export class Areas {
         for (let i = at; i < active.length; i++) put(active[i], time, active[i].ys[active[i].ys.length - 1] - band.size);
       }
     }
-    const total = Math.max(1, this.model.bytesBetween(this.scope!, part[0], part[1]), most);
-    this.top = this.scope!.layer === "finest" ? Math.max(total, ...Array.from({ length: 200 }, (_, i) => this.total(part[0] + ((part[1] - part[0]) * i) / 200, part[0] + ((part[1] - part[0]) * (i + 1)) / 200))) * 1.06 : total * 1.06;
+    return most;
   }
 
+  /** What the scope holds: of one layer the most between two times, else at the second. */
   private total(from: number, to: number): number {
-    return this.model.bytesBetween(this.scope!, from, to);
+    const part = this.less.length || this.more.length > 1 ? 2 : 1;
+    let sum = 0;
+    for (const i of this.more) sum += this.model.pyramids[i].between(from, to)?.[part] ?? 0;
+    for (const i of this.less) sum -= this.model.pyramids[i].between(from, to)?.[part] ?? 0;
+    return Math.max(0, sum);
   }
 
-  private render(part: Range, width: number, height: number, state: State): void {
+  /** Draws a part of the time. Matching is what is searched for; all other is pale. */
+  draw(context: Context, part: Range, width: number, height: number, matching: ((key: number) => boolean) | null): void {
     const column = (part[1] - part[0]) / width;
-    this.layout(part, column * 0.75);
-    this.drawn = part;
-    const context = fit(this.bitmap, width, height);
-    context.clearRect(0, 0, width, height);
+    let most = this.layout(part, column * 0.75);
+    const totals: number[] = [];
+    for (let i = 0; i * COLUMN <= width; i++) {
+      const from = part[0] + i * COLUMN * column;
+      totals.push(this.total(from, from + COLUMN * column));
+      most = Math.max(most, totals[i]);
+    }
+    this.top = Math.max(1024, most) * 1.06;
     const x = (time: number) => Math.min(width, (time - part[0]) / column);
     const y = (b: number) => height - (b / this.top) * height;
     context.fillStyle = css("--rest");
     context.beginPath();
     context.moveTo(0, height);
-    for (let i = 0; i <= width; i += 1.5) context.lineTo(i, y(this.total(part[0] + i * column, part[0] + (i + 1.5) * column)));
+    totals.forEach((total, i) => context.lineTo(i * COLUMN, y(total)));
     context.lineTo(width, height);
     context.fill();
-    const wanted = state.query.toLowerCase();
     context.lineWidth = 0.6;
     context.strokeStyle = css("--card");
     for (const band of this.bands) {
       const end = x(Math.min(band.end, part[1]));
       context.beginPath();
       const n = band.xs.length;
+      const until = (i: number) => (i + 1 < n ? x(band.xs[i + 1]) : Math.max(end, x(band.xs[i]) + 0.7));
       for (let i = 0; i < n; i++) {
         context.lineTo(x(band.xs[i]), y(band.ys[i]));
-        context.lineTo(i + 1 < n ? x(band.xs[i + 1]) : Math.max(end, x(band.xs[i]) + 0.7), y(band.ys[i]));
+        context.lineTo(until(i), y(band.ys[i]));
       }
       for (let i = n - 1; i >= 0; i--) {
-        context.lineTo(i + 1 < n ? x(band.xs[i + 1]) : Math.max(end, x(band.xs[i]) + 0.7), y(band.ys[i] + band.size));
+        context.lineTo(until(i), y(band.ys[i] + band.size));
         context.lineTo(x(band.xs[i]), y(band.ys[i] + band.size));
       }
       context.closePath();
-      context.globalAlpha = wanted && !this.matches(band.key, wanted) ? 0.15 : 1;
+      context.globalAlpha = matching && !matching(band.key) ? 0.15 : 1;
       context.fillStyle = this.colours.of(band.key);
       context.fill();
       if ((band.size / this.top) * height > 3) context.stroke();
@@ -136,51 +150,8 @@ export class Areas {
     context.globalAlpha = 1;
   }
 
-  private matches(key: number, wanted: string): boolean {
-    return this.model.stack(key).some((node) => this.model.label(this.model.page.tree.frame[node]).toLowerCase().includes(wanted));
-  }
-
-  /** While the view moves the picture moves with it; it is drawn anew when it is left, or at rest. */
-  draw(canvas: HTMLCanvasElement, width: number, height: number, left: number, right: number, state: State, anew: boolean): void {
-    const inner = width - left - right;
-    const [a, b] = state.view;
-    const length = b - a;
-    this.shown = [a, b];
-    const same = Math.abs((this.drawn[1] - this.drawn[0]) / 3 / length - 1) < 1e-6;
-    const inside = a >= this.drawn[0] && b <= this.drawn[1];
-    const draw = () => this.render([a - length, b + length], inner * 3, height, state);
-    if (anew || this.drawn[1] === 0 || !inside) draw();
-    else if (!same) {
-      clearTimeout(this.timer);
-      this.timer = window.setTimeout(() => {
-        if (this.shown[0] !== a || this.shown[1] !== b) return;
-        draw();
-        this.blit(canvas, width, height, left, right);
-      }, 90);
-    }
-    this.blit(canvas, width, height, left, right);
-  }
-
-  private blit(canvas: HTMLCanvasElement, width: number, height: number, left: number, right: number): void {
-    const context = fit(canvas, width, height);
-    const inner = width - left - right;
-    context.clearRect(0, 0, width, height);
-    const [a, b] = this.shown, [from, to] = this.drawn;
-    const pixels = this.bitmap.width / (to - from);
-    context.drawImage(this.bitmap, (a - from) * pixels, 0, Math.max(1, (b - a) * pixels), this.bitmap.height, left, 0, inner, height);
-    context.font = `11px ${css("--font")}`;
-    context.textAlign = "right";
-    context.textBaseline = "middle";
-    for (const tick of byteTicks(0, this.top, 5)) {
-      const y = Math.round(height - (tick / this.top) * height) + 0.5;
-      context.strokeStyle = css("--grid");
-      context.beginPath();
-      context.moveTo(left, y);
-      context.lineTo(width - right, y);
-      context.stroke();
-      context.fillStyle = css("--muted");
-      if (y > 8) context.fillText(shortBytes(tick), left - 8, Math.min(y, height - 7));
-    }
+  ticks(): [number, string][] {
+    return byteTicks(this.top, 5).map((tick) => [tick / this.top, byteLabel(tick)]);
   }
 
   hit(time: number, y: number, height: number): Hit | null {
@@ -199,16 +170,18 @@ export class Areas {
     return Math.max(0, this.total(time, time + 1) - sum);
   }
 
-  describe(hit: Hit): (string | [string, string])[] {
+  describe(hit: Hit, step: number): (string | [string, string])[] {
     const t = this.model.page.tracks[hit.track];
-    const step = this.shown[1] / 2000;
     const range = this.model.rangeName(t.process, t.range[hit.row]);
     const live = t.how[hit.row] === 0;
+    const several = this.model.page.processes.length > 1;
+    const frames = this.model.stack(hit.key).slice(0, 4).map((node) => short(this.model.label(this.model.page.tree.frame[node])));
     return [
-      short(this.model.top(hit.key)),
+      ...frames,
       ["size", bytes(t.size[hit.row])],
       ["made at", `${t.early.includes(hit.row) ? "before " : ""}${moment(t.start[hit.row], step)}`],
       ["lifetime", live ? `${duration(t.length[hit.row])}, ${ENDED[0]}` : `${duration(t.length[hit.row])}, ${ENDED[t.how[hit.row]] ?? "ended"}`],
+      ...(several ? [["process", foreign(this.model.process(t.process))] as [string, string]] : []),
       ["thread", foreign(this.model.threadName(t.process, t.thread[hit.row]))],
       ...(range ? [["range", short(range, 80)] as [string, string]] : []),
       ["kind", this.model.page.keys.kind[hit.key]],

@@ -2,9 +2,11 @@
 
 import type { Model } from "./data";
 
+const media = matchMedia("(prefers-color-scheme: dark)");
+
 export function isDark(): boolean {
   const wish = document.documentElement.dataset.theme;
-  return wish ? wish === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  return wish ? wish === "dark" : media.matches;
 }
 
 function hash(text: string): number {

@@ -49,6 +49,8 @@ export interface PageDocument {
     tile_size: number[]; tile_used: number[]; tile_blocks: number[]; tile_key: number[];
     samples: { process: number; time: number; rows: number[]; left_out: number }[];
   };
+  /** Stacks were sampled: what has none is estimated from those that have one. */
+  sampled: boolean;
   thinned: string[];
   inexact: string[];
   notes: string[];
@@ -69,12 +71,19 @@ export interface Everything {
 
 export async function read(): Promise<Everything> {
   const encoded = document.getElementById("document")!;
-  const raw = Uint8Array.from(atob(encoded.textContent!.trim()), (c) => c.charCodeAt(0));
+  const raw = decode(encoded.textContent!.trim());
   encoded.textContent = "";
   const stream = new Blob([raw]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
   const everything: Everything = JSON.parse(await new Response(stream).text());
   unpack(everything.page);
   return everything;
+}
+
+function decode(base64: string): Uint8Array<ArrayBuffer> {
+  const text = atob(base64);
+  const raw = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) raw[i] = text.charCodeAt(i);
+  return raw;
 }
 
 /** Undoes what made columns smaller. */
@@ -222,6 +231,13 @@ export class Model {
     return `${p.name || "process"} (pid ${p.pid}${p.rank === null ? "" : `, rank ${p.rank}`})`;
   }
 
+  /** A GPU, and of several processes whose; short. */
+  place(process: number, device: number | null): string {
+    const p = this.page.processes[process];
+    const of = this.page.processes.length === 1 ? "" : `${p.rank === null ? `pid ${p.pid}` : `rank ${p.rank}`}, `;
+    return `${of}${device === null ? "host" : `GPU ${this.page.devices[device].index}`}`;
+  }
+
   device(id: number | null): string {
     if (id === null) return "host";
     const d = this.page.devices[id];
@@ -248,13 +264,6 @@ export class Model {
       if (process && device && s.what === what) found.push(i);
     });
     return found;
-  }
-
-  /** Bytes of a scope at a time: with `most`, the most between two times of a scope of one layer. */
-  bytesBetween(scope: Scope, from: number, to: number): number {
-    const sum = (what: string) => this.seriesOf(scope, what).reduce((all, i) => all + (this.pyramids[i].between(from, to)?.[scope.layer === "finest" ? 2 : 1] ?? 0), 0);
-    if (scope.layer !== "finest") return sum(scope.layer);
-    return Math.max(0, sum("framework") + sum("device") - sum("reserved"));
   }
 
   threadName(process: number, id: number): string {
@@ -292,6 +301,27 @@ export class Model {
       offset: frames.offset[frame],
       language: frames.python[frame] ? "python" : "native",
     };
+  }
+
+  private searched = "";
+  private matches = new Uint8Array();
+
+  /** Whether the stack of a key has a function or file with this text, in small letters, in it. */
+  matching(wanted: string): (key: number) => boolean {
+    const { tree, keys } = this.page;
+    if (this.searched !== wanted || this.matches.length !== tree.parent.length) {
+      const frames = this.page.frames.function.map((_, frame) => this.label(frame).toLowerCase().includes(wanted));
+      this.matches = new Uint8Array(tree.parent.length);
+      // Those further out come first.
+      for (let node = 1; node < tree.parent.length; node++) this.matches[node] = frames[tree.frame[node]] || this.matches[tree.parent[node]] ? 1 : 0;
+      this.searched = wanted;
+    }
+    return (key) => this.matches[keys.node[key]] === 1;
+  }
+
+  /** Whether this is what has no stack because another was sampled. */
+  isNotSampled(key: number): boolean {
+    return this.page.sampled && this.top(key).startsWith("[not sampled");
   }
 
   isPython(frame: number): boolean {

@@ -19,23 +19,42 @@ export function clear(node: Element): void {
   while (node.lastChild) node.lastChild.remove();
 }
 
-/** A canvas in device pixels; returns its context in CSS pixels. */
-export function fit(canvas: HTMLCanvasElement, width: number, height: number): CanvasRenderingContext2D {
+export type Context = OffscreenCanvasRenderingContext2D;
+
+/**
+ * Puts a picture into a canvas, drawn in CSS pixels. It is drawn elsewhere and handed over as a bitmap: a canvas that can be drawn on
+ * is copied at every frame of the page by browsers that draw without a GPU, whether it has changed or not.
+ */
+export function paint(canvas: HTMLCanvasElement, width: number, height: number, draw: (context: Context) => void): void {
   const ratio = devicePixelRatio || 1;
   const [w, h] = [Math.max(1, Math.round(width * ratio)), Math.max(1, Math.round(height * ratio))];
+  const surface = new OffscreenCanvas(w, h);
+  const context = surface.getContext("2d")!;
+  context.scale(ratio, ratio);
+  draw(context);
   if (canvas.width !== w || canvas.height !== h) {
     canvas.width = w;
     canvas.height = h;
-    canvas.style.width = `${width}px`;
-    canvas.style.height = `${height}px`;
   }
-  const context = canvas.getContext("2d")!;
-  context.setTransform(ratio, 0, 0, ratio, 0, 0);
-  return context;
+  canvas.style.width = `${width}px`;
+  canvas.style.height = `${height}px`;
+  canvas.getContext("bitmaprenderer")!.transferFromImageBitmap(surface.transferToImageBitmap());
 }
 
+const dark = matchMedia("(prefers-color-scheme: dark)");
+let theme = "";
+const known = new Map<string, string>();
+
+/** A custom property of the page's style; asking the browser takes long, so once for each theme. */
 export function css(name: string): string {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const now = `${document.documentElement.dataset.theme} ${dark.matches}`;
+  if (now !== theme) {
+    theme = now;
+    known.clear();
+  }
+  let value = known.get(name);
+  if (value === undefined) known.set(name, (value = getComputedStyle(document.documentElement).getPropertyValue(name).trim()));
+  return value;
 }
 
 let box: HTMLElement | null = null;

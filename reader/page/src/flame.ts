@@ -3,10 +3,11 @@
 import { colourOf } from "./colour";
 import type { Model, Scope } from "./data";
 import { clear, el, tip, untip } from "./dom";
-import { bytes, count, short } from "./format";
+import { bytes, counted, short } from "./format";
 import { MEASURES, type Summing, type Sums } from "./sums";
 import type { State, Store } from "./state";
 
+interface Shown { box: Box; label: string; trail: number[] }
 interface Box { frame: number; value: number; children: Map<number, Box>; keys: number[] }
 
 const HEIGHT = 20;
@@ -17,7 +18,7 @@ export class Flame {
   private boxes = el("div", { class: "flame", role: "tree", "aria-labelledby": "flame-title" });
   private said = el("p", { class: "said", role: "status" });
   private root: Box = { frame: 0, value: 0, children: new Map(), keys: [] };
-  sums: Sums | null = null;
+  private shown: Shown[] = [];
 
   constructor(private model: Model, private store: Store, private summing: Summing, private scope: () => Scope, private open: (key: number) => void) {
     const measures = el("div", { class: "choices", role: "radiogroup", "aria-label": "What is shown" });
@@ -32,7 +33,31 @@ export class Flame {
         el("div", { class: "tools" }, toggle("invert", "Invert", "Innermost functions first"), toggle("python", "Python only", "Only frames of Python code"), unit, reset)),
       this.said, this.boxes);
     this.boxes.addEventListener("keydown", (event) => this.key(event));
+    this.boxes.addEventListener("click", (event) => {
+      const shown = this.under(event);
+      if (!shown) return;
+      this.store.set({ zoom: shown.trail.join(".") });
+      if (shown.box.keys.length && !shown.box.children.size) this.open(shown.box.keys[0]);
+    });
+    this.boxes.addEventListener("pointermove", (event) => this.show(event));
     this.boxes.addEventListener("pointerleave", untip);
+  }
+
+  private under(event: Event): Shown | undefined {
+    const node = (event.target as HTMLElement).closest<HTMLElement>("[data-box]");
+    return node ? this.shown[Number(node.dataset.box)] : undefined;
+  }
+
+  private show(event: PointerEvent): void {
+    const shown = this.under(event);
+    if (!shown) return untip();
+    const { box, label } = shown;
+    const inside = [...box.children.values()].reduce((sum, child) => sum + child.value, 0);
+    const share = (value: number) => `${((value / this.root.value) * 100).toFixed(1)} %`;
+    tip(event.clientX, event.clientY, [
+      short(label), [this.store.state.unit === "bytes" ? "bytes" : "allocations", this.say(box.value)], ["of all", share(box.value)],
+      ...(inside > 0 && box.value - inside > 0 ? [["itself, without what it calls", this.say(box.value - inside)] as [string, string]] : []),
+    ]);
   }
 
   private build(sums: Sums, state: State): void {
@@ -59,7 +84,7 @@ export class Flame {
   }
 
   private say(value: number): string {
-    return this.store.state.unit === "bytes" ? bytes(value) : `${count(value)} allocations`;
+    return this.store.state.unit === "bytes" ? bytes(value) : counted(value, "allocation");
   }
 
   draw(state: State, when: (bucket: number) => string): void {
@@ -68,9 +93,13 @@ export class Flame {
       const name = button.dataset.toggle as "invert" | "python" | "unit";
       button.setAttribute("aria-pressed", String(name === "unit" ? state.unit === "count" : state[name]));
     }
-    const sums = (this.sums = this.summing.of(this.scope(), state, when));
+    const sums = this.summing.of(this.scope(), state, when);
     this.build(sums, state);
+    // Whoever zooms by keyboard goes on from where they are.
+    const focused = this.boxes.contains(document.activeElement) ? this.shown[Number((document.activeElement as HTMLElement).dataset.box)]?.trail.join(".") : undefined;
     clear(this.boxes);
+    this.shown = [];
+    const built = document.createDocumentFragment();
     const zoom = state.zoom ? state.zoom.split(".").map(Number) : [];
     const path: Box[] = [this.root];
     for (const frame of zoom) {
@@ -79,7 +108,7 @@ export class Flame {
       path.push(next);
     }
     const wanted = state.query.toLowerCase();
-    const less = (sums as Sums & { less?: number }).less ?? 0;
+    const less = sums.less ?? 0;
     const total = this.root.value;
     let matched = 0;
     let boxes = 0, depth = 0;
@@ -90,22 +119,18 @@ export class Flame {
       if (boxes < 3000) {
         boxes++;
         depth = Math.max(depth, level + 1);
-        const share = total ? ((box.value / total) * 100).toFixed(1) : "0";
+        const share = ((box.value / total) * 100).toFixed(1);
         const shown = short(label);
         const node = el("div", {
           role: "treeitem", tabindex: level === 0 ? "0" : "-1", class: `box${wanted && !match ? " dim" : ""}${match ? " match" : ""}`,
-          "aria-level": String(level + 1), "aria-label": `${shown}: ${this.say(box.value)}, ${share} %`, "data-zoom": trail.join("."),
-          click: () => {
-            this.store.set({ zoom: trail.join(".") });
-            if (box.keys.length && !box.children.size) this.open(box.keys[0]);
-          },
-          pointermove: (event) => tip((event as PointerEvent).clientX, (event as PointerEvent).clientY, [shown, [this.store.state.unit === "bytes" ? "bytes" : "allocations", this.say(box.value)], ["of all", `${share} %`]]),
+          "aria-level": String(level + 1), "aria-label": `${shown}: ${this.say(box.value)}, ${share} %`, "data-box": String(this.shown.length),
         }, width > 0.02 ? shown : "");
+        this.shown.push({ box, label, trail });
         node.style.left = `${(left * 100).toFixed(4)}%`;
         node.style.width = `${(width * 100).toFixed(4)}%`;
         node.style.top = `${level * HEIGHT}px`;
         if (box !== this.root) node.style.background = colourOf(label.replace(/:\d+$/, ""), dark);
-        this.boxes.append(node);
+        built.append(node);
       }
       const inside = path.indexOf(box);
       const children = inside >= 0 && inside + 1 < path.length ? [path[inside + 1]] : [...box.children.values()].sort((a, b) => b.value - a.value);
@@ -113,7 +138,7 @@ export class Flame {
       let at = left;
       for (const child of children) {
         const w = (child.value / whole) * width;
-        if (w < 0.0008) {
+        if (w < 0.001) {
           if (wanted) matched += in_match || match ? 0 : this.searchIn(child, wanted);
           continue;
         }
@@ -122,12 +147,18 @@ export class Flame {
       }
     };
     if (total > 0) put(this.root, 0, 0, 1, "all", [], false);
+    this.boxes.append(built);
+    if (focused !== undefined) {
+      const at = Math.max(0, this.shown.findIndex((shown) => shown.trail.join(".") === focused));
+      this.go(this.boxes.children[0] as HTMLElement, this.boxes.children[at] as HTMLElement);
+    }
     this.boxes.style.height = `${Math.max(1, depth) * HEIGHT}px`;
     this.boxes.hidden = total <= 0;
     const parts = [`${this.say(total)} ${sums.about}`];
     if (less > 0) parts.push(`other stacks hold ${bytes(less)} less`);
     if (wanted && total > 0) parts.push(`${this.say(matched)} (${((matched / total) * 100).toFixed(1)} %) match “${short(state.query, 40)}”`);
-    this.said.textContent = total > 0 ? `${parts.join("; ")}.` : `Nothing was ${sums.about.replace(/^live/, "live")} here.`;
+    if (sums.note) parts.push(sums.note);
+    this.said.textContent = total > 0 ? `${parts.join("; ")}.` : `Nothing was ${sums.about}${state.python ? ", in Python code" : ""}.`;
   }
 
   private searchIn(box: Box, wanted: string): number {
@@ -153,10 +184,13 @@ export class Flame {
     else if (event.key === "Escape") this.store.set({ zoom: "" });
     else return;
     event.preventDefault();
-    if (to) {
-      now.tabIndex = -1;
-      to.tabIndex = 0;
-      to.focus();
-    }
+    if (to) this.go(now, to);
+  }
+
+  private go(from: HTMLElement | undefined, to: HTMLElement | undefined): void {
+    if (!from || !to) return;
+    from.tabIndex = -1;
+    to.tabIndex = 0;
+    to.focus({ preventScroll: true });
   }
 }

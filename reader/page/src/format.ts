@@ -19,8 +19,15 @@ export function shortBytes(n: number): string {
   return bytes(n).replace(/(\.\d*?)0+ /, "$1 ").replace(". ", " ");
 }
 
+const GROUPED = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+
 export function count(n: number): string {
-  return Math.round(n).toLocaleString("en-US");
+  return GROUPED.format(Math.round(n));
+}
+
+/** `1 allocation`, `2 allocations`. */
+export function counted(n: number, what: string): string {
+  return `${count(n)} ${what}${Math.round(n) === 1 ? "" : "s"}`;
 }
 
 export function duration(ns: number, digits = 3): string {
@@ -32,13 +39,30 @@ export function duration(ns: number, digits = 3): string {
   if (a < 1e9) return say(a / 1e6, "ms");
   if (a < 120e9) return say(a / 1e9, "s");
   const s = Math.round(a / 1e9);
-  if (s < 7200) return `${sign}${Math.floor(s / 60)} min ${s % 60} s`;
-  return `${sign}${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+  if (s < 7200) return sign + parts([Math.floor(s / 60), "min"], [s % 60, "s"]);
+  const minutes = Math.round(s / 60);
+  if (minutes < 2880) return sign + parts([Math.floor(minutes / 60), "h"], [minutes % 60, "min"]);
+  const hours = Math.round(minutes / 60);
+  return sign + parts([Math.floor(hours / 24), "d"], [hours % 24, "h"]);
+}
+
+/** What is nothing is not said. */
+function parts(...all: [number, string][]): string {
+  const said = all.filter(([n]) => n > 0);
+  return (said.length ? said : all.slice(-1)).map(([n, unit]) => `${n} ${unit}`).join(" ");
 }
 
 /** A time since the beginning, as finely as the distance between two of them asks for. */
 export function moment(ns: number, step: number): string {
-  if (step >= 60e9) return duration(ns);
+  if (step >= 60e9 || ns >= 7200e9) {
+    const s = Math.round(Math.max(0, ns) / 1e9);
+    const [d, h, min, rest] = [Math.floor(s / 86_400), Math.floor(s / 3600) % 24, Math.floor(s / 60) % 60, s % 60];
+    if (step >= 86_400e9) return parts([d, "d"]);
+    if (step >= 3600e9) return parts([d, "d"], [h, "h"]);
+    if (step >= 60e9) return parts([d, "d"], [h, "h"], [min, "min"]);
+    const fine = step < 1e9 ? ((ns / 1e9) % 60).toFixed(Math.min(9, Math.ceil(-Math.log10(step / 1e9) - 1e-9))) : String(rest);
+    return `${parts([d, "d"], [h, "h"], [step < 1e9 ? Math.floor(ns / 60e9) % 60 : min, "min"])} ${fine} s`;
+  }
   const [unit, scale] = step >= 1e6 || ns >= 1e9 ? ["s", 1e9] : step >= 1e3 || ns >= 1e6 ? ["ms", 1e6] : ["µs", 1e3];
   const digits = Math.max(0, Math.min(9, Math.ceil(-Math.log10(step / scale) - 1e-9)));
   return `${(ns / scale).toFixed(digits)} ${unit}`;

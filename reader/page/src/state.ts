@@ -16,6 +16,8 @@ export interface State {
   tab: string;
   sort: string;
   filter: string;
+  /** The stack that is open: a number in the document's keys; -1 none. */
+  open: number;
   /** The box that the flame graph is zoomed to: numbers of frames from the root. */
   zoom: string;
 }
@@ -29,7 +31,8 @@ export class Store {
   private scheduled = false;
   private timer: number | undefined;
 
-  constructor(private readonly defaults: State) {
+  /** `length` is all the time there is, nanoseconds. */
+  constructor(private readonly defaults: State, private readonly length: number) {
     this.state = { ...defaults, ...this.fromHash() };
     addEventListener("hashchange", () => {
       if (location.hash !== this.hash()) this.set({ ...this.defaults, ...this.fromHash() });
@@ -60,6 +63,11 @@ export class Store {
     this.timer = setTimeout(() => history.replaceState(null, "", this.hash() || "#"), 250);
   }
 
+  /** The address of what is shown now. */
+  link(): string {
+    return location.href.replace(/#.*/, "") + this.hash();
+  }
+
   private hash(): string {
     const pairs: string[] = [];
     for (const name of Object.keys(this.defaults) as (keyof State)[]) {
@@ -85,10 +93,12 @@ export class Store {
       }
       const usual = this.defaults[name as keyof State];
       if (name === "view" || name === "selection") {
-        const range = text.split("-").map(Number);
+        // Addresses are written by hand, too: what lies outside of the time is not to be seen.
+        const range = text.split("-").map((n) => Math.min(Number(n), this.length));
         if (range.length === 2 && range.every(Number.isFinite) && range[0] < range[1]) part[name] = range;
       } else if (typeof usual === "number") {
-        if (Number.isFinite(Number(text))) part[name] = Number(text);
+        const [number, most] = [Math.round(Number(text)), name === "cursor" ? this.length : Infinity];
+        if (Number.isFinite(number)) part[name] = Math.max(-1, Math.min(number, most));
       } else if (typeof usual === "boolean") part[name] = text === "true";
       else part[name] = text;
     }

@@ -1,6 +1,7 @@
 // Sums by stack of a part of the time.
 
 import type { Model, Scope } from "./data";
+import { bytes as formatted, moment } from "./format";
 import type { State } from "./state";
 
 export const MEASURES: [string, string, string][] = [
@@ -18,6 +19,10 @@ export interface Sums {
   count: Float64Array;
   /** What it is of, in words. */
   about: string;
+  /** Of growth: what stacks hold less that shrank. */
+  less?: number;
+  /** What else is to be known, in words. */
+  note?: string;
 }
 
 /** The parts of the time that a selection covers: from the first, up to and without the second. */
@@ -26,6 +31,20 @@ export function buckets(model: Model, state: State): [number, number] {
   if (!state.selection) return [0, buckets];
   const from = Math.min(buckets - 1, Math.max(0, Math.round(state.selection[0] / width)));
   return [from, Math.min(buckets, Math.max(from + 1, Math.round(state.selection[1] / width)))];
+}
+
+/** From when on single events of a scope are all known, where that is later than its beginning; else 0. */
+export function logBegins(model: Model, scope: Scope): number {
+  let latest = 0;
+  const lanes = scope.layer === "finest" ? ["device", "framework"] : [scope.layer];
+  for (const what of lanes) {
+    for (const i of model.seriesOf(scope, what)) {
+      const process = model.page.processes[model.page.series[i].process];
+      const from = process.from[what === "framework" ? 1 : 0] ?? process.start + process.duration;
+      if (from > process.start) latest = Math.max(latest, from);
+    }
+  }
+  return latest;
 }
 
 export class Summing {
@@ -81,7 +100,8 @@ export class Summing {
     const { keys, cells } = this.model.page;
     const { cellStart, cellBucket } = this.model;
     for (let key = 0; key < this.n; key++) {
-      if (!this.model.inScope(key, scope)) continue;
+      // Nothing is live before a program begins.
+      if (until === 0 || !this.model.inScope(key, scope)) continue;
       let bytes = keys.before_live[0][key], count = keys.before_live[1][key];
       for (let at = cellStart[key]; at < cellStart[key + 1] && cellBucket[at] < until; at++) {
         bytes += cells.made[0][at] - cells.gone[0][at];
@@ -104,12 +124,30 @@ export class Summing {
       now += keys.before_live[0][key];
       for (let at = cellStart[key]; at < cellStart[key + 1]; at++) change[cellBucket[at] + 1] += cells.made[0][at] - cells.gone[0][at];
     }
-    let best = from, most = -1;
+    const begins = logBegins(this.model, scope) / cells.width;
+    let best = Math.max(1, from), most = -1;
     for (let until = 0; until <= to; until++) {
       now += change[until];
-      if (until >= from && now > most) [best, most] = [until, now];
+      // What stands for the time before the event log was there when that begins.
+      if (until >= Math.max(1, from) && (now > most || (now === most && until <= begins))) [best, most] = [until, now];
     }
     return best;
+  }
+
+  /** Said where a moment lies before the event log. */
+  private before(scope: Scope, bucket: number): string | undefined {
+    const { width } = this.model.page.cells;
+    const begins = logBegins(this.model, scope);
+    if (bucket === 0 || bucket * width >= begins) return undefined;
+    return `that is before the event log, which begins at ${moment(begins, width)}: what was live then stands for it`;
+  }
+
+  /** Said where processes had ended by then. */
+  private ended(scope: Scope, bucket: number): string | undefined {
+    const { processes, cells } = this.model.page;
+    const at = bucket * cells.width;
+    const ended = bucket < cells.buckets && scope.process === null && processes.some((p) => p.start + p.duration + cells.width < at);
+    return ended ? "of processes that had ended, what they held in the end" : undefined;
   }
 
   cursorBucket(state: State): number {
@@ -117,14 +155,23 @@ export class Summing {
     return state.cursor >= this.model.page.duration_ns ? buckets : Math.max(0, Math.min(buckets, Math.round(state.cursor / width)));
   }
 
+  /** Sums of what is shown in the flame graph, with all that is to be known of them. */
   of(scope: Scope, state: State, when: (bucket: number) => string): Sums {
+    const sums = this.measured(scope, state, when);
+    if (!this.model.page.sampled) return sums;
+    const without = sums.bytes.reduce((sum, bytes, key) => sum + (this.model.isNotSampled(key) ? bytes : 0), 0);
+    const note = without > 0 ? `stacks were sampled: ${formatted(without)} have none and stand apart (the Leaks table has estimates by stack)` : undefined;
+    return { ...sums, note: [sums.note, note].filter(Boolean).join("; ") || undefined };
+  }
+
+  private measured(scope: Scope, state: State, when: (bucket: number) => string): Sums {
     const [from, to] = buckets(this.model, state);
     const all = !state.selection;
     const time = all ? "over the whole time" : `from ${when(from)} to ${when(to)}`;
     switch (state.measure) {
       case "live": {
         const at = this.cursorBucket(state);
-        return { ...this.live(scope, at), about: `live at ${when(at)}` };
+        return { ...this.live(scope, at), about: `live at ${when(at)}`, note: this.ended(scope, at) ?? this.before(scope, at) };
       }
       case "peak": {
         if (all && scope.layer !== "finest") {
@@ -137,7 +184,7 @@ export class Summing {
           return sums;
         }
         const at = this.fullest(scope, from, to);
-        return { ...this.live(scope, at), about: `held at ${when(at)}, the step of the time with most` };
+        return { ...this.live(scope, at), about: `held at ${when(at)}, the step of the time with most`, note: this.before(scope, at) };
       }
       case "total":
         return { ...this.made(scope, from, to), about: `allocated ${time}` };
@@ -152,7 +199,7 @@ export class Summing {
             b.bytes[key] = b.count[key] = 0;
           } else if (b.count[key] < 0) b.count[key] = 0;
         }
-        return { ...b, about: `grown ${time}`, less } as Sums & { less: number };
+        return { ...b, about: `grown ${time}`, less, note: this.before(scope, from) };
       }
       case "churn": {
         const [made, kept] = [this.made(scope, from, to), this.kept(scope, from, to)];

@@ -2,7 +2,7 @@
 
 import { type Answer, type Frame, frameLabel, type Model, type Scope } from "./data";
 import { clear, copy, el } from "./dom";
-import { bytes, count, duration, foreign, moment, short } from "./format";
+import { bytes, count, counted, duration, foreign, moment, short } from "./format";
 import { buckets, type Summing } from "./sums";
 import type { State, Store } from "./state";
 
@@ -24,6 +24,7 @@ export class Tables {
   private filter = el("input", { type: "search", placeholder: "Filter rows", "aria-label": "Filter rows" });
   private said = el("p", { class: "said", role: "status" });
   private everything = false;
+  private tab = "";
 
   constructor(private model: Model, private store: Store, private summing: Summing, private scope: () => Scope, private open: (key: number) => void, private openFrames: (title: string, frames: Frame[], facts: [string, string][]) => void) {
     for (const [id, label] of TABS)
@@ -51,6 +52,7 @@ export class Tables {
     }
     this.panel.setAttribute("aria-labelledby", `tab-${state.tab}`);
     if (this.filter.value !== state.filter) this.filter.value = state.filter;
+    if (this.tab !== state.tab) [this.tab, this.everything] = [state.tab, false];
     this.render(this.table(state, when), state);
   }
 
@@ -58,9 +60,9 @@ export class Tables {
     switch (state.tab) {
       case "libraries": return this.libraries(state, when);
       case "leaks": return this.leaks(state);
-      case "growth": return this.growth();
+      case "growth": return this.growth(state);
       case "oom": return this.oom(state);
-      case "reconcile": return this.reconcile();
+      case "reconcile": return this.reconcile(state);
       case "losses": return this.losses();
       default: return this.stacks(state, when);
     }
@@ -86,14 +88,14 @@ export class Tables {
     for (let key = 0; key < keys.node.length; key++) {
       if (!d.made.bytes[key] && !d.gone.bytes[key] && !d.live.bytes[key] && !d.kept.bytes[key]) continue;
       rows.push({
-        values: [this.model.top(key), keys.kind[key], texts[keys.library[key]], d.live.bytes[key], d.made.bytes[key], d.made.count[key], d.gone.bytes[key], d.kept.bytes[key], d.kept.count[key], d.end.bytes[key] - d.start.bytes[key]],
+        values: [this.model.top(key), this.model.place(keys.process[key], keys.device[key]), keys.kind[key], texts[keys.library[key]], d.live.bytes[key], d.made.bytes[key], d.made.count[key], d.gone.bytes[key], d.kept.bytes[key], d.kept.count[key], d.end.bytes[key] - d.start.bytes[key]],
         open: () => this.open(key),
       });
     }
     return {
       about: this.about(state, when), rows,
       columns: [
-        { id: "where", label: "Where", text: true }, { id: "kind", label: "Kind", text: true }, { id: "library", label: "Library", text: true },
+        { id: "where", label: "Where", text: true }, { id: "place", label: "Device", text: true }, { id: "kind", label: "Kind", text: true }, { id: "library", label: "Library", text: true },
         { id: "live", label: "Live", ...B }, { id: "made", label: "Allocated", ...B }, { id: "count", label: "Allocations", ...N }, { id: "gone", label: "Freed", ...B },
         { id: "kept", label: "Leaked", ...B }, { id: "kept-count", label: "Leaks", ...N }, { id: "growth", label: "Growth", ...B },
       ],
@@ -117,8 +119,12 @@ export class Tables {
   }
 
   private place(of: Answer): string {
-    const process = this.model.page.processes.length > 1 ? `${this.model.process(of.process)} · ` : "";
-    return `${process}${of.device === null ? "host" : `GPU ${this.model.page.devices[of.device]?.index ?? of.device}`}`;
+    return this.model.place(of.process, of.device);
+  }
+
+  /** Where something is of the whole time though a part of it is selected. */
+  private whole(state: State): string {
+    return state.selection ? " It is of all the time, whatever is selected." : "";
   }
 
   private since(unix: number): number {
@@ -133,22 +139,23 @@ export class Tables {
     const { leaks } = this.model.all;
     const inside = (g: Answer) => !state.selection || (this.since(g.last_ns) >= state.selection[0] && this.since(g.first_ns) <= state.selection[1]);
     const groups = leaks.groups.filter(inside);
-    const omitted = leaks.omitted.groups ? ` ${count(leaks.omitted.groups)} smaller groups with ${bytes(leaks.omitted.bytes)} are left out.` : "";
+    const omitted = leaks.omitted.groups ? ` ${counted(leaks.omitted.groups, "smaller group")} with ${bytes(leaks.omitted.bytes)} left out.` : "";
+    const { sampled } = this.model.page;
     const suppressed = leaks.suppressed.map((s: Answer) => `${s.pattern}: ${bytes(s.bytes)}`).join(", ");
     return {
-      about: `As vramtrace leaks: ${bytes(leaks.total.gpu.bytes)} of GPU memory in ${count(leaks.total.gpu.count)}, ${bytes(leaks.total.host.bytes)} of host memory, ${bytes(leaks.total.cached.bytes)} cached.${state.selection ? " Groups with allocations in the selected time." : ""}${omitted}${suppressed ? ` Suppressed: ${suppressed}.` : ""}`,
+      about: `As vramtrace leaks: ${bytes(leaks.total.gpu.bytes)} of GPU memory in ${counted(leaks.total.gpu.count, "allocation")}, ${bytes(leaks.total.host.bytes)} of host memory, ${bytes(leaks.total.cached.bytes)} cached.${sampled ? " Stacks were sampled: what is known of each, and what it is estimated to hold." : ""}${state.selection ? " Groups with allocations in the selected time." : ""}${omitted}${suppressed ? ` Suppressed: ${suppressed}.` : ""}`,
       rows: groups.map((g: Answer) => ({
-        values: [this.top(g.stack, g.stack_missing), this.place(g), g.kind, g.bytes, g.count, this.since(g.first_ns), this.since(g.last_ns), g.suspicion ?? "", g.end ?? ""],
-        open: () => this.openFrames(`${bytes(g.bytes)} in ${count(g.count)} leaked`, g.stack, [["kind", g.kind], ["function", g.api ?? ""], ["ranges", (g.ranges ?? []).join(", ")]]),
+        values: [this.top(g.stack, g.stack_missing), this.place(g), g.kind, g.bytes, ...(sampled ? [g.estimate?.bytes ?? g.bytes, g.estimate ? `${bytes(g.estimate.bytes_low)} to ${bytes(g.estimate.bytes_high)}` : "exact"] : []), g.count, this.since(g.first_ns), this.since(g.last_ns), g.suspicion ?? "", g.end ?? ""],
+        open: () => this.openFrames(`${bytes(g.bytes)} in ${counted(g.count, "allocation")} leaked`, g.stack, [["kind", g.kind], ["function", g.api ?? ""], ["ranges", (g.ranges ?? []).join(", ")]]),
       })),
-      columns: [{ id: "where", label: "Where", text: true }, { id: "place", label: "Device", text: true }, { id: "kind", label: "Kind", text: true }, { id: "bytes", label: "Bytes", ...B }, { id: "count", label: "Allocations", ...N }, { id: "first", label: "First", show: duration }, { id: "last", label: "Last", show: duration }, { id: "suspicion", label: "Suspicion", text: true }, { id: "end", label: "End", text: true }],
+      columns: [{ id: "where", label: "Where", text: true }, { id: "place", label: "Device", text: true }, { id: "kind", label: "Kind", text: true }, { id: "bytes", label: "Bytes", ...B }, ...(sampled ? [{ id: "estimate", label: "Estimate", ...B }, { id: "between", label: "Between (95 %)", text: true }] : []), { id: "count", label: "Allocations", ...N }, { id: "first", label: "First", show: duration }, { id: "last", label: "Last", show: duration }, { id: "suspicion", label: "Suspicion", text: true }, { id: "end", label: "End", text: true }],
     };
   }
 
-  private growth(): Table {
+  private growth(state: State): Table {
     const { growth } = this.model.all;
     return {
-      about: "As vramtrace growth: stacks whose live bytes keep growing come first.", sorted: true,
+      about: `As vramtrace growth: stacks whose live bytes keep growing come first.${this.whole(state)}`, sorted: true,
       rows: growth.groups.map((g: Answer) => ({
         values: [this.top(g.stack, g.stack_missing), this.place(g), g.shape ?? "", g.slope ?? 0, g.bytes, g.count],
         open: () => this.openFrames(`${bytes(g.bytes)} live`, g.stack, [["shape", g.shape ?? ""]]),
@@ -172,7 +179,7 @@ export class Tables {
     };
   }
 
-  private reconcile(): Table {
+  private reconcile(state: State): Table {
     const rows: Row[] = [];
     const lines = (all: Answer[], indent: number) => {
       for (const l of all) {
@@ -186,7 +193,7 @@ export class Tables {
       lines(tree.lines, 1);
       if (tree.unexplained !== null) rows.push({ values: ["unexplained", tree.unexplained, 0, ""], indent: 1 });
     }
-    return { about: "As vramtrace reconcile: where the whole number goes that nvidia-smi shows.", rows, sorted: true, columns: [{ id: "part", label: "Part", text: true }, { id: "bytes", label: "Bytes", ...B }, { id: "count", label: "Allocations", ...N }, { id: "basis", label: "Known by", text: true }] };
+    return { about: `As vramtrace reconcile: where the whole number goes that nvidia-smi shows.${this.whole(state)}`, rows, sorted: true, columns: [{ id: "part", label: "Part", text: true }, { id: "bytes", label: "Bytes", ...B }, { id: "count", label: "Allocations", ...N }, { id: "basis", label: "Known by", text: true }] };
   }
 
   private losses(): Table {
@@ -218,13 +225,15 @@ export class Tables {
     }
     this.current = { table, rows };
     const shown = this.everything ? rows : rows.slice(0, MOST);
-    this.said.textContent = `${table.about} ${count(rows.length)} rows.`;
+    this.said.textContent = `${table.about} ${counted(rows.length, "row")}${wanted ? " with the text" : ""}.`;
+    // Whoever sorts by keyboard goes on from where they are.
+    const focused = this.panel.contains(document.activeElement) ? (document.activeElement as HTMLElement).dataset.column : undefined;
     clear(this.panel);
     const head = el("tr");
     table.columns.forEach((c, i) => {
       const sort = i === at ? (down ? "descending" : "ascending") : "none";
-      const by = i === at && down ? c.id : `-${c.id}`;
-      head.append(el("th", { scope: "col", "aria-sort": sort, class: c.text ? "" : "number" }, c.label ? el("button", { type: "button", title: `Sort by ${c.label}`, click: () => this.store.set({ sort: by }) }, `${c.label}${sort === "descending" ? " ▾" : sort === "ascending" ? " ▴" : ""}`) : el("span", { class: "hidden" }, "Text")));
+      const by = i === at ? (down ? c.id : `-${c.id}`) : c.text ? c.id : `-${c.id}`;
+      head.append(el("th", { scope: "col", "aria-sort": sort, class: c.text ? "" : "number" }, c.label ? el("button", { type: "button", "data-column": c.id, title: `Sort by ${c.label}`, click: () => this.store.set({ sort: by }) }, `${c.label}${sort === "descending" ? " ▾" : sort === "ascending" ? " ▴" : ""}`) : el("span", { class: "hidden" }, "Text")));
     });
     const body = el("tbody");
     for (const row of shown) {
@@ -233,13 +242,14 @@ export class Tables {
         const value = row.values[i];
         const text = typeof value === "string" ? (i === 1 && table.columns.length === 2 ? foreign(value) : short(value)) : c.show!(value);
         const cell = i === 0 && row.open ? el("button", { type: "button", class: "link", click: () => row.open!() }, text) : text;
-        const td = el("td", { class: c.text ? "" : "number" }, cell);
+        const td = el("td", { class: c.text ? (i === 0 ? "" : "word") : "number" }, cell);
         if (i === 0 && row.indent) td.style.paddingLeft = `${8 + row.indent * 18}px`;
         tr.append(td);
       });
       body.append(tr);
     }
     this.panel.append(el("table", {}, el("thead", {}, head), body));
+    if (focused) (this.panel.querySelector(`[data-column="${focused}"]`) as HTMLElement | null)?.focus();
     if (rows.length > shown.length) this.panel.append(el("button", { type: "button", click: () => {
       this.everything = true;
       this.render(table, this.store.state);

@@ -1,5 +1,5 @@
 // Opens pages in headless Chromium and uses them as a person would: node page.mjs CHROMIUM FOLDER.
-// FOLDER has training.html, hostile.html and figures.json, which other commands said of the same traces.
+// FOLDER has a page of each trace of reader/tests/support/gallery.rs, and figures.json: what other commands said of the same traces.
 import { readFileSync } from "node:fs";
 import { strict as assert } from "node:assert";
 import { pathToFileURL } from "node:url";
@@ -29,8 +29,8 @@ async function open(name, options = {}, hash = "") {
   await page.waitForSelector("html[data-ready]");
   return { page, problems, context };
 }
-const settle = (page) => page.waitForTimeout(250);
-const said = (page, title) => page.locator(`section[aria-labelledby=${title}] > .said`).textContent();
+const settle = (page) => page.waitForTimeout(300);
+const said = (page, title) => page.locator(`section[aria-labelledby=${title}] > .said`).first().textContent();
 
 {
   const { page, problems, context } = await open("training.html");
@@ -82,7 +82,7 @@ const said = (page, title) => page.locator(`section[aria-labelledby=${title}] > 
   assert.ok(view && view[2] - view[1] < figures.duration, page.url());
   await page.keyboard.press("Home");
   // Hover.
-  await page.mouse.move(plots.x + plots.width * 0.7, plots.y + 190 + 240);
+  await page.mouse.move(plots.x + plots.width * 0.7, plots.y + 190 + 260);
   await settle(page);
   assert.match(await page.locator("#tip").textContent(), /size.*lifetime.*thread/);
   await page.mouse.move(plots.x + plots.width * 0.7, plots.y + 60);
@@ -113,10 +113,10 @@ const said = (page, title) => page.locator(`section[aria-labelledby=${title}] > 
   await page.mouse.move(plots.x + 500, plots.y + 60, { steps: 5 });
   await page.mouse.up();
   await settle(page);
-  assert.match(await page.locator("section[aria-labelledby=time-title] > .said").textContent(), /^Selected/);
+  assert.match(await said(page, "time-title"), /^Selected/);
   await page.keyboard.press("Escape");
   await settle(page);
-  assert.match(await page.locator("section[aria-labelledby=time-title] > .said").textContent(), /^All the time/);
+  assert.match(await said(page, "time-title"), /^All the time/);
   // Segments play.
   const map = () => page.locator("section[aria-labelledby=map-title] > .said").textContent();
   await page.getByLabel("Moment of the map").fill("0");
@@ -155,9 +155,175 @@ for (const [colorScheme, width] of [["dark", 1280], ["light", 1280], ["dark", 24
   assert.deepEqual(problems, []);
 }
 {
-  const { page, context } = await open("training.html");
+  // Several processes: whose everything is.
+  const { page, problems, context } = await open("ranks.html");
+  const map = page.locator("section[aria-labelledby=map-title]");
+  assert.ok((await map.locator(".said").textContent()).includes("in 36 rows"), await map.locator(".said").textContent());
+  await map.locator("summary").click();
+  await settle(page);
+  assert.equal(await map.locator("tbody tr", { hasText: "rank 3, GPU" }).count(), 9);
+  const rows = await page.locator("[role=tabpanel] tbody tr", { hasText: "AdamW.step" }).allTextContents();
+  assert.deepEqual(rows.map((row) => row.match(/rank \d/)[0]).sort(), ["rank 0", "rank 1", "rank 2", "rank 3"]);
+  // Rows of ranges beyond the first are a click away.
+  const height = async () => (await page.locator(".plots").boundingBox()).height;
+  const before = await height();
+  await page.getByRole("button", { name: "Show 6 more rows of ranges" }).click();
+  await settle(page);
+  assert.equal(await height(), before + 6 * 17);
+  assert.ok(await page.getByRole("button", { name: "Show fewer rows of ranges" }).isVisible());
+  // After the end of a process it draws no more, and the flame graph says what it counts.
+  await page.evaluate(() => (location.hash = "#measure=live&cursor=29500000000"));
+  await settle(page);
+  assert.match(await said(page, "flame-title"), /of processes that had ended, what they held in the end/);
+  // One of them alone.
+  await page.getByLabel("Memory", { exact: true }).selectOption({ label: await page.locator("select option", { hasText: "rank 2) · GPU" }).first().textContent() });
+  await settle(page);
+  assert.match(await map.locator(".said").textContent(), /in 9 rows/);
+  await context.close();
+  assert.deepEqual(problems, []);
+}
+{
+  // Nothing was allocated: that is said, and nothing is drawn that is not there.
+  const { page, problems, context } = await open("empty.html");
+  assert.ok(await page.getByText("No memory was allocated in all this time.").isVisible());
+  assert.ok(!(await page.locator(".plots").isVisible()));
+  assert.ok(!(await page.locator("section[aria-labelledby=map-title]").isVisible()));
+  assert.match(await said(page, "flame-title"), /^Nothing was held/);
+  for (const tab of ["libraries", "leaks", "growth", "oom", "reconcile", "losses"]) await page.locator(`[data-tab=${tab}]`).click();
+  await page.getByLabel("Help: keys and pointer").click();
+  assert.ok(await page.getByRole("heading", { name: "Keys and pointer" }).isVisible());
+  await page.keyboard.press("Escape");
+  await context.close();
+  assert.deepEqual(problems, []);
+}
+{
+  // Where the event log begins is said, and what stands for the time before.
+  const { page, problems, context } = await open("wrapped.html", {}, "#measure=live&cursor=10000000000");
+  assert.match(await page.locator("section[aria-labelledby=time-title]").textContent(), /The event log begins at 2\d\.\d+ s/);
+  assert.match(await said(page, "flame-title"), /before the event log, which begins at/);
+  await page.locator("[data-measure=growth]").click();
+  await settle(page);
+  // Nothing was live before the program began: all that is live has grown.
+  assert.ok((await said(page, "flame-title")).startsWith(bytes(figures.wrapped.live)), await said(page, "flame-title"));
+  assert.ok(!/other stacks hold/.test(await said(page, "flame-title")));
+  await context.close();
+  assert.deepEqual(problems, []);
+}
+{
+  // Sampled stacks are said to be that, and estimates stand beside what is known.
+  const { page, problems, context } = await open("sampled.html", {}, "#tab=leaks");
+  assert.match(await said(page, "flame-title"), /stacks were sampled: .* have none and stand apart/);
+  const { groups } = figures.sampled;
+  const group = groups.find((group) => group.estimate);
+  const row = page.locator("[role=tabpanel] tbody tr", { hasText: bytes(group.estimate.bytes) });
+  assert.ok((await row.first().textContent()).includes(`${bytes(group.estimate.bytes_low)} to ${bytes(group.estimate.bytes_high)}`));
+  assert.match(await page.locator(".figures").textContent(), /in part estimates/);
+  await context.close();
+  assert.deepEqual(problems, []);
+}
+{
+  // A week: days, and curves from when on they are kept.
+  const { page, problems, context } = await open("week.html", {}, `#cursor=${3 * 86_400e9}`);
+  assert.match(await said(page, "time-title"), /Cursor at 3 d.*: Device layer \d.*, Framework layer \d/);
+  assert.match(await page.locator("section[aria-labelledby=time-title]").textContent(), /Curves are known from 1 d \d+ h/);
+  await context.close();
+  assert.deepEqual(problems, []);
+}
+{
+  // By keyboard alone, from the first to the last view.
+  const { page, problems, context } = await open("training.html");
+  await page.keyboard.press("?");
+  assert.ok(await page.getByRole("heading", { name: "Keys and pointer" }).isVisible());
+  await page.keyboard.press("Escape");
+  await page.locator(".plots").focus();
+  for (let key = 0; key < 3; key++) await page.keyboard.press("+");
+  await page.keyboard.press("PageUp");
+  const cursor = async () => (await said(page, "time-title")).match(/[Cc]ursor at ([^:]+)/)[1];
+  const first = await cursor();
+  await page.keyboard.press("Shift+ArrowLeft");
+  await settle(page);
+  assert.notEqual(await cursor(), first);
+  await page.keyboard.press("[");
+  await settle(page);
+  assert.match(await said(page, "time-title"), /^Selected/);
+  await page.keyboard.press("Escape");
+  // Zooming a flame graph and sorting a table leave the keyboard where it was.
+  await page.locator(".flame [role=treeitem]").first().focus();
+  await page.keyboard.press("ArrowDown");
+  const box = () => page.evaluate(() => document.activeElement.getAttribute("aria-label"));
+  const label = await box();
+  await page.keyboard.press("Enter");
+  await settle(page);
+  assert.equal((await box()).split(":")[0], label.split(":")[0]);
+  assert.ok(page.url().includes("zoom=") || (await page.waitForTimeout(300), page.url().includes("zoom=")));
+  await page.locator("[data-column=made]").focus();
+  await page.keyboard.press("Enter");
+  await settle(page);
+  assert.equal(await page.evaluate(() => document.activeElement.dataset.column), "made");
+  assert.equal(await page.locator("th[aria-sort=descending]").textContent(), "Allocated ▾");
+  // What is open is in the address, and closing leads back.
+  await page.locator("[role=tabpanel] tbody button").first().focus();
+  await page.keyboard.press("Enter");
+  await page.waitForTimeout(600);
+  const address = page.url();
+  assert.match(address, /open=\d+/);
+  const title = await page.locator(".detail h2").textContent();
+  await page.keyboard.press("Escape");
+  await settle(page);
+  assert.ok(!(await page.locator(".detail").isVisible()));
+  assert.equal(await page.evaluate(() => document.activeElement.closest("[role=tabpanel]") !== null), true);
+  await context.close();
+  const again = await open("training.html", {}, new URL(address).hash);
+  assert.equal(await again.page.locator(".detail h2").textContent(), title);
+  assert.equal(await again.page.locator("th[aria-sort=descending]").textContent(), "Allocated ▾");
+  await again.context.close();
+  assert.deepEqual([...problems, ...again.problems], []);
+}
+{
+  // An address that makes no sense does no harm.
+  const { page, problems, context } = await open("training.html", {}, "#view=99999999999999-999999999999999&selection=5-x&cursor=-5&open=1.5&scope=no&measure=no&tab=no&sort=no&zoom=a.b&unit=%E0%A4%A&nonsense");
+  assert.match(await said(page, "time-title"), /^All the time/);
+  assert.match(await said(page, "flame-title"), /allocated over the whole time/);
+  await page.locator(".plots").focus();
+  await page.keyboard.press("+");
+  await settle(page);
+  await context.close();
+  assert.deepEqual(problems, []);
+}
+{
+  // While the view moves the picture is moved, and at rest it is what would be drawn there.
+  const picture = async (hash, before) => {
+    const { page, context } = await open("training.html", {}, hash);
+    await settle(page);
+    if (before) await before(page);
+    await settle(page);
+    const shot = await page.locator(".film").screenshot();
+    await context.close();
+    return shot;
+  };
+  const panned = await picture("#view=5000000000-9000000000", async (page) => {
+    await page.locator(".plots").focus();
+    for (let key = 0; key < 5; key++) await page.keyboard.press("ArrowRight");
+  });
+  const there = await picture("#view=7000000000-11000000000");
+  assert.ok(panned.length > 5000 && Math.abs(panned.length - there.length) < 0.2 * there.length, `${panned.length} ${there.length}`);
+}
+{
+  // On paper: light, all of it, whatever the screen's colours and width.
+  const { page, context } = await open("training.html", { colorScheme: "dark", viewport: { width: 2400, height: 1000 } });
+  const dark = () => page.evaluate(() => getComputedStyle(document.documentElement).colorScheme);
+  assert.equal(await dark(), "dark");
+  await page.evaluate(() => dispatchEvent(new Event("beforeprint")));
+  assert.equal(await dark(), "light");
+  assert.ok(await page.evaluate(() => document.querySelector(".plots").clientWidth < 1040));
   await page.emulateMedia({ media: "print" });
   await page.screenshot({ path: `${folder}/print.png`, fullPage: true });
+  await page.emulateMedia({ media: "screen" });
+  await page.evaluate(() => dispatchEvent(new Event("afterprint")));
+  assert.equal(await dark(), "dark");
+  assert.ok(await page.evaluate(() => document.querySelector(".plots").clientWidth > 2000));
+  const pdf = await page.pdf({ path: `${folder}/print.pdf`, preferCSSPageSize: true });
+  assert.ok(pdf.length > 20_000);
   await context.close();
 }
 {
@@ -167,6 +333,7 @@ for (const [colorScheme, width] of [["dark", 1280], ["light", 1280], ["dark", 24
   await settle(page);
   await page.locator("[role=tabpanel] tbody button").first().click();
   await settle(page);
+  await page.screenshot({ path: `${folder}/hostile.png` });
   assert.equal(await page.locator("img, iframe, object, embed").count(), 0);
   assert.equal(await page.evaluate(() => document.scripts.length), 2);
   const text = await page.evaluate(() => document.body.innerText);

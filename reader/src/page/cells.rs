@@ -14,6 +14,16 @@ pub struct Cell {
 }
 
 impl Cell {
+    fn add(&mut self, what: What, bytes: i64, count: i64) {
+        let sums = match what {
+            What::Made => &mut self.made,
+            What::Gone => &mut self.gone,
+            What::Kept => &mut self.kept,
+        };
+        sums[0] = sums[0].saturating_add(bytes);
+        sums[1] = sums[1].saturating_add(count);
+    }
+
     /// Adds another one.
     pub fn merge(&mut self, other: &Cell) {
         let add = |one: &mut [i64; 2], other: &[i64; 2]| {
@@ -38,6 +48,9 @@ pub enum What {
 }
 
 /// All cells of a page. Where they become too many, two neighbouring parts of the time become one.
+///
+/// Events come in the order of their times, so that nearly all of them are about the part that the last one was about. The cells
+/// of that part lie side by side, by stack; they join the others when another part begins.
 pub struct Cells {
     /// Length of a part, nanoseconds: part `n` has the times from `n` times that, below the next.
     width: u64,
@@ -45,6 +58,10 @@ pub struct Cells {
     buckets: u32,
     most: usize,
     cells: FxHashMap<(u32, u32), Cell>,
+    /// The part that is being filled, its cells by stack, and which of these there are.
+    current: u32,
+    filling: Vec<Cell>,
+    filled: Vec<u32>,
 }
 
 /// The fewest parts that a page has.
@@ -59,21 +76,63 @@ impl Cells {
             buckets,
             most,
             cells: FxHashMap::default(),
+            current: 0,
+            filling: Vec::new(),
+            filled: Vec::new(),
         }
     }
 
     /// Adds to what a stack did at a time since the page's beginning.
     pub fn add(&mut self, key: u32, time: u64, what: What, bytes: i64, count: i64) {
-        let bucket = (time / self.width).min(u64::from(self.buckets - 1)) as u32;
-        let cell = self.cells.entry((key, bucket)).or_default();
-        let sums = match what {
-            What::Made => &mut cell.made,
-            What::Gone => &mut cell.gone,
-            What::Kept => &mut cell.kept,
-        };
-        sums[0] = sums[0].saturating_add(bytes);
-        sums[1] = sums[1].saturating_add(count);
-        if self.cells.len() > self.most.saturating_mul(2) && self.buckets > FEWEST {
+        let bucket = self.bucket(time);
+        if bucket == self.current {
+            self.fill(key).add(what, bytes, count);
+        } else if what == What::Kept {
+            // What was kept is known when it ends: it may lie anywhere before.
+            self.cells
+                .entry((key, bucket))
+                .or_default()
+                .add(what, bytes, count);
+            self.bound();
+        } else {
+            self.settle();
+            // There may be longer parts by now.
+            self.current = self.bucket(time);
+            self.fill(key).add(what, bytes, count);
+        }
+    }
+
+    fn bucket(&self, time: u64) -> u32 {
+        (time / self.width).min(u64::from(self.buckets - 1)) as u32
+    }
+
+    /// The cell of a stack in the part that is being filled.
+    fn fill(&mut self, key: u32) -> &mut Cell {
+        let at = key as usize;
+        if at >= self.filling.len() {
+            self.filling.resize(at + 1, Cell::default());
+        }
+        let cell = &mut self.filling[at];
+        if *cell == Cell::default() {
+            self.filled.push(key);
+        }
+        cell
+    }
+
+    /// The cells that are being filled join the others.
+    fn settle(&mut self) {
+        for key in self.filled.drain(..) {
+            let cell = std::mem::take(&mut self.filling[key as usize]);
+            self.cells
+                .entry((key, self.current))
+                .or_default()
+                .merge(&cell);
+        }
+        self.bound();
+    }
+
+    fn bound(&mut self) {
+        while self.cells.len() > self.most.saturating_mul(2) && self.buckets > FEWEST {
             self.halve();
         }
     }
@@ -85,12 +144,14 @@ impl Cells {
             cells.merge(&cell);
         }
         self.buckets /= 2;
+        self.current /= 2;
         self.width = self.width.saturating_mul(2);
     }
 
     /// The number of parts, their length, and all cells by stack and part: no more than allowed, unless
     /// stacks alone are as many.
     pub fn finish(mut self) -> (u32, u64, Vec<(u32, u32, Cell)>) {
+        self.settle();
         while self.cells.len() > self.most && self.buckets > FEWEST {
             self.halve();
         }

@@ -32,6 +32,8 @@ pub struct Document {
     pub slices: SliceColumns,
     pub marks: Vec<MarkRow>,
     pub maps: MapColumns,
+    /// Whether stacks were sampled, so that what has none stands apart.
+    pub sampled: bool,
     /// Sentences.
     pub thinned: Vec<String>,
     /// Why numbers may be wrong; sentences.

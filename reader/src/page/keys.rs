@@ -1,8 +1,8 @@
 //! Who allocated: process, stack, API function, device and kind, each combination once.
 
-use crate::analysis::leaks::Window;
-use crate::analysis::usage::{self, Caches};
-use crate::analysis::{Filter, leaks::By};
+use crate::analysis::Filter;
+use crate::analysis::leaks::{Point, Window, items};
+use crate::analysis::usage::Caches;
 use crate::model::Process;
 use rustc_hash::FxHashMap;
 use vramtrace_format::account;
@@ -110,25 +110,32 @@ impl Keys {
             add(&mut sums.live, row.live_bytes, row.live_count);
             add(&mut sums.peak, bytes, count);
         }
-        let live = usage::live(
-            process,
-            None,
-            &Window::default(),
-            &Filter::default(),
-            By::Stack,
+        // As it is known: where stacks were sampled, what has none is a stack of its own here as it is in all other sums of a page,
+        // not divided among those that stand for it.
+        let (point, window) = (
+            Point::suiting(process, None, &Window::default()),
+            Window::default(),
         );
-        for (key, sum) in live {
+        let mut kept: FxHashMap<Who, [i64; 2]> = FxHashMap::default();
+        items(process, point, &window, &Filter::default(), |item| {
             let who = Who {
                 process: id as u32,
-                stack: key.stack,
-                api: key.api,
-                device: key.device,
-                kind: key.kind,
+                stack: item.stack,
+                api: item.api,
+                device: item.device,
+                kind: item.kind,
             };
+            let sum = kept.entry(who).or_default();
+            sum[0] = sum[0].saturating_add(signed(item.bytes));
+            sum[1] = sum[1].saturating_add(signed(item.count));
+        });
+        let mut kept: Vec<(Who, [i64; 2])> = kept.into_iter().collect();
+        kept.sort_unstable();
+        for (who, sum) in kept {
             let number = self.number(who, caches) as usize;
             let kept = &mut self.all[number].1.kept;
-            kept[0] = kept[0].saturating_add(signed(sum.bytes));
-            kept[1] = kept[1].saturating_add(signed(sum.count));
+            kept[0] = kept[0].saturating_add(sum[0]);
+            kept[1] = kept[1].saturating_add(sum[1]);
         }
     }
 

@@ -243,6 +243,21 @@ impl Maps {
             };
             rows.push(row(pool.device, holder, pool.id, size, tiling.finish()));
         }
+        // Pools that nobody is known to have made: their reserve is not known either.
+        for (pool, entries) in in_pools {
+            let Some(first) = entries.first().map(|entry| entry.record) else {
+                continue;
+            };
+            let sizes = entries.iter().map(|entry| entry.record.size);
+            let size = sizes.fold(0, u64::saturating_add);
+            let mut tiling = Tiling::of(size);
+            add_all(&mut tiling, entries);
+            let holder = match first.kind() {
+                Some(Kind::Graph) => Holder::GraphPool,
+                _ => Holder::Pool,
+            };
+            rows.push(row(first.device, holder, pool, size, tiling.finish()));
+        }
         for (device, entries) in direct {
             let sizes = entries.iter().map(|entry| entry.record.size);
             let size = sizes.fold(0, u64::saturating_add);

@@ -171,7 +171,7 @@ impl Assembling<'_> {
             owned.for_each(|tile| tile.key = new(tile.key));
         }
         let named = names::name(self.processes, &keys, &mut self.texts, frames);
-        let series = self.series(&timeline, &passed);
+        let series = self.series(base, &timeline, &passed);
         let (offsets, processes) = (self.offsets, self.processes);
         let devices = &mut self.devices;
         let mut device = |process: usize, index: u8| {
@@ -219,6 +219,7 @@ impl Assembling<'_> {
             slices,
             marks,
             maps: map_columns,
+            sampled: self.processes.iter().any(|of| of.sampling.left_out_any()),
             thinned: std::mem::take(&mut self.thinned),
             inexact: head.incomplete_because.clone(),
             notes: head.notes.clone(),
@@ -250,7 +251,7 @@ impl Assembling<'_> {
         views.zip(self.processes).map(row).collect()
     }
 
-    fn series(&mut self, timeline: &Timeline, passed: &[Passed]) -> Vec<SeriesRow> {
+    fn series(&mut self, base: u64, timeline: &Timeline, passed: &[Passed]) -> Vec<SeriesRow> {
         let mut rows = Vec::new();
         for series in &timeline.series {
             let offset = self.offsets[series.process];
@@ -260,7 +261,8 @@ impl Assembling<'_> {
                 process: series.process,
                 device: series.device,
                 what: series.layer.name(),
-                start: offset,
+                // Where the beginning is not known, that is later than the process's.
+                start: series.start_ns.saturating_sub(base),
                 span: series.span_ns,
                 exact_from: (exact != u64::MAX).then(|| offset.saturating_add(exact)),
                 peak_bytes: series.peak_bytes,

@@ -80,6 +80,12 @@ impl Picks {
         self.length / parts
     }
 
+    /// Length of the shortest parts, as they are told apart.
+    fn width(&self) -> u64 {
+        let finest = self.levels.len().saturating_sub(1);
+        (self.length >> finest).saturating_add(1)
+    }
+
     /// A piece is complete.
     pub fn add(&mut self, piece: Piece) {
         self.seen += 1;
@@ -88,12 +94,15 @@ impl Picks {
         }
         let (start, end) = (piece.start.min(self.length), piece.end.min(self.length));
         let mut at = None;
-        for level in 0..self.levels.len() {
-            let parts = 1u64 << level;
-            let width = (self.length / parts).saturating_add(1);
-            let first = (start / width).min(parts - 1);
-            let last = (end.max(start) / width).min(parts - 1);
-            for part in first..=last {
+        // Parts of a level are two of the next finer one, so that it takes one division to know all.
+        let finest = self.levels.len().saturating_sub(1);
+        let (parts, width) = (1u64 << finest, self.width());
+        let first = (start / width).min(parts - 1);
+        let last = (end.max(start) / width).min(parts - 1);
+        'levels: for level in (0..self.levels.len()).rev() {
+            let shift = finest - level;
+            let width = width.saturating_mul(1 << shift);
+            for part in first >> shift..=last >> shift {
                 let from = start.max(part.saturating_mul(width));
                 let to = end.min((part + 1).saturating_mul(width));
                 // What begins and ends at once is not nothing.
@@ -101,6 +110,11 @@ impl Picks {
                 let window = &self.levels[level][part as usize].held;
                 let full = window.len() >= self.in_window;
                 if full && window.peek().is_some_and(|least| area <= least.0.0) {
+                    // What lies in one of the shortest parts and is too small there is too small in all longer
+                    // ones: they have those that are larger here, too.
+                    if first == last {
+                        break 'levels;
+                    }
                     continue;
                 }
                 let at = *at.get_or_insert_with(|| match self.free.pop() {
@@ -170,6 +184,47 @@ mod tests {
         assert!(seqs.contains(&1) && seqs.contains(&5002), "{seqs:?}");
         // Of each part one besides the one that lasts.
         assert!((4..=30).contains(&seqs.len()), "{seqs:?}");
+    }
+
+    #[test]
+    fn what_is_too_small_for_a_short_part_is_in_no_longer_one() {
+        // Areas that differ, so that it is clear which are the largest.
+        let mut picks = Picks::new(1 << 16, 3, 100);
+        let (finest, width) = (picks.levels.len() - 1, picks.width());
+        let mut all = Vec::new();
+        for seq in 1..3000u64 {
+            let start = seq.wrapping_mul(0x9e37_79b9) % (1 << 16);
+            let length = 1 + seq.wrapping_mul(0x85eb_ca6b) % 700;
+            let end = (start + length).min(1 << 16);
+            all.push(piece(seq, start, end, 1_000_000 + seq * 7919 % 1_000_003));
+        }
+        let mut expected = Vec::new();
+        for level in 0..=finest {
+            let width = width << (finest - level);
+            for part in 0..1u64 << level {
+                let area = |piece: &Piece| {
+                    let (from, to) = (
+                        piece.start / width,
+                        (piece.end / width).min((1 << level) - 1),
+                    );
+                    let inside = piece.end.min((part + 1) * width) as i64;
+                    let inside = inside - piece.start.max(part * width) as i64;
+                    ((from..=to).contains(&part)).then(|| piece.size * inside.max(1) as u64)
+                };
+                let mut areas: Vec<(u64, u64)> = all
+                    .iter()
+                    .filter_map(|piece| Some((area(piece)?, piece.seq)))
+                    .collect();
+                areas.sort_unstable();
+                expected.extend(areas.iter().rev().take(3).map(|(_, seq)| *seq));
+            }
+        }
+        all.iter().for_each(|piece| picks.add(*piece));
+        let mut chosen: Vec<u64> = picks.finish().iter().map(|piece| piece.seq).collect();
+        chosen.sort_unstable();
+        expected.sort_unstable();
+        expected.dedup();
+        assert_eq!(chosen, expected);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use crate::model::Process;
 use rustc_hash::FxHashMap;
+use std::rc::Rc;
 
 /// A range, from the first to the last allocation in it without one outside in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,15 @@ pub struct Slice {
     pub count: u64,
 }
 
+impl Slice {
+    /// Something more was allocated in it.
+    fn grow(&mut self, time: u64, bytes: u64) {
+        self.end = self.end.max(time);
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.count += 1;
+    }
+}
+
 /// Depth beyond which nothing is drawn.
 const DEEPEST: usize = 8;
 
@@ -34,11 +44,12 @@ pub struct Slices<'p> {
     pub shortest: u64,
     /// How many were too short.
     pub left_out: u64,
-    paths: FxHashMap<u32, Vec<u32>>,
+    paths: FxHashMap<u32, Rc<[u32]>>,
     numbers: FxHashMap<String, u32>,
     /// Names by number.
     pub names: Vec<String>,
-    open: FxHashMap<u32, Vec<Slice>>,
+    /// By thread: the range of its last allocation, and what is open then.
+    open: FxHashMap<u32, (u32, Vec<Slice>)>,
     done: Vec<Slice>,
 }
 
@@ -58,13 +69,13 @@ impl<'p> Slices<'p> {
         }
     }
 
-    fn path(&mut self, range: u32) -> Vec<u32> {
+    fn path(&mut self, range: u32) -> Rc<[u32]> {
         if let Some(path) = self.paths.get(&range) {
-            return path.clone();
+            return Rc::clone(path);
         }
         let name = self.process.ranges.name(range).unwrap_or_default();
         let parts = name.split(" > ").filter(|part| !part.is_empty());
-        let path: Vec<u32> = parts
+        let path: Rc<[u32]> = parts
             .take(DEEPEST)
             .map(|part| {
                 let next = self.names.len() as u32;
@@ -75,20 +86,26 @@ impl<'p> Slices<'p> {
                 number
             })
             .collect();
-        self.paths.insert(range, path.clone());
+        self.paths.insert(range, Rc::clone(&path));
         path
     }
 
     /// Something was allocated.
     pub fn add(&mut self, thread: u32, range: u32, time: u64, bytes: u64) {
+        if let Some((same, open)) = self.open.get_mut(&thread)
+            && *same == range
+        {
+            open.iter_mut().for_each(|slice| slice.grow(time, bytes));
+            return;
+        }
         if range == 0 && !self.open.contains_key(&thread) {
             return;
         }
         let path = self.path(range);
-        let mut open = self.open.remove(&thread).unwrap_or_default();
+        let (_, mut open) = self.open.remove(&thread).unwrap_or_default();
         let same = open
             .iter()
-            .zip(&path)
+            .zip(path.iter())
             .take_while(|(slice, name)| slice.name == **name)
             .count();
         for slice in open.drain(same..) {
@@ -105,13 +122,9 @@ impl<'p> Slices<'p> {
                 count: 0,
             });
         }
-        for slice in &mut open {
-            slice.end = slice.end.max(time);
-            slice.bytes = slice.bytes.saturating_add(bytes);
-            slice.count += 1;
-        }
+        open.iter_mut().for_each(|slice| slice.grow(time, bytes));
         if !open.is_empty() {
-            self.open.insert(thread, open);
+            self.open.insert(thread, (range, open));
         }
     }
 
@@ -139,7 +152,7 @@ impl<'p> Slices<'p> {
 
     /// All slices, by beginning and depth.
     pub fn finish(&mut self) -> Vec<Slice> {
-        let open: Vec<Slice> = self.open.drain().flat_map(|(_, open)| open).collect();
+        let open: Vec<Slice> = self.open.drain().flat_map(|(_, (_, open))| open).collect();
         for slice in open {
             self.close(slice);
         }

@@ -1,13 +1,16 @@
 //! A training run, made up: PyTorch's segments and blocks, a pool, arrays of the driver, pinned
 //! memory, NVTX ranges and marks, a list that grows, and an allocation that fails.
 
+use super::support::{SECOND, TraceFile, allocation, native};
 use super::week::Random;
-use super::{SECOND, TraceFile, allocation, native};
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::record::{Kind, Op, Record};
 use vramtrace_format::stacks::Frame;
 
 pub const MIB: u64 = 1 << 20;
+/// Would like to be HTML, or to turn the text around.
+pub const HOSTILE: &str =
+    "<img src=x onerror=alert(1)></script><!--@@DOCUMENT@@\u{202e}\u{7}$&`${x}";
 
 /// How large a run is, and how its things are called.
 pub struct Training {
@@ -157,7 +160,8 @@ impl Training {
             let mut held = Vec::new();
             for block in 0..self.blocks {
                 at(&mut file, piece);
-                let stack = activations[(block % u64::from(self.stacks)) as usize];
+                let nth = step * self.blocks + block;
+                let stack = activations[(nth % u64::from(self.stacks)) as usize];
                 let size = (1 + random.below(12)) * MIB / 2;
                 held.push(heap.make(&mut file, allocator, size, stack, range(3)));
                 if block % 5 == 0 {

@@ -4,7 +4,7 @@
 //! a time to another (or for good). All of it is recorded in order into a trace of the smallest
 //! size, whose event log wraps many times.
 
-use super::{SECOND, TraceFile, allocation, ending};
+use super::support::{SECOND, TraceFile, allocation, ending};
 use vramtrace_format::record::{Kind, Record};
 
 pub const WEEK: f64 = 7.0 * 86_400.0;
@@ -317,7 +317,12 @@ impl Week {
     /// Records it without the events that are `lost`, by their stack. What was not recorded as live is
     /// not freed either, and what is not recorded as freed stays.
     pub fn record_losing(&self, lost: &mut dyn FnMut(usize) -> bool) -> TraceFile {
-        let mut file = TraceFile::new(1 << 20);
+        self.record_in(1 << 20, lost)
+    }
+
+    /// The same in a file of another size, bytes.
+    pub fn record_in(&self, size: u64, lost: &mut dyn FnMut(usize) -> bool) -> TraceFile {
+        let mut file = TraceFile::new(size);
         let stacks: Vec<u32> = (0..self.stacks.len())
             .map(|stack| file.program_stack(Week::offset(stack)))
             .collect();
