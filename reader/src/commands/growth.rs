@@ -62,5 +62,8 @@ fn run(args: &Args) -> Result<i32, i32> {
     } else {
         text(&shown, Style::of_stdout())
     })?;
-    Ok(opened.verdict(growths.head.damaged()))
+    let verdict = opened.verdict(growths.head.damaged());
+    super::forget((shown, frames));
+    super::forget((growths, opened));
+    Ok(verdict)
 }
