@@ -355,7 +355,7 @@ fn a_difference_is_growth_only_where_that_is_certain() {
     let runs: u64 = if full() { 300 } else { 30 };
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("a.vrt");
-    let mut read = |program: &[Made], seed: u64| {
+    let read = |program: &[Made], seed: u64| {
         std::fs::write(&path, trace(program, seed)).expect("a trace");
         [Process::read(Trace::open(&path).expect("a trace"))]
     };
