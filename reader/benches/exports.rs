@@ -1,5 +1,8 @@
-//! How long each analysis takes, and how many events a second of processor time each export, with how much memory, from a
+//! How long each analysis takes, and how many events a second each export writes, with how much memory, from a
 //! trace that is full: 1 GiB, half of it framework blocks, a million allocations live at the end.
+//!
+//! With `VRAMTRACE_BENCH_AGAINST=PROGRAM`, another build of `vramtrace` does the same in turn, and the ratio of the two says what a
+//! busy machine cannot hide. `VRAMTRACE_BENCH_ONLY=WORD` leaves out what does not have that word in its arguments.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -27,42 +30,89 @@ fn main() {
     );
     analyses(place.path(), &trace);
     println!(
-        "{:<28} {:>8} {:>14} {:>10} {:>10}",
-        "", "CPU s", "events/s", "peak MiB", "file MiB"
+        "{:<38} {:>8} {:>8} {:>12} {:>9} {:>9}  before, s",
+        "", "clock s", "CPU s", "events/s", "peak MiB", "file MiB"
     );
     for arguments in [
         &["flamegraph", "-o", "out.svg"][..],
         &["export", "-o", "out.pb.gz"],
         &["export", "-o", "out.speedscope.json"],
+        &["export", "-o", "out.folded"],
         &["export", "-o", "out.csv"],
+        &["export", "-o", "out.csv", "--table", "events"],
         &["export", "-o", "out.jsonl"],
         &["export", "-o", "out.parquet", "--table", "allocations"],
         &["export", "-o", "out.parquet", "--table", "events"],
+        &["export", "-o", "out.parquet"],
         &["export", "-o", "out.pftrace"],
         &["export", "-o", "out.pickle"],
     ] {
-        let (_, seconds, peak) = run(&[arguments, &["-f"]].concat(), &[&trace], place.path());
+        if !wanted(arguments) {
+            continue;
+        }
         let output = place.path().join(arguments[2]);
-        let bytes = output.metadata().map_or(0, |metadata| metadata.len());
-        // Not all of them fit on a small disk at once.
-        let _ = std::fs::remove_file(&output);
+        let mut bytes = 0;
+        let (own, other) = in_turn(
+            &[arguments, &["-f"]].concat(),
+            &[&trace],
+            place.path(),
+            || {
+                bytes = size(&output);
+                // Not all of them fit on a small disk at once.
+                let _ = std::fs::remove_file(&output);
+                let _ = std::fs::remove_dir_all(&output);
+            },
+        );
         println!(
-            "{:<28} {seconds:>8.2} {:>14.0} {:>10} {:>10}",
+            "{:<38} {:>8.2} {:>8.2} {:>12.0} {:>9} {:>9}  {}",
             arguments[1..]
                 .join(" ")
                 .replace("-o ", "")
                 .replace("--table ", ""),
-            kept as f64 / seconds,
-            peak >> 10,
+            own.clock,
+            own.seconds,
+            kept as f64 / own.clock,
+            own.peak >> 10,
             bytes >> 20,
+            before(own, other),
         );
     }
 }
 
-/// How long each analysis takes: by the clock, which on a shared machine says how busy that is, and in processor time.
+/// Bytes of a file, or of all files in a directory.
+fn size(path: &Path) -> u64 {
+    match std::fs::read_dir(path) {
+        Ok(files) => files
+            .flatten()
+            .map(|file| file.metadata().map_or(0, |own| own.len()))
+            .sum(),
+        Err(_) => path.metadata().map_or(0, |own| own.len()),
+    }
+}
+
+fn wanted(arguments: &[&str]) -> bool {
+    let only = std::env::var("VRAMTRACE_BENCH_ONLY").unwrap_or_default();
+    arguments.join(" ").contains(&only)
+}
+
+/// What the other build took, and how many times that is what this one took.
+fn before(own: Taken, other: Option<Taken>) -> String {
+    other.map_or(String::new(), |other| {
+        format!(
+            "{:.2} ({:.2}), CPU {:.2} ({:.2}), {} MiB",
+            other.clock,
+            other.clock / own.clock,
+            other.seconds,
+            other.seconds / own.seconds,
+            other.peak >> 10
+        )
+    })
+}
+
+/// How long each analysis takes.
 fn analyses(place: &Path, trace: &Path) {
     println!(
-        "{:<28} {:>8} {:>8} {:>10}",
+        "{:<38} {:>8} {:>8} {:>9}  before, s",
         "", "clock s", "CPU s", "peak MiB"
     );
     for arguments in [
@@ -70,6 +120,7 @@ fn analyses(place: &Path, trace: &Path) {
         &["leaks", "--to", "peak"],
         &["summary"],
         &["timeline"],
+        &["timeline", "--by", "stack"],
         &["peak"],
         &["growth"],
         &["churn"],
@@ -78,26 +129,75 @@ fn analyses(place: &Path, trace: &Path) {
         &["reconcile"],
         &["diff"],
     ] {
+        if !wanted(arguments) {
+            continue;
+        }
         // Two sides of one trace are as much work as two traces.
         let traces: &[&Path] = match arguments[0] {
             "diff" => &[trace, trace],
             _ => &[trace],
         };
-        let (clock, seconds, peak) = run(&[arguments, &["--json"]].concat(), traces, place);
+        let (own, other) = in_turn(&[arguments, &["--json"]].concat(), traces, place, || {});
         println!(
-            "{:<28} {clock:>8.2} {seconds:>8.2} {:>10}",
+            "{:<38} {:>8.2} {:>8.2} {:>9}  {}",
             arguments.join(" "),
-            peak >> 10
+            own.clock,
+            own.seconds,
+            own.peak >> 10,
+            before(own, other)
         );
     }
 }
 
-/// Runs the command; seconds by the clock, seconds of processor time, peak resident memory in KiB.
+/// What a command took.
+#[derive(Clone, Copy)]
+struct Taken {
+    /// Seconds by the clock, which on a shared machine says how busy that is.
+    clock: f64,
+    /// Seconds of processor time.
+    seconds: f64,
+    /// Peak resident memory, KiB.
+    peak: i64,
+}
+
+/// Rounds of which the fastest counts.
+const ROUNDS: usize = 3;
+
+/// What this build takes and, where there is one, the other, in turn: of each the fastest round. `after` each of this one.
+fn in_turn(
+    arguments: &[&str],
+    traces: &[&Path],
+    place: &Path,
+    mut after: impl FnMut(),
+) -> (Taken, Option<Taken>) {
+    let other = std::env::var_os("VRAMTRACE_BENCH_AGAINST");
+    let faster = |a: Taken, b: Taken| if a.clock < b.clock { a } else { b };
+    let mut rounds = (0..ROUNDS).map(|_| {
+        let other = other
+            .as_ref()
+            .map(|other| run(Path::new(other), arguments, traces, place));
+        let own = run(
+            Path::new(env!("CARGO_BIN_EXE_vramtrace")),
+            arguments,
+            traces,
+            place,
+        );
+        after();
+        (own, other)
+    });
+    let first = rounds.next().expect("a round");
+    rounds.fold(first, |(own, other), round| {
+        let others = other.zip(round.1).map(|(a, b)| faster(a, b));
+        (faster(own, round.0), others)
+    })
+}
+
+/// Runs a command.
 // `wait` waits for the child: the standard library's way does not say what it used.
 #[expect(clippy::zombie_processes)]
-fn run(arguments: &[&str], traces: &[&Path], place: &Path) -> (f64, f64, i64) {
+fn run(program: &Path, arguments: &[&str], traces: &[&Path], place: &Path) -> Taken {
     let begun = Instant::now();
-    let child = Command::new(env!("CARGO_BIN_EXE_vramtrace"))
+    let child = Command::new(program)
         .args(arguments)
         .args(traces)
         .current_dir(place)
@@ -106,7 +206,11 @@ fn run(arguments: &[&str], traces: &[&Path], place: &Path) -> (f64, f64, i64) {
         .spawn()
         .expect("the command");
     let (seconds, peak) = wait(child.id());
-    (begun.elapsed().as_secs_f64(), seconds, peak)
+    Taken {
+        clock: begun.elapsed().as_secs_f64(),
+        seconds,
+        peak,
+    }
 }
 
 /// Waits for a child; the processor time that it took, which says more than the clock on a busy machine,

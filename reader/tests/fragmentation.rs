@@ -118,6 +118,7 @@ segment without blocks
 SUMMARY: allocators hold 1.31 GiB without using it; the largest free block of PyTorch is \
 760.00 MiB
 Next: vramtrace churn a.vrt
+  or: vramtrace report -o a.html a.vrt   (all of it to look at, in a browser)
 ";
     assert_eq!(text, expected);
     assert_eq!(code, 0);

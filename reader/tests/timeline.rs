@@ -52,7 +52,8 @@ fn for_people() {
     let kept = " from the history; spikes are kept, their times are rounded (to 1h 08m at first, to 8m \
                 32s from 5h 41m on)\n";
     assert!(text.contains(kept), "{text}");
-    assert!(text.ends_with("Next: vramtrace leaks a.vrt\n"), "{text}");
+    let next = "Next: vramtrace leaks a.vrt\n  or: vramtrace report -o a.html a.vrt   (all of it to look at, in a browser)\n";
+    assert!(text.ends_with(next), "{text}");
     let (_, text) = run(
         &["timeline", "--by", "stack", "--top", "1", "a.vrt"],
         dir.path(),

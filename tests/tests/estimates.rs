@@ -16,6 +16,7 @@ use vramtrace_format::stacks::{Frame, Interned, NOT_SAMPLED, StackTable};
 use vramtrace_format::totals::TotalsTable;
 use vramtrace_reader::analysis::Filter;
 use vramtrace_reader::analysis::Sum;
+use vramtrace_reader::analysis::diff::{Diff, Side};
 use vramtrace_reader::analysis::estimate::{Value, Weighted};
 use vramtrace_reader::analysis::leaks::{Answer, By, Group, Options};
 use vramtrace_reader::analysis::peak::peaks;
@@ -337,6 +338,62 @@ fn value(group: &Group) -> Value {
         high: group.bytes,
     };
     group.estimate.map_or(known, |estimate| estimate.bytes)
+}
+
+/// Differences of two sampled runs of one program, and of one in which two sites hold twice as much: where nothing grew
+/// hardly any group is said to have, and what grew is found.
+#[test]
+fn a_difference_is_growth_only_where_that_is_certain() {
+    const GREW: [usize; 2] = [1, 4];
+    let same = program();
+    let mut more = same.clone();
+    for made in &same {
+        if made.stays && GREW.contains(&made.site) {
+            more.push(*made);
+        }
+    }
+    let runs: u64 = if full() { 300 } else { 30 };
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("a.vrt");
+    let read = |program: &[Made], seed: u64| {
+        std::fs::write(&path, trace(program, seed)).expect("a trace");
+        [Process::read(Trace::open(&path).expect("a trace"))]
+    };
+    let (mut wrong, mut found, mut groups) = (0, 0, 0);
+    for run in 0..runs {
+        let before = read(&same, 7 + 2 * run);
+        for (after, grew) in [(&same, &[][..]), (&more, &GREW[..])] {
+            let after = read(after, 1_000_003 + 2 * run);
+            let side = |processes| Side {
+                processes,
+                windows: &[],
+                moment: None,
+            };
+            let mut frames = Frames::default();
+            let options = Options::default();
+            let diff = Diff::of(&side(&before), &side(&after), &options, None, 0, &mut frames);
+            let mut certain = 0;
+            for change in &diff.changes {
+                let sure = change.grew(0) == Some(true);
+                certain += usize::from(sure);
+                let Some(site) = site(&change.placed.group) else {
+                    assert!(!sure, "what was not sampled is no group");
+                    continue;
+                };
+                groups += 1;
+                if grew.contains(&site) {
+                    found += u64::from(sure);
+                } else {
+                    wrong += u64::from(sure);
+                }
+            }
+            assert_eq!(diff.grown, certain, "run {run}");
+        }
+    }
+    println!("{wrong} of {groups} groups grew by chance, {found} of {} were found", 2 * runs);
+    // 2.5 % of intervals lie above what is true.
+    assert!(wrong * 100 <= groups * 4, "{wrong} of {groups}");
+    assert!(found * 10 >= 2 * runs * 9, "{found} of {}", 2 * runs);
 }
 
 /// The same from whole traces: what is live by entries, peaks and all that was made by sums; totals are

@@ -6,7 +6,7 @@
 
 use super::estimate::Weighted;
 use super::head::Head;
-use super::leaks::{Asked, EntryEnd, Grouping, Item, Options, Placed, Raw};
+use super::leaks::{Asked, EntryEnd, Grouping, Item, Options, Placed};
 use super::view::Devices;
 use super::{Filter, Sum};
 use crate::model::{Loops, Process, VisibleStack};
@@ -259,9 +259,10 @@ struct Counting<'p> {
     part: Part,
     limit: u64,
     grouping: Grouping<'p>,
-    counted: FxHashMap<Raw, Counted>,
-    /// Blocks that a pool of this raw group and size would have.
-    idle: FxHashMap<(Raw, u64), u64>,
+    /// By number in the grouping.
+    counted: Vec<Counted>,
+    /// Blocks that a pool of what has this number, and of this size, would have.
+    idle: FxHashMap<(u32, u64), u32>,
     /// First event of each lane.
     first: [Option<u64>; 2],
 }
@@ -274,7 +275,7 @@ impl<'p> Counting<'p> {
             part,
             limit,
             grouping: Grouping::new(process, options),
-            counted: FxHashMap::default(),
+            counted: Vec::new(),
             idle: FxHashMap::default(),
             first: [None; 2],
         }
@@ -319,14 +320,11 @@ impl<'p> Counting<'p> {
 
     fn allocated(&mut self, event: &Record, kind: Kind) {
         let made = item(event, kind, Sum::default(), event.time);
-        let raw = self.grouping.raw(&made);
-        let pooling = &mut self.counted.entry(raw).or_default().pooling;
+        let number = self.grouping.number(&made);
+        let idle = self.idle.get_mut(&(number as u32, event.size));
+        let pooling = &mut counted(&mut self.counted, number).pooling;
         pooling.allocations += 1;
-        match self
-            .idle
-            .get_mut(&(raw, event.size))
-            .filter(|idle| **idle > 0)
-        {
+        match idle.filter(|idle| **idle > 0) {
             Some(idle) => {
                 *idle -= 1;
                 pooling.reused += 1;
@@ -334,7 +332,7 @@ impl<'p> Counting<'p> {
             None => {
                 pooling.kept.add(event.size, 1);
                 // So that it has a group.
-                self.grouping.add(&made);
+                self.grouping.add_to(number, &made);
             }
         }
     }
@@ -357,8 +355,8 @@ impl<'p> Counting<'p> {
             time: own.map_or(free.time, |own| own.time),
             ..*free
         };
-        let raw = self.grouping.add(&item(&own_event, kind, held, free.time));
-        let counted = self.counted.entry(raw).or_default();
+        let number = self.grouping.add(&item(&own_event, kind, held, free.time));
+        let counted = counted(&mut self.counted, number);
         counted.longer += u64::from(!short);
         if let Some(lived) = lived {
             counted.lives.add(lived);
@@ -368,7 +366,7 @@ impl<'p> Counting<'p> {
                 // A pool would have had it before the log began.
                 counted.pooling.kept.add(free.size, 1);
             }
-            *self.idle.entry((raw, free.size)).or_default() += 1;
+            *self.idle.entry((number as u32, free.size)).or_default() += 1;
         }
     }
 
@@ -393,8 +391,8 @@ impl<'p> Counting<'p> {
             let mut known: FxHashSet<(u32, u16, u8, u8)> = FxHashSet::default();
             let mut ever = freed.as_ref().map(|_| Sum::default());
             let mut pooled = false;
-            for raw in &members {
-                if let Some(own) = counted.get(raw) {
+            for (number, raw) in &members {
+                if let Some(own) = counted.get(*number) {
                     all.longer += own.longer;
                     all.lives.merge(&own.lives);
                     all.pooling.allocations += own.pooling.allocations;
@@ -408,7 +406,7 @@ impl<'p> Counting<'p> {
                     ever.merge(freed.get(&raw.row()).copied().unwrap_or_default());
                 }
             }
-            let lane = members.first().map_or(0, |raw| raw.kind().lane());
+            let lane = members.first().map_or(0, |(_, raw)| raw.kind().lane());
             let seconds = (logs[lane] as f64 / 1e9).max(1e-9);
             Churning {
                 per_second: group.size().count as f64 / seconds,
@@ -465,6 +463,13 @@ impl<'p> Counting<'p> {
         }
         freed
     }
+}
+
+fn counted(all: &mut Vec<Counted>, number: usize) -> &mut Counted {
+    if all.len() <= number {
+        all.resize_with(number + 1, Counted::default);
+    }
+    &mut all[number]
 }
 
 /// Frees that failed, by their event: the next thing that happens to their key is that it is back.

@@ -4,7 +4,15 @@
 //! Addresses say nothing about another build. Lines tell call sites of one function apart, but
 //! they move: where a function has as many sites before as after, those belong together in their
 //! order; else those at the same lines do, and the others came or went.
+//!
+//! Where stacks were sampled, groups hold what their samples stand for, within an interval ([`held`]); what is not certain
+//! counts as no growth.
 
+mod held;
+
+pub use held::{Delta, Size};
+
+use super::estimate;
 use super::head::Head;
 use super::leaks::{EntryEnd, Group, Options, Placed, Suppressed, Window, leaks_in};
 use super::view::Devices;
@@ -59,8 +67,10 @@ impl What {
         }
     }
 
-    fn of(before: Sum, after: Sum) -> What {
-        match (before.count, after.count) {
+    fn of(before: &Size, after: &Size) -> What {
+        let counts = (before.known.count, after.known.count);
+        let (before, after) = (before.sum(), after.sum());
+        match counts {
             (0, _) => What::New,
             (_, 0) => What::Gone,
             _ if after.bytes > before.bytes => What::Grown,
@@ -76,9 +86,9 @@ pub struct Change {
     /// What became of it.
     pub what: What,
     /// What it held before.
-    pub before: Sum,
+    pub before: Size,
     /// What it holds after.
-    pub after: Sum,
+    pub after: Size,
     /// Whether the group that is shown is from before; only where there is none after.
     pub from_before: bool,
     /// The group that is shown; of several that belong together, the largest.
@@ -86,9 +96,25 @@ pub struct Change {
 }
 
 impl Change {
-    /// By how many bytes it grew.
+    /// By how many bytes it grew, as far as is known or estimated.
     pub fn delta(&self) -> i128 {
-        i128::from(self.after.bytes) - i128::from(self.before.bytes)
+        self.interval().bytes
+    }
+
+    /// The same, with what is certain of it.
+    pub fn interval(&self) -> Delta {
+        Delta::between(&self.before, &self.after)
+    }
+
+    /// Whether it grew by more than `tolerance` bytes; `None` where that is not certain: the interval of an estimate
+    /// goes to both sides of it. What was not sampled is no group of its own: others stand for it.
+    pub fn grew(&self, tolerance: u64) -> Option<bool> {
+        let (delta, tolerance) = (self.interval(), i128::from(tolerance));
+        if self.placed.group.not_sampled || delta.high <= tolerance {
+            Some(false)
+        } else {
+            (delta.low > tolerance).then_some(true)
+        }
     }
 }
 
@@ -115,6 +141,8 @@ pub struct Held {
     pub host: Sum,
     /// Bytes that caching allocators and pools hold without using them.
     pub cached: u64,
+    /// Bytes that a stack may hold of which no allocation was sampled; 0 where all stacks were taken.
+    pub unseen: u64,
     /// What was suppressed; in no other sum.
     pub suppressed: Vec<Suppressed>,
 }
@@ -130,14 +158,18 @@ pub struct Diff {
     pub all_frames: bool,
     /// What it is limited to.
     pub filter: Filter,
+    /// Bytes that a group may grow by without counting as grown.
+    pub tolerance: u64,
     /// What changed, by most bytes first.
     pub changes: Vec<Change>,
     /// How many changes `top` left out, and by how many bytes these grew together.
     pub omitted: (usize, i128),
     /// Groups that did not change, and what they hold.
     pub same: (usize, Sum),
-    /// Groups that are new or grew by more than was tolerated, shown or not.
+    /// Groups that are new or grew by more than was tolerated, for certain, shown or not.
     pub grown: usize,
+    /// Groups of which that is not certain, because stacks were sampled.
+    pub uncertain: usize,
 }
 
 /// What groups have in common that may be the same.
@@ -155,6 +187,7 @@ struct Key {
 /// A group and where its frames are.
 struct Member {
     placed: Placed,
+    size: Size,
     lines: Vec<Option<u32>>,
 }
 
@@ -178,6 +211,11 @@ impl Diff {
                 let whole = Window::default();
                 let window = side.windows.get(id).unwrap_or(&whole);
                 let found = leaks_in(process, options, window, names);
+                let left_out = found.groups.iter().find(|group| group.not_sampled);
+                if let Some(left_out) = left_out {
+                    let most = estimate::unseen(process.sampling.coarsest());
+                    held.unseen = held.unseen.saturating_add(most.min(left_out.bytes));
+                }
                 held.gpu.merge(found.gpu);
                 held.gpu.merge(found.corrupted);
                 held.host.merge(found.host);
@@ -193,7 +231,12 @@ impl Diff {
                         group,
                     };
                     let class = classes.entry(key).or_default();
-                    class[usize::from(is_after)].push(Member { placed, lines });
+                    let size = Size::of(&placed.group);
+                    class[usize::from(is_after)].push(Member {
+                        placed,
+                        size,
+                        lines,
+                    });
                 }
             }
             held.head.devices = devices.all;
@@ -205,16 +248,22 @@ impl Diff {
             after,
             all_frames: options.unhidden.cuda,
             filter: options.filter.clone(),
+            tolerance,
             changes: Vec::new(),
             omitted: (0, 0),
             same: (0, Sum::default()),
             grown: 0,
+            uncertain: 0,
         };
-        for change in classes.into_values().flat_map(pairs) {
-            diff.grown += usize::from(change.delta() > tolerance.into());
+        let unseen = [diff.before.unseen, diff.after.unseen];
+        for change in classes.into_values().flat_map(|class| pairs(class, unseen)) {
+            match change.grew(tolerance) {
+                Some(grew) => diff.grown += usize::from(grew),
+                None => diff.uncertain += 1,
+            }
             if change.what == What::Same {
                 diff.same.0 += 1;
-                diff.same.1.merge(change.after);
+                diff.same.1.merge(change.after.known);
             } else {
                 diff.changes.push(change);
             }
@@ -234,6 +283,15 @@ impl Diff {
         self.before.head.complete() && self.after.head.complete()
     }
 
+    /// By how many bytes all memory grew together, which is exact whatever was sampled; of the GPU and of the host.
+    pub fn totals(&self) -> [i128; 2] {
+        let both = [
+            (self.before.gpu, self.after.gpu),
+            (self.before.host, self.after.host),
+        ];
+        both.map(|(before, after)| i128::from(after.bytes) - i128::from(before.bytes))
+    }
+
     /// Number of shown changes of a sort.
     pub fn number(&self, what: What) -> usize {
         self.changes
@@ -251,6 +309,7 @@ impl Held {
             gpu: Sum::default(),
             host: Sum::default(),
             cached: 0,
+            unseen: 0,
             suppressed: Vec::new(),
         }
     }
@@ -271,8 +330,10 @@ fn key(group: &Group, sites: Vec<Site>) -> (Key, Vec<Option<u32>>) {
     (key, lines)
 }
 
-/// Finds out which groups of a class belong together.
-fn pairs([before, after]: [Vec<Member>; 2]) -> Vec<Change> {
+/// Finds out which groups of a class belong together; `unseen` is what a group that is missing on either side may hold
+/// there.
+fn pairs([before, after]: [Vec<Member>; 2], unseen: [u64; 2]) -> Vec<Change> {
+    let change = |before, after| change(before, after, unseen);
     let (mut before, mut after) = (by_lines(before), by_lines(after));
     if before.len() == after.len() {
         let both = before.into_iter().zip(after);
@@ -296,7 +357,7 @@ fn pairs([before, after]: [Vec<Member>; 2]) -> Vec<Change> {
 
 /// One member for each set of lines (of several processes, for example), in their order.
 fn by_lines(mut members: Vec<Member>) -> Vec<Member> {
-    let size = |member: &Member| Reverse(member.placed.group.bytes);
+    let size = |member: &Member| Reverse(member.size.sum().bytes);
     members.sort_by(|one, other| {
         let lines = one.lines.cmp(&other.lines);
         lines.then_with(|| size(one).cmp(&size(other)))
@@ -305,9 +366,10 @@ fn by_lines(mut members: Vec<Member>) -> Vec<Member> {
     for member in members {
         match merged.last_mut().filter(|last| last.lines == member.lines) {
             Some(last) => {
-                let (own, other) = (&mut last.placed.group, &member.placed.group);
-                own.bytes = own.bytes.saturating_add(other.bytes);
-                own.count = own.count.saturating_add(other.count);
+                last.size = last.size.with(member.size);
+                let group = &mut last.placed.group;
+                (group.bytes, group.count) = (last.size.known.bytes, last.size.known.count);
+                group.estimate = last.size.estimate;
             }
             None => merged.push(member),
         }
@@ -315,21 +377,24 @@ fn by_lines(mut members: Vec<Member>) -> Vec<Member> {
     merged
 }
 
-fn change(before: Option<Member>, after: Option<Member>) -> Change {
-    let sum = |member: &Option<Member>| {
-        let group = member.as_ref().map(|member| &member.placed.group);
-        group.map_or(Sum::default(), |group| Sum {
-            bytes: group.bytes,
-            count: group.count,
-        })
+fn change(before: Option<Member>, after: Option<Member>, unseen: [u64; 2]) -> Change {
+    let of_stack = [&before, &after].into_iter().flatten().all(|member| {
+        // Groups by something else are counted, not sampled.
+        let group = &member.placed.group;
+        group.value.is_none() && !group.not_sampled
+    });
+    let size = |member: &Option<Member>, unseen: u64| match member {
+        Some(member) => member.size,
+        None if of_stack => Size::unseen(unseen),
+        None => Size::default(),
     };
-    let (was, is) = (sum(&before), sum(&after));
+    let (was, is) = (size(&before, unseen[0]), size(&after, unseen[1]));
     let from_before = after.is_none();
     let Some(shown) = after.or(before) else {
         unreachable!("a change is of something");
     };
     Change {
-        what: What::of(was, is),
+        what: What::of(&was, &is),
         before: was,
         after: is,
         from_before,

@@ -90,6 +90,44 @@ pub struct Value {
     pub high: u64,
 }
 
+impl Value {
+    /// A number that is known.
+    pub fn exact(number: u64) -> Value {
+        Value {
+            estimate: number,
+            low: number,
+            high: number,
+        }
+    }
+
+    /// How far below the estimate it may be.
+    pub fn below(&self) -> u64 {
+        self.estimate.saturating_sub(self.low)
+    }
+
+    /// How far above the estimate it may be.
+    pub fn above(&self) -> u64 {
+        self.high.saturating_sub(self.estimate)
+    }
+
+    /// The sum of two whose errors do not depend on each other: their squares add up.
+    pub fn plus(self, other: Value) -> Value {
+        let estimate = self.estimate.saturating_add(other.estimate);
+        let reach = |one: u64, other: u64| whole((one as f64).hypot(other as f64));
+        Value {
+            estimate,
+            low: estimate.saturating_sub(reach(self.below(), other.below())),
+            high: estimate.saturating_add(reach(self.above(), other.above())),
+        }
+    }
+}
+
+/// Most bytes that a stack may hold, with 97.5 % probability, of which no allocation was sampled: the upper end of the
+/// interval for no sample. `coarsest` is the coarsest interval that was ever in force, bytes.
+pub fn unseen(coarsest: u64) -> u64 {
+    whole(Z * Z * LARGEST * coarsest as f64)
+}
+
 /// What a group or a stack holds, as far as samples say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Estimate {

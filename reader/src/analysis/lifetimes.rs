@@ -66,10 +66,13 @@ pub struct Lifetime {
 /// What has to be known before the first allocation can be told; by default nothing.
 #[derive(Default)]
 pub struct Lifetimes<'p> {
-    /// By the allocation that they end, as far as its own event is in the log.
-    ends: FxHashMap<u64, Ended>,
+    /// Ends of allocations whose own event is in the log, in order of the allocations: read from start to end
+    /// they cost no search, and less memory than a map.
+    ends: Vec<(u64, Ended)>,
     /// Ends of allocations from before the log, by allocation.
     early: Vec<(u64, Record)>,
+    /// Events that look like ends and are none: frees that failed, and all but the last of several.
+    void: FxHashSet<u64>,
     /// Frees that failed bring entries back under new numbers; by those, the first.
     again: FxHashMap<u64, u64>,
     /// Live and marked entries by the number of the allocation.
@@ -83,76 +86,99 @@ fn place(event: &Record) -> Place {
 }
 
 impl<'p> Lifetimes<'p> {
-    /// Reads through the event log, twice. `tick` hears of every event.
-    pub fn of(process: &'p Process, mut tick: impl FnMut()) -> Lifetimes<'p> {
-        let mut restored: FxHashSet<Place> = FxHashSet::default();
-        let mut first = [None; 2];
-        for event in process.events() {
-            tick();
+    /// Reads through the event log, once; twice where a free failed. `see` is shown every event, the first time.
+    pub fn of(process: &'p Process, mut see: impl FnMut(&Record)) -> Lifetimes<'p> {
+        let mut restored = FxHashSet::default();
+        let mut found = Lifetimes::ends(process, &FxHashSet::default(), |event| {
             if event.op == Op::Restore as u8 {
-                restored.insert(place(&event));
+                restored.insert(place(event));
             }
-            let lane = event.kind().map_or(0, |kind| kind.lane());
-            first[lane].get_or_insert(event.seq);
+            see(event);
+        });
+        if !restored.is_empty() {
+            // Which frees failed is known only when what they freed has come back.
+            found = Lifetimes::ends(process, &restored, |_| {});
         }
-        let first = first.map(|seq| seq.unwrap_or(u64::MAX));
-        let mut ends = FxHashMap::default();
-        let mut early: FxHashMap<u64, Record> = FxHashMap::default();
-        let mut again: FxHashMap<u64, u64> = FxHashMap::default();
-        let mut freed: FxHashMap<Place, u64> = FxHashMap::default();
-        for event in process.events() {
-            tick();
-            let (Some(op), Some(kind)) = (event.op(), event.kind()) else {
-                continue;
-            };
-            if op.ends_allocation() {
-                let seq = event.ended_seq();
-                let seq = again.get(&seq).copied().unwrap_or(seq);
-                if seq < first[kind.lane()] {
-                    early.insert(seq, event);
-                } else {
-                    ends.insert(seq, Ended::by(&event, op));
-                }
-                if !restored.is_empty() && restored.contains(&place(&event)) {
-                    freed.insert(place(&event), seq);
-                }
-            } else if op == Op::Restore
-                && let Some(seq) = freed.remove(&place(&event))
-            {
-                ends.remove(&seq);
-                early.remove(&seq);
-                again.insert(event.seq, seq);
-            }
-        }
+        let again = &found.again;
         let live = process.live().chain(process.marked());
         let mut entries: Vec<(u64, &Record)> = live
             .filter(|entry| entry.kind().is_some())
             .map(|entry| (again.get(&entry.seq).copied().unwrap_or(entry.seq), entry))
             .collect();
         entries.sort_unstable_by_key(|(seq, _)| *seq);
-        let mut early: Vec<(u64, Record)> = early.into_iter().collect();
-        early.sort_unstable_by_key(|(seq, _)| *seq);
-        Lifetimes {
-            ends,
-            early,
-            again,
-            entries,
+        found.entries = entries;
+        found
+    }
+
+    /// What the events say; `restored` are the places where frees failed.
+    fn ends(
+        process: &'p Process,
+        restored: &FxHashSet<Place>,
+        mut see: impl FnMut(&Record),
+    ) -> Lifetimes<'p> {
+        let mut found = Lifetimes::default();
+        let mut first = [None; 2];
+        let mut early: FxHashMap<u64, Record> = FxHashMap::default();
+        // By place: the free, and what it freed.
+        let mut freed: FxHashMap<Place, (u64, u64)> = FxHashMap::default();
+        for event in process.events() {
+            see(&event);
+            let kind = event.kind();
+            let lane = kind.map_or(0, |kind| kind.lane());
+            let first = *first[lane].get_or_insert(event.seq);
+            let (Some(op), Some(_)) = (event.op(), kind) else {
+                continue;
+            };
+            if op.ends_allocation() {
+                let seq = found.origin(event.ended_seq());
+                if seq >= first {
+                    found.ends.push((seq, Ended::by(&event, op)));
+                } else if let Some(other) = early.insert(seq, event) {
+                    found.void.insert(other.seq);
+                }
+                if !restored.is_empty() && restored.contains(&place(&event)) {
+                    freed.insert(place(&event), (event.seq, seq));
+                }
+            } else if op == Op::Restore
+                && let Some((free, seq)) = freed.remove(&place(&event))
+            {
+                found.void.insert(free);
+                early.remove(&seq);
+                found.again.insert(event.seq, seq);
+            }
         }
+        let Lifetimes { ends, void, .. } = &mut found;
+        if !void.is_empty() {
+            ends.retain(|(_, end)| !void.contains(&end.seq));
+        }
+        // Ends of one allocation stay in their order. Most programs free much of what they allocate soon,
+        // so that runs of the list are in order already.
+        ends.sort_by_key(|(seq, _)| *seq);
+        ends.dedup_by(|later, kept| {
+            let same = later.0 == kept.0;
+            if same {
+                void.insert(kept.1.seq);
+                *kept = *later;
+            }
+            same
+        });
+        found.early = early.into_iter().collect();
+        found.early.sort_unstable_by_key(|(seq, _)| *seq);
+        found
     }
 
     /// The first number of an allocation that an event names.
+    #[inline]
     pub fn origin(&self, seq: u64) -> u64 {
         self.again.get(&seq).copied().unwrap_or(seq)
     }
 
-    /// The event that ended an allocation for good, by the allocation's first number: a free that
-    /// failed did not.
-    pub fn end_of(&self, seq: u64) -> Option<u64> {
-        if let Some(end) = self.ends.get(&seq) {
-            return Some(end.seq);
-        }
-        let at = self.early.binary_search_by_key(&seq, |(seq, _)| *seq);
-        at.ok().map(|at| self.early[at].1.seq)
+    /// The allocation that an event ends for good, by its first number; `None` for a free that failed, and for
+    /// what ends nothing.
+    #[inline]
+    pub fn ended_by(&self, event: &Record) -> Option<u64> {
+        let ends = event.op().is_some_and(Op::ends_allocation) && event.kind().is_some();
+        (ends && !self.void.contains(&event.seq)).then(|| self.origin(event.ended_seq()))
     }
 
     /// All of them, in the order of [`Lifetime::seq`]; `process` is the one they were read from.
@@ -160,6 +186,7 @@ impl<'p> Lifetimes<'p> {
         Iter {
             of: self,
             events: process.events().peekable(),
+            ends: 0,
             early: 0,
             entries: 0,
         }
@@ -193,6 +220,7 @@ fn begun(own: &Record) -> Begun {
 pub struct Iter<'a, 'p> {
     of: &'a Lifetimes<'p>,
     events: Peekable<Events<'p>>,
+    ends: usize,
     early: usize,
     entries: usize,
 }
@@ -212,6 +240,16 @@ impl Iter<'_, '_> {
             }
             self.events.next();
         }
+    }
+}
+
+impl Iter<'_, '_> {
+    /// The end of an allocation that is not before those asked for so far.
+    fn end(&mut self, seq: u64) -> Option<Ended> {
+        let rest = &self.of.ends[self.ends..];
+        self.ends += rest.iter().take_while(|(own, _)| *own < seq).count();
+        let (own, end) = self.of.ends.get(self.ends)?;
+        (*own == seq).then_some(*end)
     }
 }
 
@@ -241,7 +279,7 @@ impl Iterator for Iter<'_, '_> {
         let mut what = *entry.or(own.as_ref()).or(early)?;
         let end = match early {
             Some(event) => event.op().map(|op| Ended::by(event, op)),
-            None => self.of.ends.get(&seq).copied(),
+            None => self.end(seq),
         };
         let marked = entry.is_some_and(|entry| entry.op == Op::FreeInTeardown as u8);
         let end = end.or(marked.then_some(Ended {

@@ -14,6 +14,7 @@ pub mod moment;
 pub mod oom;
 pub mod peak;
 pub mod ranges;
+pub mod ranks;
 pub mod reconcile;
 pub mod summary;
 pub mod timeline;

@@ -199,8 +199,7 @@ impl Past {
         let mut previous = 0;
         let mut gap = false;
         let mut began = 0;
-        // The first thing that happens to a key says what it was.
-        let mut touched: FxHashMap<(u8, u64), Option<Record>> = FxHashMap::default();
+        // Whether there is an answer is known only at the end, and what it is made of is large.
         for event in process.events() {
             // The two layers' logs reach back differently far; before the last gap, one is missing.
             gap |= event.seq != u64::wrapping_add(previous, 1);
@@ -215,14 +214,6 @@ impl Past {
                 continue;
             }
             after += 1;
-            let (Some(op), Some(_)) = (event.op(), event.kind()) else {
-                continue;
-            };
-            if op.begins_allocation() || op.ends_allocation() || op == Op::Resize {
-                touched
-                    .entry((event.space, event.key))
-                    .or_insert_with(|| was(op, &event));
-            }
         }
         if let Found::Event(seq) = moment {
             before = seq;
@@ -230,11 +221,24 @@ impl Past {
         if before.checked_add(after) != Some(last) {
             return Err(Forgotten { began });
         }
+        // The first thing that happens to a key says what it was.
+        let mut touched: FxHashSet<(u8, u64)> = FxHashSet::default();
+        let mut live = Vec::new();
+        let mut at_moment = true;
+        for event in process.events() {
+            at_moment = at_moment && !moment.is_before(&event);
+            let (Some(op), Some(_)) = (event.op(), event.kind()) else {
+                continue;
+            };
+            let touches = op.begins_allocation() || op.ends_allocation() || op == Op::Resize;
+            if touches && !at_moment && touched.insert((event.space, event.key)) {
+                live.extend(was(op, &event));
+            }
+        }
         let untouched = process
             .live()
-            .filter(|entry| !touched.contains_key(&(entry.space, entry.key)));
-        let mut live: Vec<Record> = untouched.copied().collect();
-        live.extend(touched.into_values().flatten());
+            .filter(|entry| !touched.contains(&(entry.space, entry.key)));
+        live.extend(untouched.copied());
         let undated = date(process, &mut live, began);
         Ok(Past {
             seq: before,

@@ -7,6 +7,7 @@
 use super::estimate::Weighted;
 use super::leaks::{By, EntryEnd, Grouping, Item, Options, Placed};
 use super::moment::{Found, Past};
+use super::ranks::Ranks;
 use super::view::{DeviceView, Devices, ProcessView};
 use super::{Filter, Sum};
 use crate::model::{CudaUse, Loops, Process, Unhidden, VisibleStack};
@@ -167,6 +168,16 @@ pub fn peaks(
 }
 
 impl Peaks {
+    /// What ranks held on a GPU at the peak of a layer, side by side: of several peaks of a rank the highest, since
+    /// they were at different times.
+    pub fn ranks(&self) -> Option<Ranks> {
+        let mut held = vec![0; self.processes.len()];
+        for peak in self.peaks.iter().filter(|peak| peak.layer != Layer::Host) {
+            held[peak.process] = peak.asked.bytes.max(held[peak.process]);
+        }
+        Ranks::compared(&self.processes, &held)
+    }
+
     fn add(&mut self, process: &Process, id: usize) {
         for reason in &process.losses.live_inexact {
             let reason = format!("{}: {}", reason.code, reason.text);

@@ -2,6 +2,7 @@
 
 use super::estimate::{Estimate, Weighted};
 use super::ranges::{RangeView, ranges};
+use super::ranks::Ranks;
 use super::view::{DeviceView, Devices, ProcessView};
 use super::{Filter, Sum};
 use crate::model::{
@@ -162,6 +163,20 @@ pub struct Summary {
     pub devices: Vec<DeviceView>,
     /// Stacks that held most at the peak of their layer, largest first.
     pub top: Vec<TopStack>,
+}
+
+impl Summary {
+    /// What ranks held on a GPU at the peak of its device layer, side by side: of several GPUs of a rank the most.
+    pub fn ranks(&self) -> Option<Ranks> {
+        let peak = |process: &ProcessSummary| {
+            let accounts = process.accounts.iter();
+            let device = accounts.filter(|account| account.layer == Layer::Device);
+            device.map(|account| account.peak_bytes).max().unwrap_or(0)
+        };
+        let held: Vec<u64> = self.processes.iter().map(peak).collect();
+        let views: Vec<ProcessView> = self.processes.iter().map(|p| p.view.clone()).collect();
+        Ranks::compared(&views, &held)
+    }
 }
 
 /// Sums up all processes; keeps the `top` largest stacks.

@@ -70,5 +70,8 @@ fn run(args: &Args) -> Result<i32, i32> {
     } else {
         text(&shown, Style::of_stdout())
     })?;
-    Ok(opened.verdict(churn.head.damaged()))
+    let verdict = opened.verdict(churn.head.damaged());
+    super::forget((shown, frames));
+    super::forget((churn, opened));
+    Ok(verdict)
 }

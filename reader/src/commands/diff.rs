@@ -25,8 +25,12 @@ Examples: vramtrace diff before.vrt after.vrt
           vramtrace diff --from 'epoch 1' --to 'epoch 5' train.vrt
           vramtrace diff --fail-if-grown --tolerance 1MiB main.vrt branch.vrt
 
+Where stacks were sampled, what a group holds is an estimate: it counts as new or grown only if the interval
+of the difference (95 %) is above the tolerance.
+
 Exit codes: 0 fine; with --fail-if-grown: 1 something is new or grew, 4 nothing did but that is not
-certain; 2 usage; 3 a trace is unreadable or damaged.";
+certain (of sampled stacks: the total grew, and no group for certain); 2 usage; 3 a trace is unreadable
+or damaged.";
 
 /// Arguments.
 #[derive(clap::Args, Clone, Debug)]
@@ -126,8 +130,11 @@ fn run(args: &Args) -> Result<i32, i32> {
         text(&shown, Style::of_stdout())
     });
     let unreadable = before.unreadable + after.as_ref().map_or(0, |after| after.unreadable);
+    let verdict = verdict(args, &diff, unreadable);
+    super::forget((shown, frames));
+    super::forget((diff, before, after));
     match printed {
-        Err(exit::FINE) | Ok(()) => Ok(verdict(args, &diff, unreadable)),
+        Err(exit::FINE) | Ok(()) => Ok(verdict),
         Err(code) => Err(code),
     }
 }
@@ -156,6 +163,12 @@ fn windows(
     })
 }
 
+/// Whether all memory grew together by more than is tolerated, which is exact, and no stack did for certain.
+fn unplaced(args: &Args, diff: &Diff) -> bool {
+    let tolerance = i128::from(args.tolerance);
+    diff.uncertain > 0 && diff.totals().iter().any(|grew| *grew > tolerance)
+}
+
 fn verdict(args: &Args, diff: &Diff, unreadable: usize) -> i32 {
     let heads = [&diff.before.head, &diff.after.head];
     if unreadable > 0 || heads.iter().any(|head| head.damaged()) {
@@ -164,7 +177,10 @@ fn verdict(args: &Args, diff: &Diff, unreadable: usize) -> i32 {
         exit::FINE
     } else if diff.grown > 0 {
         exit::FOUND
-    } else if !diff.complete() || !heads.iter().all(|head| head.saw_memory()) {
+    } else if !diff.complete()
+        || !heads.iter().all(|head| head.saw_memory())
+        || unplaced(args, diff)
+    {
         exit::INEXACT
     } else {
         exit::FINE

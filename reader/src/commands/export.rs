@@ -112,12 +112,9 @@ fn profile(args: &Args, format: Format) -> Result<i32, i32> {
         Format::Speedscope => "open OUT at https://www.speedscope.app (it stays in the browser)",
         _ => "open OUT with a flame graph tool (inferno, flamegraph.pl, speedscope)",
     };
-    Ok(conclude(
-        &opened,
-        stacks.warnings(),
-        &selecting.output,
-        next,
-    ))
+    let code = conclude(&opened, stacks.warnings(), &selecting.output, next);
+    super::forget((gathered, opened));
+    Ok(code)
 }
 
 fn perfetto(args: &Args) -> Result<i32, i32> {
@@ -128,12 +125,11 @@ fn perfetto(args: &Args) -> Result<i32, i32> {
     selecting.write(|out| trace.write(&mut progress, out))?;
     drop(progress);
     let next = "open OUT at https://ui.perfetto.dev (it stays in the browser)";
-    Ok(conclude(
-        &opened,
-        trace.stacks().warnings(),
-        &selecting.output,
-        next,
-    ))
+    let warnings = trace.stacks().warnings();
+    let code = conclude(&opened, warnings, &selecting.output, next);
+    super::forget(trace);
+    super::forget(opened);
+    Ok(code)
 }
 
 fn torch_snapshot(args: &Args) -> Result<i32, i32> {
@@ -156,12 +152,11 @@ fn torch_snapshot(args: &Args) -> Result<i32, i32> {
     selecting.write(|out| snapshot.write(&selection, &mut progress, out))?;
     drop(progress);
     let next = "drop OUT onto https://pytorch.org/memory_viz (it stays in the browser)";
-    Ok(conclude(
-        &opened,
-        snapshot.stacks().warnings(),
-        &selecting.output,
-        next,
-    ))
+    let warnings = snapshot.stacks().warnings();
+    let code = conclude(&opened, warnings, &selecting.output, next);
+    super::forget(snapshot);
+    super::forget(opened);
+    Ok(code)
 }
 
 /// The formats that are tables.
@@ -202,12 +197,10 @@ fn tables(args: &Args, format: Format) -> Result<i32, i32> {
             [] => "duckdb -c \"FROM 'OUT/allocations.parquet' LIMIT 5\"",
             _ => "duckdb -c \"FROM 'OUT' LIMIT 5\"",
         };
-        return Ok(conclude(
-            &opened,
-            source.stacks.warnings(),
-            &selecting.output,
-            next,
-        ));
+        let code = conclude(&opened, source.stacks.warnings(), &selecting.output, next);
+        super::forget(source);
+        super::forget(opened);
+        return Ok(code);
     }
     selecting.write(|out| match format {
         Format::Csv => csv::write(&mut source, tables[0], &mut progress, out),
@@ -215,12 +208,10 @@ fn tables(args: &Args, format: Format) -> Result<i32, i32> {
     })?;
     drop(progress);
     let next = "docs/exports.md says what is in the columns of OUT";
-    Ok(conclude(
-        &opened,
-        source.stacks.warnings(),
-        &selecting.output,
-        next,
-    ))
+    let code = conclude(&opened, source.stacks.warnings(), &selecting.output, next);
+    super::forget(source);
+    super::forget(opened);
+    Ok(code)
 }
 
 /// How often these tables read all events.

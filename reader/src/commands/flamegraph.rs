@@ -55,12 +55,9 @@ fn run(args: &Args) -> Result<i32, i32> {
     };
     selecting.write(|out| flamegraph::write(samples, stacks, &picture, out))?;
     let next = "open OUT in a web browser; click to zoom, / to search";
-    Ok(conclude(
-        &opened,
-        stacks.warnings(),
-        &selecting.output,
-        next,
-    ))
+    let code = conclude(&opened, stacks.warnings(), &selecting.output, next);
+    super::forget((gathered, opened));
+    Ok(code)
 }
 
 /// Refuses what sums by stack do not know.

@@ -80,7 +80,10 @@ fn run(args: &Args) -> Result<i32, i32> {
     } else {
         text(&shown, Style::of_stdout())
     })?;
-    Ok(opened.verdict(growths.head.damaged()))
+    let verdict = opened.verdict(growths.head.damaged());
+    super::forget((shown, frames));
+    super::forget((growths, opened));
+    Ok(verdict)
 }
 
 /// Up to its peak, of a process that freed most of it before it ended: what grew until then may have

@@ -154,8 +154,11 @@ fn run(args: &Args) -> Result<i32, i32> {
         write(path, &junit(&shown, &verdict))?;
     }
     let verdict = verdict(&answer, opened.unreadable, fails, args.max_leak_bytes);
+    let printed = print(&report);
+    super::forget((shown, frames, report));
+    super::forget((answer, opened));
     // A reader that went away does not change what was found.
-    match print(&report) {
+    match printed {
         Err(exit::FINE) | Ok(()) => Ok(verdict),
         Err(code) => Err(code),
     }

@@ -180,6 +180,12 @@ pub(crate) fn print(report: &str) -> Result<(), i32> {
     }
 }
 
+/// Forgets what an answer was made of: the process ends, and giving back hundreds of thousands of names one by one takes a
+/// tenth of the time of a whole export.
+pub(crate) fn forget<T>(used: T) {
+    std::mem::forget(used);
+}
+
 /// The exit code in both arms.
 pub(crate) fn code(result: Result<i32, i32>) -> i32 {
     match result {

@@ -83,5 +83,8 @@ fn run(args: &Args) -> Result<i32, i32> {
         text(&shown, Style::of_stdout())
     })?;
     let damaged = |reason: &String| reason.starts_with("damaged:");
-    Ok(opened.verdict(found.incomplete_because.iter().any(damaged)))
+    let verdict = opened.verdict(found.incomplete_because.iter().any(damaged));
+    super::forget((shown, frames));
+    super::forget((found, opened));
+    Ok(verdict)
 }

@@ -2,8 +2,11 @@
 //! found; moments are Unix nanoseconds; what is not known is empty.
 
 use super::progress::Progress;
-use super::tables::{Cell, Source, Table, decimal};
+use super::tables::{Cell, Source, Spelled, Table, decimal};
 use std::io::{self, Write};
+
+/// Bytes that are put together before they are handed on.
+const BUFFER: usize = 1 << 16;
 
 /// Writes a table.
 pub fn write(
@@ -14,22 +17,28 @@ pub fn write(
 ) -> io::Result<()> {
     let names: Vec<&str> = table.columns().iter().map(|column| column.name).collect();
     writeln!(out, "{}", names.join(","))?;
-    let mut line = Vec::new();
+    let words = Spelled::of(&source.words, field);
+    let mut lines = Vec::with_capacity(2 * BUFFER);
     source.rows(table, progress, &mut |row| {
-        line.clear();
-        for (at, cell) in row.iter().enumerate() {
-            if at > 0 {
-                line.push(b',');
-            }
+        for cell in row {
             match cell {
                 Cell::Null => {}
-                Cell::Number(number) => decimal(*number, &mut line),
-                Cell::Text(text) => field(text, &mut line),
+                Cell::Number(number) => decimal(*number, &mut lines),
+                Cell::Text(text) => field(text, &mut lines),
+                Cell::Word(word) => lines.extend_from_slice(words.get(*word)),
             }
+            lines.push(b',');
         }
-        line.push(b'\n');
-        out.write_all(&line)
-    })
+        // The last comma.
+        lines.pop();
+        lines.push(b'\n');
+        if lines.len() >= BUFFER {
+            out.write_all(&lines)?;
+            lines.clear();
+        }
+        Ok(())
+    })?;
+    out.write_all(&lines)
 }
 
 /// Text in a field, in quotation marks where it needs them. Empty text has them, too: it is known.

@@ -7,8 +7,10 @@ use super::stacks::{self, Stacks};
 use crate::analysis::leaks;
 use crate::analysis::lifetimes::{Lifetime, Lifetimes};
 use crate::analysis::moment::Found;
+use crate::analysis::timeline::change;
 use crate::model::Process;
 use rustc_hash::{FxHashMap, FxHashSet};
+use vramtrace_format::account::ACCOUNT_ROWS;
 use vramtrace_format::record::{Kind, Op, Record};
 
 /// What an allocation's bytes count as.
@@ -23,6 +25,9 @@ pub enum Role {
 }
 
 impl Role {
+    /// All of them.
+    pub const ALL: [Role; 3] = [Role::Memory, Role::Cache, Role::Aside];
+
     /// The word in tables.
     pub const fn name(self) -> &'static str {
         match self {
@@ -33,17 +38,66 @@ impl Role {
     }
 }
 
-/// The word for how an allocation stands at the end of its trace.
-pub fn state(lifetime: &Lifetime, process: &Process) -> &'static str {
+/// How an allocation stands at the end of its trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It was freed.
+    Freed,
+    /// Its address was handed out again.
+    FreeUnseen,
+    /// It ended with its context.
+    Context,
+    /// It ended with its device's reset.
+    Reset,
+    /// It was freed while the process went down.
+    Teardown,
+    /// Its end was lost.
+    Unknown,
+    /// Its context broke.
+    Corrupted,
+    /// It is there.
+    Live,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [State; 8] = [
+        State::Freed,
+        State::FreeUnseen,
+        State::Context,
+        State::Reset,
+        State::Teardown,
+        State::Unknown,
+        State::Corrupted,
+        State::Live,
+    ];
+
+    /// The word in tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            State::Freed => "freed",
+            State::FreeUnseen => "free-unseen",
+            State::Context => "context",
+            State::Reset => "reset",
+            State::Teardown => "teardown",
+            State::Unknown => "unknown",
+            State::Corrupted => "corrupted",
+            State::Live => "live",
+        }
+    }
+}
+
+/// How an allocation stands at the end of its trace.
+pub fn state(lifetime: &Lifetime, process: &Process) -> State {
     match lifetime.end.map(|end| end.op) {
-        Some(Op::Free) => "freed",
-        Some(Op::FreeUnseen) => "free-unseen",
-        Some(Op::EndByContext) => "context",
-        Some(Op::EndByReset) => "reset",
-        Some(Op::FreeInTeardown) => "teardown",
-        _ if !lifetime.live => "unknown",
-        _ if process.corruption_of(&corruptible(lifetime)).is_some() => "corrupted",
-        _ => "live",
+        Some(Op::Free) => State::Freed,
+        Some(Op::FreeUnseen) => State::FreeUnseen,
+        Some(Op::EndByContext) => State::Context,
+        Some(Op::EndByReset) => State::Reset,
+        Some(Op::FreeInTeardown) => State::Teardown,
+        _ if !lifetime.live => State::Unknown,
+        _ if process.corruption_of(&corruptible(lifetime)).is_some() => State::Corrupted,
+        _ => State::Live,
     }
 }
 
@@ -63,6 +117,8 @@ pub struct Log<'p> {
     pub process: &'p Process,
     /// Its allocations.
     pub lifetimes: Lifetimes<'p>,
+    /// By account row: what the events in the log sum up to, wrapping.
+    pub changes: [u64; ACCOUNT_ROWS],
     part: Part,
     /// Live entries that are caches.
     caches: FxHashSet<u64>,
@@ -71,22 +127,29 @@ pub struct Log<'p> {
     torch_stacks: FxHashMap<u32, bool>,
 }
 
-/// How often [`Log::of`] and one pass over events or allocations go through the event log.
-const PASSES: u64 = 2;
+/// How often [`Log::of`] goes through the event log; once more where a free failed.
+const PASSES: u64 = 1;
 
 impl<'p> Log<'p> {
-    /// Reads one process.
-    pub fn of(
+    /// Reads one process; `see` is shown every event.
+    fn of(
         process: &'p Process,
         id: usize,
         selection: &Selection,
-        progress: &mut Progress,
+        mut see: impl FnMut(&Record),
     ) -> Log<'p> {
+        let mut changes = [0u64; ACCOUNT_ROWS];
         let is_block = |kind: u8| kind == Kind::Torch as u8;
         Log {
             id,
             process,
-            lifetimes: Lifetimes::of(process, || progress.tick()),
+            lifetimes: Lifetimes::of(process, |event| {
+                see(event);
+                if let Some((row, change)) = change(event) {
+                    changes[row] = changes[row].wrapping_add(change);
+                }
+            }),
+            changes,
             part: selection.parts.get(id).cloned().unwrap_or_default(),
             caches: leaks::caches(process),
             torch: process.totals().iter().any(|row| is_block(row.key.kind)),
@@ -169,22 +232,26 @@ pub fn read<'p>(
     progress: &mut Progress,
 ) -> (Vec<Log<'p>>, Stacks) {
     let mut logs = Vec::new();
-    let mut places: FxHashSet<stacks::Place> = FxHashSet::default();
+    let mut places: Vec<stacks::Place> = Vec::new();
     for (id, process) in processes.iter().enumerate() {
-        let mut last = None;
+        let mut own: FxHashSet<u64> = FxHashSet::default();
         let mut add = |record: &Record| {
-            let place = (id, record.stack, record.allocating_api());
-            if last != Some(place) {
-                last = Some(place);
-                places.insert(place);
+            let (stack, api) = (record.stack, record.allocating_api());
+            if own.insert(stacks::within(stack, api)) {
+                places.push((id, stack, api));
             }
         };
-        process.events().for_each(|event| add(&event));
         process.live().for_each(&mut add);
         for entry in process.marked() {
-            places.insert((id, entry.stack, entry.api));
+            add(&Record {
+                op: Op::Alloc as u8,
+                ..*entry
+            });
         }
-        logs.push(Log::of(process, id, selection, progress));
+        logs.push(Log::of(process, id, selection, |event| {
+            progress.tick();
+            add(event);
+        }));
     }
     let stacks = Stacks::of(processes, places, selection.wanted());
     (logs, stacks)

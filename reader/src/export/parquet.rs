@@ -1,24 +1,48 @@
 //! A table as a Parquet file, for DuckDB, Spark, pandas, polars: numbers are INT64, text is
 //! dictionary-encoded, moments are there twice, as Unix nanoseconds (INT64) and as timestamps of
 //! microseconds, which everybody reads. Rows are in order of process and number.
+//!
+//! Row groups are collected column by column, and encoded and written by another thread while the next one is
+//! collected ([`column`] encodes). Text is a number of [`Words`] until then, so that no text is hashed or
+//! compared where it stands in a row.
+
+mod column;
 
 use super::progress::Progress;
-use super::tables::{Cell, Source, Table, Type};
+use super::tables::{Cell, Source, Table, Type, Words};
+use column::{Column, Encoder, Values};
 use parquet::basic::{
-    Compression, ConvertedType, LogicalType, Repetition, TimeUnit, Type as Physical,
+    Compression, ConvertedType, Encoding, LogicalType, Repetition, TimeUnit, Type as Physical,
 };
-use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::SortingColumn;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::types::{Type as Schema, TypePtr};
-use rustc_hash::FxHashMap;
+use parquet::schema::types::{ColumnPath, Type as Schema, TypePtr};
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::sync::mpsc::{channel, sync_channel};
+use std::thread;
 
-/// Rows of a row group; what is in memory at once.
+/// Rows of a row group.
 const GROUP: usize = 1 << 17;
+
+/// Columns of numbers that come again and again; of the others each row's is new, or nearly.
+const REPEATED: &[&str] = &[
+    "process",
+    "pid",
+    "rank",
+    "device",
+    "bytes",
+    "thread",
+    "stream",
+    "context",
+    "free_thread",
+    "stack",
+    "frame",
+    "line",
+    "error",
+];
 
 /// Writes a table.
 pub fn write<W: Write + Send>(
@@ -27,15 +51,42 @@ pub fn write<W: Write + Send>(
     progress: &mut Progress,
     out: W,
 ) -> io::Result<()> {
-    let mut file = File::new(table, out).map_err(io_error)?;
-    source.rows(table, progress, &mut |row| {
-        file.row(row);
-        if file.rows == GROUP {
-            file.group().map_err(io_error)?;
+    let words = Arc::clone(&source.words);
+    let (schema, properties) = shape(table).map_err(io_error)?;
+    thread::scope(|scope| {
+        let (full, groups) = sync_channel::<Group>(1);
+        let (used, empty) = channel();
+        let writer = scope.spawn(move || -> Result<(), ParquetError> {
+            let mut file = SerializedFileWriter::new(out, schema, properties)?;
+            let mut encoder = Encoder::new();
+            for mut group in groups {
+                group.write(&mut file, &mut encoder, &words)?;
+                // It has ended if it does not want its memory back.
+                let _ = used.send(group);
+            }
+            file.close().map(drop)
+        });
+        let mut group = Group::new(table);
+        let collected = source.rows(table, progress, &mut |row| {
+            group.push(row);
+            if group.rows < GROUP {
+                return Ok(());
+            }
+            let next = empty.try_recv().unwrap_or_else(|_| Group::new(table));
+            // Who writes has given up when this fails, and says why itself.
+            full.send(std::mem::replace(&mut group, next))
+                .map_err(|_| io::ErrorKind::BrokenPipe.into())
+        });
+        if group.rows > 0 {
+            let _ = full.send(group);
         }
-        Ok(())
-    })?;
-    file.finish().map_err(io_error)
+        drop(full);
+        match writer.join() {
+            Ok(written) => written.map_err(io_error)?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+        collected
+    })
 }
 
 fn io_error(error: ParquetError) -> io::Error {
@@ -49,127 +100,112 @@ fn io_error(error: ParquetError) -> io::Error {
     }
 }
 
-/// The values of a column that are not written yet, and for each row whether it has one.
-enum Values {
-    Numbers(Vec<i64>),
-    /// The second shape of the moments in the column before.
-    Micros(Vec<i64>),
-    Texts(Vec<ByteArray>),
+/// Schema and properties of a table's file.
+fn shape(table: Table) -> Result<(TypePtr, Arc<WriterProperties>), ParquetError> {
+    let sorted = |column_idx| SortingColumn {
+        column_idx,
+        descending: false,
+        nulls_first: false,
+    };
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_created_by(format!("vramtrace {}", env!("CARGO_PKG_VERSION")))
+        .set_sorting_columns(Some(vec![sorted(0), sorted(1)]))
+        // Row groups are small, and pages as long as they are.
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_offset_index_disabled(true);
+    let mut fields = Vec::new();
+    for column in table.columns() {
+        let mut add = |name: &str, field: TypePtr| {
+            fields.push(field);
+            if column.of != Type::Text && !REPEATED.contains(&name) {
+                let path = ColumnPath::from(name);
+                let builder = std::mem::take(&mut properties);
+                properties = builder
+                    .set_column_dictionary_enabled(path.clone(), false)
+                    .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
+            }
+        };
+        add(column.name, field(column.name, column.of)?);
+        if column.of == Type::Time {
+            let name = column.name.trim_end_matches("_ns");
+            add(name, timestamp(name)?);
+        }
+    }
+    let schema = Schema::group_type_builder(table.name()).with_fields(fields);
+    Ok((Arc::new(schema.build()?), Arc::new(properties.build())))
 }
 
-struct File<W: Write + Send> {
-    writer: SerializedFileWriter<W>,
-    columns: Vec<(Values, Vec<i16>)>,
+/// Rows that are not written yet.
+struct Group {
+    columns: Vec<Column>,
     rows: usize,
-    /// Text that comes again and again is in memory once.
-    texts: FxHashMap<String, ByteArray>,
+    /// Texts of its own: of tables whose cells have them as they were found.
+    texts: Words,
 }
 
-impl<W: Write + Send> File<W> {
-    fn new(table: Table, out: W) -> Result<File<W>, ParquetError> {
-        let mut fields = Vec::new();
+impl Group {
+    fn new(table: Table) -> Group {
         let mut columns = Vec::new();
         for column in table.columns() {
-            fields.push(field(column.name, column.of)?);
-            columns.push(match column.of {
-                Type::Number | Type::Time => Values::Numbers(Vec::new()),
-                Type::Text => Values::Texts(Vec::new()),
-            });
-            if column.of == Type::Time {
-                fields.push(timestamp(column.name.trim_end_matches("_ns"))?);
-                columns.push(Values::Micros(Vec::new()));
+            match column.of {
+                Type::Number => columns.push(Column::numbers()),
+                Type::Text => columns.push(Column::words()),
+                Type::Time => columns.extend([Column::numbers(), Column::micros()]),
             }
         }
-        let schema = Schema::group_type_builder(table.name()).with_fields(fields);
-        let sorted = |column_idx| SortingColumn {
-            column_idx,
-            descending: false,
-            nulls_first: false,
-        };
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::SNAPPY)
-            .set_created_by(format!("vramtrace {}", env!("CARGO_PKG_VERSION")))
-            .set_sorting_columns(Some(vec![sorted(0), sorted(1)]))
-            .build();
-        Ok(File {
-            writer: SerializedFileWriter::new(
-                out,
-                Arc::new(schema.build()?),
-                Arc::new(properties),
-            )?,
-            columns: columns
-                .into_iter()
-                .map(|values| (values, Vec::new()))
-                .collect(),
+        Group {
+            columns,
             rows: 0,
-            texts: FxHashMap::default(),
-        })
+            texts: Words::default(),
+        }
     }
 
-    fn row(&mut self, row: &[Cell<'_>]) {
-        let mut at = 0;
+    fn push(&mut self, row: &[Cell<'_>]) {
+        let mut columns = self.columns.iter_mut().peekable();
         for cell in row {
-            let (values, levels) = &mut self.columns[at];
-            levels.push(i16::from(*cell != Cell::Null));
-            match (values, cell) {
-                (Values::Numbers(numbers), Cell::Number(number)) => numbers.push(signed(*number)),
-                (Values::Texts(texts), Cell::Text(text)) => {
-                    texts.push(match self.texts.get(*text) {
-                        Some(known) => known.clone(),
-                        None => {
-                            let new = ByteArray::from(text.as_bytes().to_vec());
-                            self.texts.insert((*text).to_owned(), new.clone());
-                            new
-                        }
-                    })
-                }
-                _ => {}
+            let Some(column) = columns.next() else { break };
+            match cell {
+                Cell::Null => column.null(),
+                Cell::Number(number) => column.number(signed(*number)),
+                Cell::Text(text) => column.word(self.texts.add(text)),
+                Cell::Word(word) => column.word(*word),
             }
-            at += 1;
-            if let Some((Values::Micros(micros), levels)) = self.columns.get_mut(at) {
-                levels.push(i16::from(*cell != Cell::Null));
-                if let Cell::Number(ns) = cell {
-                    micros.push(signed(ns / 1000));
+            let is_micros = |column: &&mut Column| matches!(column.values, Values::Micros(_));
+            if let Some(micros) = columns.next_if(is_micros) {
+                match cell {
+                    Cell::Number(ns) => micros.number(signed(ns / 1000)),
+                    _ => micros.null(),
                 }
-                at += 1;
             }
         }
         self.rows += 1;
     }
 
-    /// Writes what has come together.
-    fn group(&mut self) -> Result<(), ParquetError> {
-        let mut group = self.writer.next_row_group()?;
-        for (values, levels) in &mut self.columns {
-            let Some(mut column) = group.next_column()? else {
-                break;
-            };
-            match values {
-                Values::Numbers(numbers) | Values::Micros(numbers) => {
-                    let writer = column.typed::<Int64Type>();
-                    writer.write_batch(numbers, Some(levels), None)?;
-                    numbers.clear();
-                }
-                Values::Texts(texts) => {
-                    let writer = column.typed::<ByteArrayType>();
-                    writer.write_batch(texts, Some(levels), None)?;
-                    texts.clear();
-                }
-            }
-            levels.clear();
-            column.close()?;
+    /// Writes what has come together, and is empty then.
+    fn write<W: Write + Send>(
+        &mut self,
+        file: &mut SerializedFileWriter<W>,
+        encoder: &mut Encoder,
+        words: &Words,
+    ) -> Result<(), ParquetError> {
+        let words = if self.texts.is_empty() {
+            words
+        } else {
+            &self.texts
+        };
+        let schema = file.schema_descr().columns().to_vec();
+        let properties = Arc::clone(file.properties());
+        let mut group = file.next_row_group()?;
+        for (column, descriptor) in self.columns.iter_mut().zip(schema) {
+            let encoded = encoder.encode(column, descriptor, &properties, words)?;
+            group.append_column(&encoded.bytes, encoded.closed)?;
+            column.clear();
         }
         group.close()?;
         self.rows = 0;
-        self.texts.clear();
+        self.texts = Words::default();
         Ok(())
-    }
-
-    fn finish(mut self) -> Result<(), ParquetError> {
-        if self.rows > 0 {
-            self.group()?;
-        }
-        self.writer.close().map(drop)
     }
 }
 

@@ -14,16 +14,16 @@ use super::progress::Progress;
 use super::protobuf::Message;
 use super::samples::{Selection, process_name};
 use super::stacks::Stacks;
-use crate::analysis::timeline::{Reach, change};
+use crate::analysis::timeline::change;
 use crate::model::Process;
 use crate::report::words::foreign;
-use intern::{Interned, annotation};
+use intern::{Interned, Said, Text};
 use layout::field;
 use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::io::{self, Write};
-use vramtrace_format::account;
+use vramtrace_format::account::{self, ACCOUNT_ROWS};
 use vramtrace_format::record::{NO_DEVICE, Op, Record};
 
 /// Types of track events.
@@ -69,7 +69,7 @@ impl<'a, 'p> Trace<'a, 'p> {
         let mut writer = Writer {
             out,
             stacks: &self.stacks,
-            interned: Interned::default(),
+            interned: Interned::of(&self.stacks),
             packet: Message::new(),
             next_track: 0,
         };
@@ -155,21 +155,31 @@ impl Writer<'_> {
         Ok(self.next_track)
     }
 
-    fn event(&mut self, time: u64, event: &Message) -> io::Result<()> {
+    /// An event on a track; `more` says more of it.
+    fn event(
+        &mut self,
+        time: u64,
+        of: u64,
+        track: u64,
+        more: impl FnOnce(&mut Message, &mut Interned, &Stacks),
+    ) -> io::Result<()> {
+        let (interned, stacks) = (&mut self.interned, self.stacks);
         self.packet
             .number(field::packet::TIMESTAMP, time)
             .number(field::packet::SEQUENCE_FLAGS, 2)
-            .message(field::packet::TRACK_EVENT, event);
+            .nested(field::packet::TRACK_EVENT, |event| {
+                event
+                    .number(field::event::TYPE, of)
+                    .number(field::event::TRACK_UUID, track);
+                more(event, interned, stacks);
+            });
         self.flush()
     }
 
     fn counter(&mut self, time: u64, track: u64, value: u64) -> io::Result<()> {
-        let mut event = Message::new();
-        event
-            .number(field::event::TYPE, COUNTER)
-            .number(field::event::TRACK_UUID, track)
-            .number(field::event::COUNTER_VALUE, value.min(i64::MAX as u64));
-        self.event(time, &event)
+        self.event(time, COUNTER, track, |event, _, _| {
+            event.number(field::event::COUNTER_VALUE, value.min(i64::MAX as u64));
+        })
     }
 }
 
@@ -196,7 +206,7 @@ struct OfProcess<'a, 'w> {
     writer: &'a mut Writer<'w>,
     root: u64,
     /// By account: its track and live bytes.
-    counters: BTreeMap<usize, (u64, u64)>,
+    counters: [Option<(u64, u64)>; ACCOUNT_ROWS],
     /// Free memory of devices: tracks.
     free_memory: BTreeMap<u8, u64>,
     marks: Option<u64>,
@@ -225,8 +235,7 @@ impl<'a, 'w> OfProcess<'a, 'w> {
                 .text(field::process::NAME, foreign(&name));
             track.message(field::track::PROCESS, &own);
         })?;
-        let mut counters = BTreeMap::new();
-        let reach = Reach::of(process);
+        let mut counters = [None; ACCOUNT_ROWS];
         for (device, layer, account) in process.accounts() {
             if !selection.filter.takes_account(device, layer) {
                 continue;
@@ -237,10 +246,10 @@ impl<'a, 'w> OfProcess<'a, 'w> {
             };
             let track = writer.track(Some(root), &name, bytes_counter)?;
             let row = account::index(device.unwrap_or(NO_DEVICE), layer);
-            let base = account.live_bytes.wrapping_sub(reach.change[row]);
+            let base = account.live_bytes.wrapping_sub(log.changes[row]);
             // What does not add up is a sign of damage.
             let base = if base > u64::MAX / 2 { 0 } else { base };
-            counters.insert(row, (track, base));
+            counters[row] = Some((track, base));
         }
         Ok(OfProcess {
             log,
@@ -298,7 +307,7 @@ impl<'a, 'w> OfProcess<'a, 'w> {
             self.begin(seq, &open, open.time.unwrap_or(time))?;
         }
         let at = self.log.process.unix_ns(time);
-        for (track, value) in self.counters.values() {
+        for (track, value) in self.counters.iter().flatten() {
             self.writer.counter(at, *track, *value)?;
         }
         Ok(())
@@ -311,7 +320,7 @@ impl<'a, 'w> OfProcess<'a, 'w> {
         self.now = self.now.max(time);
         let now = self.now;
         if let Some((row, change)) = change(event)
-            && let Some((track, value)) = self.counters.get_mut(&row)
+            && let Some((track, value)) = &mut self.counters[row]
         {
             *value = value.wrapping_add(change);
             if told {
@@ -336,8 +345,7 @@ impl<'a, 'w> OfProcess<'a, 'w> {
                 self.waiting.insert(seq, open);
             }
         } else if op.ends_allocation() {
-            let seq = lifetimes.origin(event.ended_seq());
-            if lifetimes.end_of(seq) == Some(event.seq) {
+            if let Some(seq) = lifetimes.ended_by(event) {
                 self.waiting.remove(&seq);
                 self.end(seq, time)?;
             }
@@ -370,70 +378,48 @@ impl<'a, 'w> OfProcess<'a, 'w> {
         };
         self.begun.insert(seq, (what.device, lane));
         let (process, id) = (self.log.process, self.log.id);
-        let api = what.api;
-        let stack = self.writer.stacks.id((id, what.stack, api));
-        let interned = &mut self.writer.interned;
-        let mut event = Message::new();
-        event
-            .number(field::event::TYPE, BEGIN)
-            .number(field::event::TRACK_UUID, lanes.tracks[lane])
-            .number(field::event::CATEGORY_IIDS, interned.category(kind.name()));
-        if let Some(stack) = stack {
-            let stacks = self.writer.stacks;
-            event
-                .number(field::event::NAME_IID, interned.site(stack, stacks))
-                .number(
-                    field::event::CALLSTACK_IID,
-                    interned.callstack(stack, stacks),
-                );
-        }
-        event.message(
-            annotation::FIELD,
-            &annotation::number(interned, "bytes", what.size),
-        );
-        event.message(
-            annotation::FIELD,
-            &annotation::text(interned, "kind", kind.name()),
-        );
-        event.message(
-            annotation::FIELD,
-            &annotation::pointer(interned, "address", what.key),
-        );
-        event.message(
-            annotation::FIELD,
-            &annotation::number(interned, "allocation", seq),
-        );
-        if let Some(api) = process.api(api) {
-            event.message(annotation::FIELD, &annotation::text(interned, "api", api));
-        }
-        if open.thread != 0 {
-            let thread = u64::from(open.thread);
-            event.message(
-                annotation::FIELD,
-                &annotation::number(interned, "thread", thread),
-            );
-        }
-        if open.stream != 0 {
-            let stream = u64::from(open.stream);
-            event.message(
-                annotation::FIELD,
-                &annotation::number(interned, "stream", stream),
-            );
-        }
-        if let Some(range) = process.ranges.name(what.range.into()) {
-            event.message(
-                annotation::FIELD,
-                &annotation::text(interned, "range", range),
-            );
-        }
-        if open.time.is_none() {
-            let why = "before the event log begins";
-            event.message(
-                annotation::FIELD,
-                &annotation::text(interned, "allocated", why),
-            );
-        }
-        self.writer.event(process.unix_ns(time), &event)
+        let text = |id_of: u32, text| Text {
+            process: id as u32,
+            id: id_of,
+            text,
+        };
+        let track = lanes.tracks[lane];
+        let at = process.unix_ns(time);
+        self.writer
+            .event(at, BEGIN, track, |event, interned, stacks| {
+                event.number(field::event::CATEGORY_IIDS, interned.category(kind));
+                if let Some(stack) = stacks.id((id, what.stack, what.api)) {
+                    let callstack = interned.callstack(stack, stacks);
+                    event
+                        .number(field::event::NAME_IID, interned.site(stack, stacks))
+                        .number(field::event::CALLSTACK_IID, callstack);
+                }
+                interned.say_number(event, Said::Bytes, what.size);
+                let of_kind = Text {
+                    process: u32::MAX,
+                    id: kind as u32,
+                    text: kind.name(),
+                };
+                interned.say_text(event, Said::Kind, of_kind);
+                interned.say_pointer(event, Said::Address, what.key);
+                interned.say_number(event, Said::Allocation, seq);
+                if let Some(api) = process.api(what.api) {
+                    interned.say_text(event, Said::Api, text(what.api.into(), api));
+                }
+                if open.thread != 0 {
+                    interned.say_number(event, Said::Thread, open.thread.into());
+                }
+                if open.stream != 0 {
+                    interned.say_number(event, Said::Stream, open.stream.into());
+                }
+                if let Some(range) = process.ranges.name(what.range.into()) {
+                    interned.say_text(event, Said::Range, text(what.range.into(), range));
+                }
+                if open.time.is_none() {
+                    let why = "before the event log begins";
+                    interned.say_text(event, Said::Allocated, text(0, why));
+                }
+            })
     }
 
     fn end(&mut self, seq: u64, time: u64) -> io::Result<()> {
@@ -444,11 +430,8 @@ impl<'a, 'w> OfProcess<'a, 'w> {
             return Ok(());
         };
         lanes.free.push(Reverse(lane));
-        let mut event = Message::new();
-        event
-            .number(field::event::TYPE, END)
-            .number(field::event::TRACK_UUID, lanes.tracks[lane]);
-        self.writer.event(time, &event)
+        let track = lanes.tracks[lane];
+        self.writer.event(time, END, track, |_, _, _| {})
     }
 
     fn instant(&mut self, event: &Record, op: Op, time: u64) -> io::Result<()> {
@@ -481,39 +464,23 @@ impl<'a, 'w> OfProcess<'a, 'w> {
             Op::Mark => process.mark(event.aux as u32).unwrap_or("mark"),
             op => op.name(),
         };
-        let interned = &mut self.writer.interned;
-        let mut instant = Message::new();
-        instant
-            .number(field::event::TYPE, INSTANT)
-            .number(field::event::TRACK_UUID, track)
-            .number(field::event::NAME_IID, interned.name(text));
-        if event.thread != 0 {
-            let thread = u64::from(event.thread);
-            instant.message(
-                annotation::FIELD,
-                &annotation::number(interned, "thread", thread),
-            );
-        }
-        if matches!(op, Op::AllocFailed | Op::FreeFailed) {
-            instant.message(
-                annotation::FIELD,
-                &annotation::number(interned, "error", event.aux),
-            );
-            instant.message(
-                annotation::FIELD,
-                &annotation::number(interned, "bytes", event.size),
-            );
-        }
         let place = (self.log.id, event.stack, event.allocating_api());
         let has_stack = event.stack != vramtrace_format::stacks::NO_STACK;
-        if let Some(stack) = self.writer.stacks.id(place).filter(|_| has_stack) {
-            let stacks = self.writer.stacks;
-            instant.number(
-                field::event::CALLSTACK_IID,
-                interned.callstack(stack, stacks),
-            );
-        }
-        self.writer.event(time, &instant)
+        self.writer
+            .event(time, INSTANT, track, |instant, interned, stacks| {
+                instant.number(field::event::NAME_IID, interned.name(text));
+                if event.thread != 0 {
+                    interned.say_number(instant, Said::Thread, event.thread.into());
+                }
+                if matches!(op, Op::AllocFailed | Op::FreeFailed) {
+                    interned.say_number(instant, Said::Error, event.aux);
+                    interned.say_number(instant, Said::Bytes, event.size);
+                }
+                if let Some(stack) = stacks.id(place).filter(|_| has_stack) {
+                    let callstack = interned.callstack(stack, stacks);
+                    instant.number(field::event::CALLSTACK_IID, callstack);
+                }
+            })
     }
 }
 

@@ -43,19 +43,13 @@ impl<'w> Pickle<'w> {
 
     /// A number. Those above what a signed number of eight bytes holds are cut off there.
     pub fn number(&mut self, number: u64) -> io::Result<()> {
-        let bytes = number.min(i64::MAX as u64).to_le_bytes();
-        match number {
-            0..=0xff => self.out.write_all(&[b'K', bytes[0]]),
-            0x100..=0xffff => self.out.write_all(&[b'M', bytes[0], bytes[1]]),
-            0x1_0000..=0x7fff_ffff => {
-                self.out.write_all(b"J")?;
-                self.out.write_all(&bytes[..4])
-            }
-            _ => {
-                self.out.write_all(b"\x8a\x08")?;
-                self.out.write_all(&bytes)
-            }
-        }
+        let (bytes, length) = digits(number);
+        self.out.write_all(&bytes[..length])
+    }
+
+    /// What was written by [`Encoded`].
+    pub fn encoded(&mut self, encoded: &Encoded) -> io::Result<()> {
+        self.out.write_all(&encoded.0)
     }
 
     /// True or false.
@@ -85,13 +79,8 @@ impl<'w> Pickle<'w> {
 
     /// The same again.
     pub fn again(&mut self, memo: Memo) -> io::Result<()> {
-        match u8::try_from(memo.0) {
-            Ok(number) => self.out.write_all(&[b'h', number]),
-            Err(_) => {
-                self.out.write_all(b"j")?;
-                self.out.write_all(&memo.0.to_le_bytes())
-            }
-        }
+        let (bytes, length) = reference(memo);
+        self.out.write_all(&bytes[..length])
     }
 
     /// A pair of the two values written last.
@@ -136,5 +125,106 @@ impl List {
     /// Its end.
     pub fn end(self, pickle: &mut Pickle<'_>) -> io::Result<()> {
         pickle.out.write_all(APPENDS)
+    }
+}
+
+/// A number as it is written, and how many bytes that are.
+fn digits(number: u64) -> ([u8; 10], usize) {
+    let bytes = number.min(i64::MAX as u64).to_le_bytes();
+    let mut all = [0; 10];
+    let (head, length): (&[u8], usize) = match number {
+        0..=0xff => (b"K", 1),
+        0x100..=0xffff => (b"M", 2),
+        0x1_0000..=0x7fff_ffff => (b"J", 4),
+        _ => (b"\x8a\x08", 8),
+    };
+    let end = head.len() + length;
+    all[..head.len()].copy_from_slice(head);
+    all[head.len()..end].copy_from_slice(&bytes[..length]);
+    (all, end)
+}
+
+/// A reference to something, and how many bytes that is.
+fn reference(memo: Memo) -> ([u8; 5], usize) {
+    let [a, b, c, d] = memo.0.to_le_bytes();
+    match memo.0 {
+        0..=0xff => ([b'h', a, 0, 0, 0], 2),
+        _ => ([b'j', a, b, c, d], 5),
+    }
+}
+
+/// Parts of a value that are put together before they are written: what comes millions of times with other
+/// numbers in it.
+#[derive(Clone, Debug, Default)]
+pub struct Encoded(Vec<u8>);
+
+impl Encoded {
+    /// Makes it empty.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// As [`Pickle::dict`].
+    pub fn dict(&mut self) {
+        self.0.extend_from_slice(EMPTY_DICT);
+        self.0.extend_from_slice(MARK);
+    }
+
+    /// As [`Pickle::end_dict`].
+    pub fn end_dict(&mut self) {
+        self.0.extend_from_slice(SETITEMS);
+    }
+
+    /// As [`Pickle::number`].
+    #[inline]
+    pub fn number(&mut self, number: u64) {
+        let (bytes, length) = digits(number);
+        self.0.extend_from_slice(&bytes[..length]);
+    }
+
+    /// As [`Pickle::again`].
+    #[inline]
+    pub fn again(&mut self, memo: Memo) {
+        let (bytes, length) = reference(memo);
+        self.0.extend_from_slice(&bytes[..length]);
+    }
+
+    /// Another one.
+    #[inline]
+    pub fn append(&mut self, other: &Encoded) {
+        self.0.extend_from_slice(&other.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_what_is_written_at_once() {
+        for number in [
+            0,
+            0xff,
+            0x100,
+            0xffff,
+            0x1_0000,
+            0x7fff_ffff,
+            0x8000_0000,
+            u64::MAX,
+        ] {
+            let memo = Memo(number as u32);
+            let mut out = Vec::new();
+            let mut pickle = Pickle::new(&mut out).unwrap();
+            pickle.dict().unwrap();
+            pickle.number(number).unwrap();
+            pickle.again(memo).unwrap();
+            pickle.end_dict().unwrap();
+            let mut encoded = Encoded::default();
+            encoded.dict();
+            encoded.number(number);
+            encoded.again(memo);
+            encoded.end_dict();
+            assert_eq!(out[PROTO.len()..], encoded.0);
+        }
     }
 }

@@ -42,6 +42,14 @@ impl Progress {
         }
     }
 
+    /// So many steps are done.
+    pub fn advance(&mut self, steps: u64) {
+        self.done += steps;
+        if self.watched {
+            self.draw();
+        }
+    }
+
     #[cold]
     fn draw(&mut self) {
         let now = Instant::now();

@@ -26,6 +26,7 @@ impl Message {
         self.0.clear();
     }
 
+    #[inline]
     fn varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.0.push(value as u8 | 0x80);
@@ -34,11 +35,13 @@ impl Message {
         self.0.push(value as u8);
     }
 
+    #[inline]
     fn tag(&mut self, field: u32, wire: u64) {
         self.varint(u64::from(field) << 3 | wire);
     }
 
     /// A uint64, uint32, enum or bool; also an int64 that is not negative.
+    #[inline]
     pub fn number(&mut self, field: u32, value: u64) -> &mut Message {
         self.tag(field, VARINT);
         self.varint(value);
@@ -51,6 +54,25 @@ impl Message {
         self.tag(field, LENGTH);
         self.varint(value.len() as u64);
         self.0.extend_from_slice(value);
+        self
+    }
+
+    /// A message within this one, written where it stands.
+    #[inline]
+    pub fn nested(&mut self, field: u32, write: impl FnOnce(&mut Message)) -> &mut Message {
+        self.tag(field, LENGTH);
+        let start = self.0.len();
+        // Most are shorter than 128 bytes; the others make room for the rest of their length.
+        self.0.push(0);
+        write(self);
+        let length = self.0.len() - start - 1;
+        if length < 0x80 {
+            self.0[start] = length as u8;
+        } else {
+            let mut head = Message::new();
+            head.varint(length as u64);
+            self.0.splice(start..=start, head.0);
+        }
         self
     }
 
@@ -84,5 +106,22 @@ mod tests {
         let mut message = Message::new();
         message.numbers(6, [3, 270, 86942]);
         assert_eq!(message.bytes(), b"\x32\x06\x03\x8e\x02\x9e\xa7\x05");
+    }
+
+    #[test]
+    fn messages_written_in_place_are_the_same() {
+        for length in [0, 1, 127, 128, 129, 20_000] {
+            let text = vec![b'a'; length];
+            let mut inner = Message::new();
+            inner.number(1, 5).text(2, &text);
+            let (mut copied, mut in_place) = (Message::new(), Message::new());
+            copied.message(7, &inner).number(8, 9);
+            in_place
+                .nested(7, |inner| {
+                    inner.number(1, 5).text(2, &text);
+                })
+                .number(8, 9);
+            assert_eq!(copied.bytes(), in_place.bytes());
+        }
     }
 }

@@ -39,7 +39,8 @@ pub type Place = (usize, u32, u16);
 /// All stacks of an export.
 #[derive(Default)]
 pub struct Stacks {
-    ids: FxHashMap<Place, Id>,
+    /// By process, and in it by stack and API: asked for each event.
+    ids: Vec<FxHashMap<u64, Id>>,
     all: Vec<(Place, Named)>,
     frames: Vec<ShownFrame>,
     warnings: Vec<String>,
@@ -79,7 +80,10 @@ impl Stacks {
                 .iter()
                 .map(|((id, _), stack)| (&processes[*id], stack)),
         );
-        let mut stacks = Stacks::default();
+        let mut stacks = Stacks {
+            ids: vec![FxHashMap::default(); processes.len()],
+            ..Stacks::default()
+        };
         let mut known: FxHashMap<ShownFrame, u32> = FxHashMap::default();
         for place in places {
             let (id, stack, api) = place;
@@ -101,7 +105,7 @@ impl Stacks {
                 truncated: visible.truncated || cut,
                 missing: visible.missing,
             };
-            stacks.ids.insert(place, stacks.all.len() as Id);
+            stacks.ids[id].insert(within(stack, api), stacks.all.len() as Id);
             stacks.all.push((place, named));
         }
         stacks.frames = vec![ShownFrame::default(); known.len()];
@@ -113,8 +117,9 @@ impl Stacks {
     }
 
     /// The number of the stack at a place.
-    pub fn id(&self, place: Place) -> Option<Id> {
-        self.ids.get(&place).copied()
+    #[inline]
+    pub fn id(&self, (process, stack, api): Place) -> Option<Id> {
+        self.ids.get(process)?.get(&within(stack, api)).copied()
     }
 
     /// All stacks by number, each with its place.
@@ -142,6 +147,11 @@ impl Stacks {
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
+}
+
+/// A place within its process.
+pub(super) fn within(stack: u32, api: u16) -> u64 {
+    u64::from(stack) << 16 | u64::from(api)
 }
 
 fn reduced(mut frames: Vec<ShownFrame>, by: By) -> Vec<ShownFrame> {

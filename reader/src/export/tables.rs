@@ -1,14 +1,23 @@
 //! Traces as tables: processes, devices, frames of stacks, allocations, events. What `csv`, `json`
 //! and `parquet` have in common: each of them writes rows of [`Cell`]s.
 
+mod logs;
+mod pipe;
+mod words;
+
+pub use words::{Spelled, Word, Words};
+
 use super::log::{self, Log};
 use super::progress::Progress;
 use super::samples::Selection;
 use super::stacks::{self, Stacks};
 use crate::analysis::view::ProcessView;
 use crate::model::Process;
+use pipe::Rows;
 use std::io;
-use vramtrace_format::record::{Layer, NO_DEVICE, Op};
+use std::sync::Arc;
+use vramtrace_format::record::Layer;
+use words::Vocabulary;
 
 /// A table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +63,8 @@ pub enum Cell<'a> {
     Number(u64),
     /// Text, as it was found.
     Text(&'a str),
+    /// Text that comes again and again; see [`Words`].
+    Word(Word),
 }
 
 impl<'a> From<Option<u64>> for Cell<'a> {
@@ -69,18 +80,8 @@ impl<'a> From<Option<&'a str>> for Cell<'a> {
 }
 
 /// Appends a number in digits, which is most of what there is to write.
-pub fn decimal(mut number: u64, out: &mut Vec<u8>) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
+pub fn decimal(number: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 macro_rules! columns {
@@ -167,8 +168,9 @@ pub struct Source<'a, 'p> {
     pub logs: Vec<Log<'p>>,
     /// Their stacks.
     pub stacks: Stacks,
-    /// The innermost frame of each stack.
-    sites: Vec<String>,
+    /// The texts of allocations and events.
+    pub words: Arc<Words>,
+    vocabulary: Vocabulary,
 }
 
 /// Takes rows.
@@ -182,17 +184,15 @@ impl<'a, 'p> Source<'a, 'p> {
         progress: &mut Progress,
     ) -> Source<'a, 'p> {
         let (logs, stacks) = log::read(processes, selection, progress);
-        let site = |id: usize| {
-            let innermost = stacks.frames_of(id as stacks::Id).next();
-            innermost.map_or_else(|| stacks::absent(stacks.get(id as u32)), stacks::label)
-        };
-        let sites = (0..stacks.all().len()).map(site).collect();
+        let mut words = Words::default();
+        let vocabulary = Vocabulary::of(processes, &stacks, &mut words);
         Source {
             processes,
             selection,
             logs,
             stacks,
-            sites,
+            words: Arc::new(words),
+            vocabulary,
         }
     }
 
@@ -203,12 +203,23 @@ impl<'a, 'p> Source<'a, 'p> {
         progress: &mut Progress,
         sink: &mut Sink<'_>,
     ) -> io::Result<()> {
+        let (words, stacks, selection) = (&self.vocabulary, &self.stacks, self.selection);
+        let width = table.columns().len();
         match table {
             Table::Processes => self.processes(sink),
             Table::Devices => self.devices(sink),
             Table::Stacks => self.frames(sink),
-            Table::Allocations => self.allocations(progress, sink),
-            Table::Events => self.events(progress, sink),
+            Table::Allocations => {
+                let logs = &mut self.logs;
+                let rows =
+                    |rows: &mut Rows| logs::allocations(logs, stacks, words, selection, rows);
+                pipe::through(width, rows, progress, sink)
+            }
+            Table::Events => {
+                let logs = &self.logs;
+                let rows = |rows: &mut Rows| logs::events(logs, stacks, words, selection, rows);
+                pipe::through(width, rows, progress, sink)
+            }
         }
     }
 
@@ -299,137 +310,6 @@ impl<'a, 'p> Source<'a, 'p> {
         }
         Ok(())
     }
-
-    fn allocations(&mut self, progress: &mut Progress, sink: &mut Sink<'_>) -> io::Result<()> {
-        let (stacks, sites, selection) = (&self.stacks, &self.sites, self.selection);
-        for log in &mut self.logs {
-            let (id, process) = (log.id, log.process);
-            // The iterator borrows the lifetimes, and roles are remembered beside them.
-            let lifetimes = std::mem::take(&mut log.lifetimes);
-            for lifetime in lifetimes.iter(process) {
-                progress.tick();
-                if !log.takes(&lifetime, selection) {
-                    continue;
-                }
-                let what = &lifetime.what;
-                let begun = lifetime.begun.as_ref();
-                let end = lifetime.end.as_ref();
-                let known_end = end.filter(|end| end.seq != 0);
-                let lifetime_ns = match (begun, known_end) {
-                    (Some(begun), Some(end)) => Some(end.time.saturating_sub(begun.time)),
-                    _ => None,
-                };
-                let kind = what.kind();
-                let stack = stacks.id((id, what.stack, what.api));
-                let thread = begun
-                    .map(|begun| begun.thread)
-                    .filter(|&thread| thread != 0);
-                sink(&[
-                    Cell::Number(id as u64),
-                    Cell::Number(lifetime.seq),
-                    Cell::Text(log::state(&lifetime, process)),
-                    Cell::Text(log.role(&lifetime).name()),
-                    kind.map(|kind| kind.layer().name()).into(),
-                    kind.map(|kind| kind.name()).into(),
-                    Some(u64::from(what.device))
-                        .filter(|_| what.device != NO_DEVICE)
-                        .into(),
-                    Cell::Number(what.size),
-                    Cell::Number(what.key),
-                    begun.map(|begun| process.unix_ns(begun.time)).into(),
-                    known_end.map(|end| process.unix_ns(end.time)).into(),
-                    lifetime_ns.into(),
-                    known_end.map(|end| end.seq).into(),
-                    thread.map(u64::from).into(),
-                    thread.and_then(|thread| process.thread(thread)).into(),
-                    process.ranges.name(what.range.into()).into(),
-                    begun.map(|begun| u64::from(begun.stream)).into(),
-                    Cell::Number(what.context.into()),
-                    process.api(what.api).into(),
-                    known_end.map(|end| u64::from(end.thread)).into(),
-                    known_end.and_then(|end| process.api(end.api)).into(),
-                    stack.map(u64::from).into(),
-                    stack.map(|stack| sites[stack as usize].as_str()).into(),
-                ])?;
-            }
-            log.lifetimes = lifetimes;
-        }
-        Ok(())
-    }
-
-    fn events(&self, progress: &mut Progress, sink: &mut Sink<'_>) -> io::Result<()> {
-        for log in &self.logs {
-            let process = log.process;
-            for event in process.events() {
-                progress.tick();
-                let Some(op) = event
-                    .op()
-                    .filter(|_| log.takes_event(&event, self.selection))
-                else {
-                    continue;
-                };
-                let kind = event.kind();
-                let of_memory = kind.is_some();
-                let allocation = match op {
-                    _ if op.ends_allocation() => Some(log.lifetimes.origin(event.ended_seq())),
-                    Op::Alloc | Op::Restore => Some(log.lifetimes.origin(event.seq)),
-                    _ => None,
-                };
-                let error = match op {
-                    Op::AllocFailed | Op::FreeFailed | Op::ContextGone | Op::ContextCorrupted => {
-                        Some(event.aux)
-                    }
-                    _ => None,
-                };
-                let aux = Some(event.aux)
-                    .filter(|_| error.is_none() && !op.ends_allocation() && op != Op::Mark);
-                let text = (op == Op::Mark)
-                    .then(|| process.mark(event.aux as u32))
-                    .flatten();
-                let stack = stacks_of(&self.stacks, log.id, &event, of_memory);
-                sink(&[
-                    Cell::Number(log.id as u64),
-                    Cell::Number(event.seq),
-                    Cell::Number(process.unix_ns(event.time)),
-                    Cell::Text(op.name()),
-                    kind.map(|kind| kind.layer().name()).into(),
-                    kind.map(|kind| kind.name()).into(),
-                    Some(u64::from(event.device))
-                        .filter(|_| of_memory && event.device != NO_DEVICE)
-                        .into(),
-                    Cell::Number(event.size),
-                    Cell::Number(event.key),
-                    allocation.into(),
-                    error.into(),
-                    aux.into(),
-                    text.into(),
-                    Some(u64::from(event.thread))
-                        .filter(|&thread| thread != 0)
-                        .into(),
-                    process.ranges.name(event.range.into()).into(),
-                    Cell::Number(event.stream.into()),
-                    Cell::Number(event.context.into()),
-                    process.api(event.api).into(),
-                    stack.map(u64::from).into(),
-                    stack
-                        .map(|stack| self.sites[stack as usize].as_str())
-                        .into(),
-                ])?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The stack of an event; of those that are about no memory only where there is one.
-fn stacks_of(
-    stacks: &Stacks,
-    process: usize,
-    event: &vramtrace_format::Record,
-    of_memory: bool,
-) -> Option<stacks::Id> {
-    let id = stacks.id((process, event.stack, event.allocating_api()));
-    id.filter(|_| of_memory || event.stack != vramtrace_format::stacks::NO_STACK)
 }
 
 #[cfg(test)]

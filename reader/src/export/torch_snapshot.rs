@@ -5,7 +5,7 @@
 //! and referred to.
 
 use super::log::{self, Log};
-use super::pickle::{List, Memo, Pickle};
+use super::pickle::{Encoded, List, Memo, Pickle};
 use super::progress::Progress;
 use super::replay::{Action, Block, Replay, Segment, SegmentOf, Site, Step};
 use super::samples::Selection;
@@ -77,7 +77,9 @@ impl<'p> Snapshot<'p> {
             process: self.log.process,
             words: FxHashMap::default(),
             frames: FxHashMap::default(),
-            lists: FxHashMap::default(),
+            lists: vec![None; self.stacks.all().len()],
+            shapes: FxHashMap::default(),
+            line: Encoded::default(),
         };
         writer.pickle.dict()?;
         writer.word("device_traces")?;
@@ -148,8 +150,7 @@ impl<'p> Snapshot<'p> {
         let lifetimes = &self.log.lifetimes;
         let Some(op) = event.op() else { return Some(0) };
         if op.ends_allocation() {
-            let seq = lifetimes.origin(event.ended_seq());
-            return (lifetimes.end_of(seq) == Some(event.seq)).then_some(seq);
+            return lifetimes.ended_by(event);
         }
         if op.begins_allocation() {
             let seq = lifetimes.origin(event.seq);
@@ -166,7 +167,47 @@ struct Writer<'w, 's> {
     words: FxHashMap<&'static str, Memo>,
     /// By frame, and by stack.
     frames: FxHashMap<u32, Memo>,
-    lists: FxHashMap<stacks::Id, Memo>,
+    lists: Vec<Option<Memo>>,
+    /// By action: what is the same in all its steps.
+    shapes: FxHashMap<Told, Shape>,
+    line: Encoded,
+}
+
+/// The actions that the viewers know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Told {
+    Alloc,
+    FreeRequested,
+    FreeCompleted,
+    SegmentAlloc,
+    SegmentFree,
+    SegmentMap,
+    SegmentUnmap,
+    OutOfMemory,
+}
+
+impl Told {
+    const fn name(self) -> &'static str {
+        match self {
+            Told::Alloc => "alloc",
+            Told::FreeRequested => "free_requested",
+            Told::FreeCompleted => "free_completed",
+            Told::SegmentAlloc => "segment_alloc",
+            Told::SegmentFree => "segment_free",
+            Told::SegmentMap => "segment_map",
+            Told::SegmentUnmap => "segment_unmap",
+            Told::OutOfMemory => "oom",
+        }
+    }
+}
+
+/// What stands before each value of a step.
+struct Shape {
+    address: Encoded,
+    size: Encoded,
+    stream: Encoded,
+    time: Encoded,
+    frames: Encoded,
 }
 
 impl Writer<'_, '_> {
@@ -192,36 +233,87 @@ impl Writer<'_, '_> {
     }
 
     fn step(&mut self, step: &Step, steps: &mut List) -> io::Result<()> {
-        match step.action {
+        let told = match step.action {
             // The viewers make one step of the two.
             Action::Free => {
-                self.one("free_requested", step, steps)?;
-                self.one("free_completed", step, steps)
+                self.one(Told::FreeRequested, step, steps)?;
+                Told::FreeCompleted
             }
-            Action::Alloc => self.one("alloc", step, steps),
-            Action::SegmentAlloc => self.one("segment_alloc", step, steps),
-            Action::SegmentFree => self.one("segment_free", step, steps),
-            Action::SegmentMap => self.one("segment_map", step, steps),
-            Action::SegmentUnmap => self.one("segment_unmap", step, steps),
-            Action::OutOfMemory => self.one("oom", step, steps),
-        }
+            Action::Alloc => Told::Alloc,
+            Action::SegmentAlloc => Told::SegmentAlloc,
+            Action::SegmentFree => Told::SegmentFree,
+            Action::SegmentMap => Told::SegmentMap,
+            Action::SegmentUnmap => Told::SegmentUnmap,
+            Action::OutOfMemory => Told::OutOfMemory,
+        };
+        self.one(told, step, steps)
     }
 
-    fn one(&mut self, action: &'static str, step: &Step, steps: &mut List) -> io::Result<()> {
+    fn one(&mut self, action: Told, step: &Step, steps: &mut List) -> io::Result<()> {
         steps.item(&mut self.pickle)?;
-        self.pickle.dict()?;
-        self.entry_word("action", action)?;
-        let address = match step.action {
-            Action::OutOfMemory => "device_free",
+        let time = self.process.unix_ns(step.time) / 1000;
+        let Some(shape) = self.shapes.get(&action) else {
+            return self.first(action, step, time);
+        };
+        let line = &mut self.line;
+        line.clear();
+        line.append(&shape.address);
+        line.number(step.address);
+        line.append(&shape.size);
+        line.number(step.size);
+        line.append(&shape.stream);
+        line.number(step.stream.into());
+        line.append(&shape.time);
+        line.number(time);
+        line.append(&shape.frames);
+        let known = self.stacks.id((0, step.site.0, step.site.1));
+        if let Some(frames) = known.and_then(|id| self.lists[id as usize]) {
+            line.again(frames);
+            line.end_dict();
+            return self.pickle.encoded(line);
+        }
+        self.pickle.encoded(line)?;
+        self.site(step.site)?;
+        self.pickle.end_dict()
+    }
+
+    /// The first step of an action, after which all its words can be referred to.
+    fn first(&mut self, action: Told, step: &Step, time: u64) -> io::Result<()> {
+        let address = match action {
+            Told::OutOfMemory => "device_free",
             _ => "addr",
         };
+        self.pickle.dict()?;
+        self.entry_word("action", action.name())?;
         self.entry(address, step.address)?;
         self.entry("size", step.size)?;
         self.entry("stream", step.stream.into())?;
-        self.entry("time_us", self.process.unix_ns(step.time) / 1000)?;
+        self.entry("time_us", time)?;
         self.word("frames")?;
         self.site(step.site)?;
-        self.pickle.end_dict()
+        self.pickle.end_dict()?;
+        let words = &self.words;
+        let word = |word: &str| {
+            let mut encoded = Encoded::default();
+            if let Some(&memo) = words.get(word) {
+                encoded.again(memo);
+            }
+            encoded
+        };
+        let mut head = Encoded::default();
+        head.dict();
+        for part in ["action", action.name(), address] {
+            head.append(&word(part));
+        }
+        let shape = Shape {
+            address: head,
+            size: word("size"),
+            stream: word("stream"),
+            time: word("time_us"),
+            frames: word("frames"),
+        };
+        self.shapes.insert(action, shape);
+        Ok(())
     }
 
     /// The frames of a stack.
@@ -229,7 +321,7 @@ impl Writer<'_, '_> {
         let Some(id) = self.stacks.id((0, stack, api)) else {
             return self.pickle.list()?.end(&mut self.pickle);
         };
-        if let Some(&memo) = self.lists.get(&id) {
+        if let Some(memo) = self.lists[id as usize] {
             return self.pickle.again(memo);
         }
         let stacks = self.stacks;
@@ -240,7 +332,7 @@ impl Writer<'_, '_> {
         }
         list.end(&mut self.pickle)?;
         let memo = self.pickle.remember()?;
-        self.lists.insert(id, memo);
+        self.lists[id as usize] = Some(memo);
         Ok(())
     }
 

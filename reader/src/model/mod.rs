@@ -388,6 +388,21 @@ impl Process {
         self.apis.get(&u32::from(id)).map(String::as_str)
     }
 
+    /// Names of all API functions, by id.
+    pub fn apis(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.apis.iter().map(|(id, name)| (*id, name.as_str()))
+    }
+
+    /// Names of all threads that have one, by id.
+    pub fn threads(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.threads.iter().map(|(id, name)| (*id, name.as_str()))
+    }
+
+    /// Texts of all marks, by id.
+    pub fn marks(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.marks.iter().map(|(id, text)| (*id, text.as_str()))
+    }
+
     /// Name of a thread.
     pub fn thread(&self, id: u32) -> Option<&str> {
         self.threads.get(&id).map(String::as_str)

@@ -90,6 +90,11 @@ impl Ranges {
         self.names.get(&id).map(String::as_str)
     }
 
+    /// All names, by id.
+    pub fn names(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.names.iter().map(|(id, name)| (*id, name.as_str()))
+    }
+
     /// How often the ranges of a name were entered.
     pub fn entered(&self, name: &str) -> Option<u64> {
         self.by_name.get(name).copied()

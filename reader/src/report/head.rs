@@ -8,6 +8,7 @@ use crate::analysis::head::Head;
 use crate::analysis::leaks::Point;
 use serde::Serialize;
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 /// The fields that all documents have.
 #[derive(Serialize)]
@@ -69,6 +70,22 @@ pub(crate) fn next(out: &mut String, head: &Head, command: &str) {
     let sound = head.complete() && head.saw_memory();
     let command = if sound { command } else { "check" };
     let _ = writeln!(out, "Next: vramtrace {command} {}", traces.join(" "));
+}
+
+/// Beneath the next command, where pictures say more: the command that makes the page. It is named after the trace.
+pub(crate) fn or_look<'t>(out: &mut String, traces: impl IntoIterator<Item = &'t Path>) {
+    let traces: Vec<&Path> = traces.into_iter().collect();
+    let page = match traces[..] {
+        [trace] => Path::new(trace.file_name().unwrap_or(trace.as_os_str())).with_extension("html"),
+        _ => PathBuf::from("report.html"),
+    };
+    let names: Vec<String> = traces.iter().map(|trace| shell(trace)).collect();
+    let _ = writeln!(
+        out,
+        "  or: vramtrace report -o {} {}   (all of it to look at, in a browser)",
+        shell(&page),
+        names.join(" ")
+    );
 }
 
 /// ` (not exact)` where that is so.

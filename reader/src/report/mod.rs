@@ -16,6 +16,7 @@ pub mod losses;
 pub mod oom;
 pub mod peak;
 pub(crate) mod place;
+pub(crate) mod ranks;
 pub mod reconcile;
 pub(crate) mod sampling;
 pub mod style;

@@ -6,11 +6,11 @@
 //! a slice.
 
 use memmap2::{MmapOptions, MmapRaw};
-use std::cell::OnceCell;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use vramtrace_format::layout::PAGE;
 
@@ -31,7 +31,7 @@ pub struct Source {
     len: u64,
     /// Of an archive's member: where its bytes are, in order.
     pieces: Option<Vec<Piece>>,
-    map: OnceCell<Option<MmapRaw>>,
+    map: OnceLock<Option<MmapRaw>>,
 }
 
 /// How to read.
@@ -50,7 +50,7 @@ impl Source {
             file,
             len,
             pieces: None,
-            map: OnceCell::new(),
+            map: OnceLock::new(),
         }
     }
 

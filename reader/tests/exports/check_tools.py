@@ -115,10 +115,11 @@ def check_parquet():
     with open(sys.argv[2]) as file:
         queries = re.search(r"```sql\n(.*?)```", file.read(), re.S)[1]
     answers = [duckdb.sql(query).fetchall() for query in queries.split(";") if query.strip()]
-    assert len(answers) == 4
+    assert len(answers) == 5
     assert sum(size for _, size, _ in answers[0]) == leaked["gpu"][0] + leaked["host"][0]
     found = {(device, layer): size for device, layer, size in answers[2]}
     assert found == peaks, (found, peaks)
+    check_growth(answers[3])
     types = dict(duckdb.sql("SELECT column_name, column_type FROM (DESCRIBE FROM 'allocations.parquet')").fetchall())
     assert types["allocated"] == "TIMESTAMP WITH TIME ZONE" and types["bytes"] == "BIGINT" and types["site"] == "VARCHAR", types
     stacks = duckdb.sql("SELECT count(*) FROM 'allocations.parquet' a ANTI JOIN 'stacks.parquet' s USING (process, stack)")
@@ -129,6 +130,21 @@ def check_parquet():
         return skip("Parquet in pyarrow", error)
     for name in os.listdir("."):
         pyarrow.parquet.read_table(name)
+
+
+def check_growth(found):
+    """Every stack that `growth` is sure of is among those that the query finds, and is the fastest where it is alone."""
+    with open(path("growth.json")) as file:
+        growing = [group for group in json.load(file)["groups"] if group["shape"] == "growing"]
+    found = {site: slope for site, slope, _, _ in found}
+    for group in growing:
+        frame = group["stack"][0]
+        module = os.path.basename(frame["module"])
+        site = "%s+%#x" % (module, frame["offset"])
+        assert site in found, (site, found)
+        assert abs(found[site] / group["slope"] - 1) < 0.1, (site, found[site], group["slope"])
+    if os.environ.get("VRAMTRACE_TEST_GROWS"):
+        assert len(growing) == len(found) == 1, (growing, found)
 
 
 def check_svg():

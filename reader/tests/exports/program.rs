@@ -58,6 +58,28 @@ pub fn story() -> TraceFile {
     file
 }
 
+/// A leak of 64 KiB a second for 200 seconds; beside it weights, a cache that is full after 20 seconds, and what comes and
+/// goes with each second.
+pub fn growing() -> TraceFile {
+    let mut file = TraceFile::new(4 << 20);
+    let stacks = [0x500, 0x600, 0x700, 0x800].map(|at| file.program_stack(at));
+    let [leak, weights, cache, steps] = stacks;
+    for _ in 0..8 {
+        file.alloc(Kind::Device, 4 * MIB, weights);
+    }
+    for second in 0..200u64 {
+        file.at((second + 1) * SECOND);
+        file.alloc(Kind::Device, 64 << 10, leak);
+        if second < 20 {
+            file.alloc(Kind::Device, MIB, cache);
+        }
+        let buffer = file.alloc(Kind::Device, 16 * MIB, steps);
+        file.at((second + 1) * SECOND + SECOND / 2).free(&buffer);
+    }
+    file.exit();
+    file
+}
+
 /// Names that mean something in some format, or are no names at all.
 pub const HOSTILE: &[&str] = &[
     "</title><script>alert(1)</script>",

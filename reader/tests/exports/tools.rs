@@ -1,7 +1,7 @@
 //! Exports opened by the tools they are for, as far as those are there: scripts/check-exports brings
 //! them. check_tools.py does it.
 
-use super::program::{hostile, random, story};
+use super::program::{growing, hostile, random, story};
 use super::vramtrace;
 use std::process::Command;
 
@@ -12,12 +12,14 @@ fn the_tools_read_what_is_written_for_them() {
         return;
     };
     let traces = [
-        story(),
-        hostile(),
-        random(1, 4 << 20, 6_000),
-        random(2, 4 << 20, 6_000),
+        ("", story()),
+        ("", hostile()),
+        ("", random(1, 4 << 20, 6_000)),
+        ("", random(2, 4 << 20, 6_000)),
+        // Of this one it is known what grows.
+        ("1", growing()),
     ];
-    for mut file in traces {
+    for (grows, mut file) in traces {
         let dir = tempfile::tempdir().unwrap();
         file.write(dir.path(), "a.vrt");
         let run = |args: &[&str]| {
@@ -42,11 +44,13 @@ fn the_tools_read_what_is_written_for_them() {
         ]);
         std::fs::write(dir.path().join("leaks.json"), leaks).unwrap();
         std::fs::write(dir.path().join("peak.json"), run(&["peak", "--json"])).unwrap();
+        std::fs::write(dir.path().join("growth.json"), run(&["growth", "--json"])).unwrap();
         let here = env!("CARGO_MANIFEST_DIR");
         let status = Command::new(&python)
             .arg(format!("{here}/tests/exports/check_tools.py"))
             .arg(dir.path())
             .arg(format!("{here}/../docs/exports.md"))
+            .env("VRAMTRACE_TEST_GROWS", grows)
             .status()
             .unwrap();
         assert!(status.success());

@@ -108,29 +108,71 @@ struct Range {
     by_allocator: bool,
 }
 
+/// A live set by what its entries mean for allocators: looked through once, since it may be long.
+#[derive(Default)]
+struct Split<'r> {
+    /// Addresses and sizes of PyTorch's blocks, by address.
+    blocks: Vec<(u64, u64)>,
+    /// Device and managed memory.
+    linear: Vec<&'r Record>,
+    reservations: Vec<&'r Record>,
+    physical: Vec<&'r Record>,
+    mappings: Vec<&'r Record>,
+    /// Pools, and what is in them.
+    pooled: Vec<&'r Record>,
+}
+
+impl<'r> Split<'r> {
+    fn of(live: impl Iterator<Item = &'r Record>) -> Split<'r> {
+        let mut split = Split::default();
+        for entry in live {
+            let kind = match entry.kind() {
+                Some(Kind::Torch) => {
+                    split.blocks.push((entry.key, entry.size));
+                    continue;
+                }
+                Some(Kind::Device | Kind::Managed) => &mut split.linear,
+                Some(Kind::Reservation) => &mut split.reservations,
+                Some(Kind::Vmm) => &mut split.physical,
+                Some(Kind::Mapping) => &mut split.mappings,
+                Some(Kind::Pool | Kind::Async | Kind::Graph) => &mut split.pooled,
+                _ => continue,
+            };
+            kind.push(entry);
+        }
+        split.blocks.sort_unstable();
+        // An address has one block; a damaged trace may say otherwise.
+        split.blocks.dedup_by_key(|(at, _)| *at);
+        split
+    }
+}
+
 /// What allocators hold of a live set.
 pub fn held<'r>(process: &Process, live: impl Iterator<Item = &'r Record> + Clone) -> Held {
-    let blocks: BTreeMap<u64, u64> = live
-        .clone()
-        .filter(|entry| entry.kind() == Some(Kind::Torch))
-        .map(|entry| (entry.key, entry.size))
-        .collect();
-    let mut ranges = ranges(process, live.clone());
-    ranges.sort_by_key(|range| (range.device, range.start));
+    let split = Split::of(live);
+    let blocks = &split.blocks;
+    let mut ranges = ranges(process, &split);
+    ranges.sort_unstable_by_key(|range| (range.device, range.start, range.end));
     let mut found = Held {
-        pools: pools(live),
+        pools: pools(&split.pooled),
         ..Held::default()
     };
-    for size in blocks.values() {
+    for (_, size) in blocks {
         found.homeless.add(*size, 1);
     }
+    let mut next = 0;
     for range in ranges {
-        let inside = blocks.range(range.start..range.end);
-        let inside: Vec<(u64, u64)> = inside.map(|(&at, &size)| (at, size)).collect();
+        // Ranges come in the order of blocks, but begin anew with each device, and may overlap where the trace is
+        // damaged.
+        if next > 0 && blocks[next - 1].0 >= range.start {
+            next = 0;
+        }
+        next = reach(blocks, next, range.start);
+        let inside = &blocks[next..reach(blocks, next, range.end)];
         if inside.is_empty() && !range.by_allocator {
             continue;
         }
-        for (_, size) in &inside {
+        for (_, size) in inside {
             found.homeless.bytes = found.homeless.bytes.saturating_sub(*size);
             found.homeless.count = found.homeless.count.saturating_sub(1);
         }
@@ -139,10 +181,21 @@ pub fn held<'r>(process: &Process, live: impl Iterator<Item = &'r Record> + Clon
             address: range.start,
             size: range.end - range.start,
             expandable: range.expandable,
-            blocks: tiles(range.start, range.end, &inside),
+            blocks: tiles(range.start, range.end, inside),
         });
     }
     found
+}
+
+/// The first block from the `from`-th on that is not below an address: close to it, most often.
+fn reach(blocks: &[(u64, u64)], from: usize, address: u64) -> usize {
+    let rest = &blocks[from..];
+    let below = |&(at, _): &(u64, u64)| at < address;
+    let mut step = 8;
+    while step < rest.len() && below(&rest[step]) {
+        step *= 2;
+    }
+    from + rest[..rest.len().min(step + 1)].partition_point(below)
 }
 
 /// Blocks and what is between them. What reaches beyond the end, or into the next one, is cut: a
@@ -171,18 +224,14 @@ fn tiles(start: u64, end: u64, blocks: &[(u64, u64)]) -> Vec<Block> {
 }
 
 /// Allocations, and runs of mappings that touch each other within one reservation.
-fn ranges<'r>(process: &Process, live: impl Iterator<Item = &'r Record> + Clone) -> Vec<Range> {
+fn ranges(process: &Process, split: &Split<'_>) -> Vec<Range> {
     let mut by_stack: FxHashMap<u32, bool> = FxHashMap::default();
     let mut is_allocator = |stack: u32| {
         let known = by_stack.entry(stack);
         *known.or_insert_with(|| process.is_torch_allocator(stack))
     };
-    let of_kind = |wanted: Kind| {
-        let live = live.clone();
-        live.filter(move |entry| entry.kind() == Some(wanted))
-    };
-    let mut ranges = Vec::new();
-    let linear = of_kind(Kind::Device).chain(of_kind(Kind::Managed));
+    let mut ranges = Vec::with_capacity(split.linear.len());
+    let linear = split.linear.iter();
     for entry in linear.filter(|entry| entry.space() == Some(Space::Device)) {
         ranges.push(Range {
             device: entry.device,
@@ -192,7 +241,9 @@ fn ranges<'r>(process: &Process, live: impl Iterator<Item = &'r Record> + Clone)
             by_allocator: is_allocator(entry.stack),
         });
     }
-    let reserved: BTreeMap<u64, u64> = of_kind(Kind::Reservation)
+    let reserved: BTreeMap<u64, u64> = split
+        .reservations
+        .iter()
         .map(|entry| (entry.key, entry.key.saturating_add(entry.size)))
         .collect();
     let reservation = |address: u64| {
@@ -202,10 +253,12 @@ fn ranges<'r>(process: &Process, live: impl Iterator<Item = &'r Record> + Clone)
             .map(|(start, _)| *start)
     };
     // A mapping belongs to a process's own address space; its memory's device is its segment's.
-    let devices: FxHashMap<u64, u8> = of_kind(Kind::Vmm)
+    let devices: FxHashMap<u64, u8> = split
+        .physical
+        .iter()
         .map(|entry| (entry.key, entry.device))
         .collect();
-    let mut mappings: Vec<&Record> = of_kind(Kind::Mapping).collect();
+    let mut mappings = split.mappings.clone();
     mappings.sort_by_key(|entry| entry.key);
     let mut last: Option<(Range, Option<u64>)> = None;
     for entry in mappings {
@@ -232,10 +285,10 @@ fn ranges<'r>(process: &Process, live: impl Iterator<Item = &'r Record> + Clone)
     ranges
 }
 
-fn pools<'r>(live: impl Iterator<Item = &'r Record>) -> Vec<Pool> {
+fn pools(pooled: &[&Record]) -> Vec<Pool> {
     let mut pools: BTreeMap<(u8, u64), Pool> = BTreeMap::new();
     let mut used: FxHashMap<u64, Sum> = FxHashMap::default();
-    for entry in live {
+    for entry in pooled {
         match entry.kind() {
             Some(Kind::Pool) => {
                 let pool = Pool {
@@ -264,6 +317,17 @@ fn pools<'r>(live: impl Iterator<Item = &'r Record>) -> Vec<Pool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blocks_are_found_from_anywhere() {
+        let blocks: Vec<(u64, u64)> = (0..100).map(|n| (n * 10, 10)).collect();
+        for from in [0, 1, 50, 99, 100] {
+            for address in [0, 5, 10, 505, 990, 995, 2000] {
+                let expected = blocks.partition_point(|(at, _)| *at < address).max(from);
+                assert_eq!(reach(&blocks, from, address), expected, "{from} {address}");
+            }
+        }
+    }
 
     #[test]
     fn tiles_cover_a_segment_whatever_the_blocks_are() {

@@ -2,6 +2,7 @@
 
 use super::{Aside, Cached, Group, Leaks, Options, Point, Suppressed, Window, leaks_in};
 use crate::analysis::given_back::{GivenBack, given_back};
+use crate::analysis::ranks::Ranks;
 use crate::analysis::view::{DeviceView, Devices, ProcessView};
 use crate::analysis::{Filter, Sum};
 use crate::model::{CudaUse, Loops, Process, Torch, VisibleStack};
@@ -304,6 +305,13 @@ impl Answer {
     /// Whether memory was seen in any process.
     pub fn saw_memory(&self) -> bool {
         self.cuda_use.contains(&CudaUse::Memory)
+    }
+
+    /// What ranks leaked, side by side: GPU memory, or host memory where no GPU memory leaked.
+    pub fn ranks(&self) -> Option<Ranks> {
+        let space = usize::from(self.gpu.bytes == 0);
+        let held: Vec<u64> = self.leaked_by.iter().map(|of| of[space].bytes).collect();
+        Ranks::compared(&self.processes, &held)
     }
 
     /// Everything that was suppressed.

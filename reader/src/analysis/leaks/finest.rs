@@ -193,6 +193,8 @@ struct Known {
     blocks: Vec<(u64, u64)>,
     /// Bytes of all blocks before each.
     before: Vec<u64>,
+    /// Where to look for an address among them.
+    directory: Directory,
     /// Where physical allocations are mapped: id, address, size.
     mappings: FxHashMap<u64, Vec<(u64, u64)>>,
     /// Live bytes in blocks of each pool.
@@ -229,6 +231,7 @@ impl Known {
             sum = sum.saturating_add(bytes);
         }
         known.before.push(sum);
+        known.directory = Directory::of(&known.blocks);
         known
     }
 
@@ -278,8 +281,8 @@ impl Known {
                 at.saturating_add(bytes).saturating_sub(limit).min(bytes)
             })
         };
-        let first = self.blocks.partition_point(|&(at, _)| at < start);
-        let last = self.blocks.partition_point(|&(at, _)| at < end);
+        let first = self.directory.below(&self.blocks, start);
+        let last = self.directory.below(&self.blocks, end);
         self.before[last]
             .saturating_sub(self.before[first])
             .saturating_add(reach(first, start))
@@ -292,6 +295,60 @@ impl Known {
             .by_stack
             .entry(stack)
             .or_insert_with(|| process.is_torch_allocator(stack))
+    }
+}
+
+/// Says about where in a sorted list an address is: entries are looked at in no order, and a search through all of a
+/// long list is some twenty misses of the cache each.
+#[derive(Default)]
+struct Directory {
+    least: u64,
+    /// Addresses from `least` on are divided into parts of 2^shift bytes.
+    shift: u32,
+    /// By part: how many blocks are before it; and how many there are.
+    before: Vec<u32>,
+}
+
+impl Directory {
+    fn of(blocks: &[(u64, u64)]) -> Directory {
+        let (Some(&(least, _)), Some(&(most, _))) = (blocks.first(), blocks.last()) else {
+            return Directory::default();
+        };
+        // About as many parts as blocks.
+        let parts = blocks.len().next_power_of_two() as u64;
+        let bits = u64::BITS - (most - least).leading_zeros();
+        let shift = bits.saturating_sub(parts.trailing_zeros());
+        let last = ((most - least) >> shift) as usize;
+        let mut before = vec![0; last + 2];
+        for (at, _) in blocks {
+            before[((at - least) >> shift) as usize + 1] += 1;
+        }
+        let mut sum = 0;
+        for part in &mut before {
+            sum += *part;
+            *part = sum;
+        }
+        Directory {
+            least,
+            shift,
+            before,
+        }
+    }
+
+    /// How many of the blocks begin below an address.
+    fn below(&self, blocks: &[(u64, u64)], address: u64) -> usize {
+        let Some(offset) = address.checked_sub(self.least) else {
+            return 0;
+        };
+        let part = usize::try_from(offset >> self.shift).unwrap_or(usize::MAX);
+        let (Some(&from), Some(&to)) = (
+            self.before.get(part),
+            self.before.get(part.saturating_add(1)),
+        ) else {
+            return blocks.len();
+        };
+        let (from, to) = (from as usize, to as usize);
+        from + blocks[from..to].partition_point(|&(at, _)| at < address)
     }
 }
 
@@ -421,4 +478,33 @@ pub(crate) fn caches(process: &Process) -> FxHashSet<u64> {
         }
     }
     caches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_finds_what_a_search_finds() {
+        let addresses: [&[u64]; 6] = [
+            &[],
+            &[7],
+            &[0, u64::MAX],
+            &[512, 1024, 1536, 1 << 40, (1 << 40) + 512],
+            &[5, 5, 5],
+            &[1 << 63, (1 << 63) + 1, (1 << 63) + (1 << 20)],
+        ];
+        for addresses in addresses {
+            let blocks: Vec<(u64, u64)> = addresses.iter().map(|&at| (at, 1)).collect();
+            let directory = Directory::of(&blocks);
+            let near = addresses
+                .iter()
+                .flat_map(|&at| [at.saturating_sub(1), at, at.saturating_add(1)]);
+            for address in near.chain([0, 1 << 30, u64::MAX]) {
+                let expected = blocks.partition_point(|&(at, _)| at < address);
+                let found = directory.below(&blocks, address);
+                assert_eq!(found, expected, "{address} in {addresses:?}");
+            }
+        }
+    }
 }

@@ -272,7 +272,9 @@ enum Key {
 pub(crate) struct Grouping<'p> {
     process: &'p Process,
     options: &'p Options,
-    raw: FxHashMap<Raw, Gathered>,
+    /// Places in `gathered`, which is large: the map is looked at for every event.
+    numbers: FxHashMap<Raw, u32>,
+    gathered: Vec<(Raw, Gathered)>,
     span: (u64, u64),
 }
 
@@ -282,7 +284,8 @@ impl<'p> Grouping<'p> {
         Grouping {
             process,
             options,
-            raw: FxHashMap::default(),
+            numbers: FxHashMap::default(),
+            gathered: Vec::new(),
             span: (0, process.duration_ns()),
         }
     }
@@ -296,7 +299,7 @@ impl<'p> Grouping<'p> {
     }
 
     /// What an item is told apart by until groups are made.
-    pub fn raw(&self, item: &Item) -> Raw {
+    fn raw(&self, item: &Item) -> Raw {
         Raw {
             stack: item.stack,
             api: item.api,
@@ -314,15 +317,32 @@ impl<'p> Grouping<'p> {
         }
     }
 
-    /// Adds an item; returns what it is told apart by.
-    pub fn add(&mut self, item: &Item) -> Raw {
+    /// The number of what an item is told apart by: those that come first have the first numbers. There is a group of it, be
+    /// it added or not.
+    pub fn number(&mut self, item: &Item) -> usize {
         let raw = self.raw(item);
-        let gathered = self.raw.entry(raw).or_insert_with(Gathered::new);
+        let next = self.gathered.len() as u32;
+        let number = *self.numbers.entry(raw).or_insert(next);
+        if number == next {
+            self.gathered.push((raw, Gathered::new()));
+        }
+        number as usize
+    }
+
+    /// Adds an item; returns the number of what it is told apart by.
+    pub fn add(&mut self, item: &Item) -> usize {
+        let number = self.number(item);
+        self.add_to(number, item);
+        number
+    }
+
+    /// Adds an item whose number is known.
+    pub fn add_to(&mut self, number: usize, item: &Item) {
+        let gathered = &mut self.gathered[number].1;
         gathered.add(item);
         if self.options.members && item.key.is_some() {
             gathered.members.push(*item);
         }
-        raw
     }
 
     /// All groups, largest first, in an order that does not depend on anything but the trace.
@@ -331,12 +351,12 @@ impl<'p> Grouping<'p> {
         groups.map(|(group, _)| group).collect()
     }
 
-    /// As [`Grouping::finish`], each group with what was merged into it.
-    pub fn finish_with_members(self, loops: &mut dyn Loops) -> Vec<(Group, Vec<Raw>)> {
+    /// As [`Grouping::finish`], each group with what was merged into it, by number.
+    pub fn finish_with_members(self, loops: &mut dyn Loops) -> Vec<(Group, Vec<(usize, Raw)>)> {
         let mut loops = Remembered::new(loops);
         let mut stacks: FxHashMap<u32, VisibleStack> = FxHashMap::default();
-        let mut merged: FxHashMap<Key, (Vec<Raw>, Gathered)> = FxHashMap::default();
-        for (raw, gathered) in self.raw {
+        let mut merged: FxHashMap<Key, (Vec<(usize, Raw)>, Gathered)> = FxHashMap::default();
+        for (number, (raw, gathered)) in self.gathered.into_iter().enumerate() {
             let stack = stacks.entry(raw.stack).or_insert_with(|| {
                 self.process
                     .visible(raw.stack, self.options.unhidden, &mut loops)
@@ -345,7 +365,7 @@ impl<'p> Grouping<'p> {
             let (members, sums) = merged
                 .entry(key)
                 .or_insert_with(|| (Vec::new(), Gathered::new()));
-            members.push(raw);
+            members.push((number, raw));
             sums.merge(gathered);
         }
         let rows = Rows::of(self.process);
@@ -353,12 +373,13 @@ impl<'p> Grouping<'p> {
             let made = self.options.by.is_in_totals();
             rows.age(members.iter().map(Raw::row), made, self.span, survivors)
         };
-        let mut groups: Vec<(Group, Vec<Raw>)> = merged
+        let mut groups: Vec<(Group, Vec<(usize, Raw)>)> = merged
             .into_iter()
             .map(|(key, (members, sums))| {
-                let age = age(&members, &sums.survivors);
+                let raws: Vec<Raw> = members.iter().map(|(_, raw)| *raw).collect();
+                let age = age(&raws, &sums.survivors);
                 let by = self.options.by;
-                (group(self.process, by, key, &members, sums, age), members)
+                (group(self.process, by, key, &raws, sums, age), members)
             })
             .collect();
         groups.sort_by_cached_key(|(group, _)| order(group));

@@ -19,7 +19,7 @@ pub use suppress::{Malformed, Pattern, Suppressed, Suppressions};
 pub use suspicion::Suspicion;
 
 pub(crate) use finest::{caches, items};
-pub(crate) use group::{Grouping, Raw};
+pub(crate) use group::Grouping;
 
 use suppress::Judge;
 

@@ -20,7 +20,7 @@ use crate::model::{Loops, Process, Unhidden};
 use lines::{Of, Wanted, draw};
 use past::Past;
 use std::io;
-use vramtrace_format::account::{self, ACCOUNT_ROWS};
+use vramtrace_format::account;
 use vramtrace_format::history::History;
 use vramtrace_format::record::{Layer, NO_DEVICE, Op, Record};
 
@@ -303,24 +303,6 @@ impl Series {
             span_ns: grid.width,
             spans: line.spans,
         }
-    }
-}
-
-/// What the events of the rings sum up to.
-pub(crate) struct Reach {
-    /// By account row, wrapping.
-    pub change: [u64; ACCOUNT_ROWS],
-}
-
-impl Reach {
-    pub fn of(process: &Process) -> Reach {
-        let mut change_of = [0u64; ACCOUNT_ROWS];
-        for event in process.events() {
-            if let Some((row, change)) = change(&event) {
-                change_of[row] = change_of[row].wrapping_add(change);
-            }
-        }
-        Reach { change: change_of }
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn of_process(
         if row.key.end != End::Live as u8 || !filter.takes(row.key.device, kind) {
             continue;
         }
-        let raw = grouping.add(&Item {
+        grouping.add(&Item {
             stack: row.key.stack,
             api: row.key.api,
             device: row.key.device,
@@ -55,13 +55,14 @@ pub(super) fn of_process(
             key: None,
             weighted: Weighted::of_bytes(row.sampled.live_bytes, process.sampling.coarsest()),
         });
-        held.insert(raw.row(), most(process, row, &curves));
+        let own: Row = (row.key.stack, row.key.api, row.key.device, row.key.kind);
+        held.insert(own, most(process, row, &curves));
     }
     let mut groups: Vec<(u64, _, Vec<Row>)> = grouping
         .finish_with_members(stacks.loops)
         .into_iter()
         .map(|(group, members)| {
-            let rows: Vec<Row> = members.iter().map(|raw| raw.row()).collect();
+            let rows: Vec<Row> = members.iter().map(|(_, raw)| raw.row()).collect();
             let most = rows.iter().filter_map(|row| held.get(row));
             let most = most.fold(0u64, |sum, &bytes| sum.saturating_add(bytes));
             (most, group, rows)

@@ -5,6 +5,7 @@ use crate::export::protobuf::Message;
 use crate::export::stacks::{self, Id, Stacks};
 use crate::report::words::foreign;
 use rustc_hash::{FxHashMap, FxHashSet};
+use vramtrace_format::record::Kind;
 
 /// What is known to the reader of the packets so far.
 #[derive(Default)]
@@ -13,13 +14,28 @@ pub struct Interned {
     pub new: Message,
     /// By field of InternedData.
     texts: FxHashMap<u32, FxHashMap<String, u64>>,
-    sites: FxHashMap<Id, u64>,
+    /// Texts of ids: by field of InternedData, process and id. Events have ids, so that no text is looked up for them.
+    ids: FxHashMap<(u32, u32, u32), u64>,
+    /// By [`Said`]; 0 not yet.
+    said: [u64; SAID],
+    /// By stack: the number of its innermost frame as a name; 0 not yet.
+    sites: Vec<u64>,
+    /// By stack: whether it was written.
+    callstacks: Vec<bool>,
     frames: FxHashSet<u32>,
-    callstacks: FxHashSet<Id>,
     mappings: FxHashSet<u64>,
 }
 
 impl Interned {
+    /// Nothing of these stacks is known yet.
+    pub fn of(stacks: &Stacks) -> Interned {
+        Interned {
+            sites: vec![0; stacks.all().len()],
+            callstacks: vec![false; stacks.all().len()],
+            ..Interned::default()
+        }
+    }
+
     fn text(&mut self, space: u32, text: &str) -> u64 {
         let texts = self.texts.entry(space).or_default();
         if let Some(&known) = texts.get(text) {
@@ -35,9 +51,20 @@ impl Interned {
         iid
     }
 
-    /// A category of events.
-    pub fn category(&mut self, name: &str) -> u64 {
-        self.text(field::interned::EVENT_CATEGORIES, name)
+    /// The text that an id of a process has.
+    fn of_id(&mut self, space: u32, process: u32, id: u32, text: &str) -> u64 {
+        if let Some(&known) = self.ids.get(&(space, process, id)) {
+            return known;
+        }
+        let iid = self.text(space, text);
+        self.ids.insert((space, process, id), iid);
+        iid
+    }
+
+    /// The category of slices: a kind.
+    pub fn category(&mut self, kind: Kind) -> u64 {
+        let space = field::interned::EVENT_CATEGORIES;
+        self.of_id(space, u32::MAX, kind as u32, kind.name())
     }
 
     /// An event's name.
@@ -47,20 +74,21 @@ impl Interned {
 
     /// The name of what happens at a stack: its innermost frame.
     pub fn site(&mut self, id: Id, stacks: &Stacks) -> u64 {
-        if let Some(&known) = self.sites.get(&id) {
+        let known = self.sites[id as usize];
+        if known != 0 {
             return known;
         }
         let innermost = stacks.frames_of(id).next().map(stacks::label);
         let name = innermost.unwrap_or_else(|| stacks::absent(stacks.get(id)));
         let iid = self.name(&name);
-        self.sites.insert(id, iid);
+        self.sites[id as usize] = iid;
         iid
     }
 
     /// A stack. Outermost frames come first there.
     pub fn callstack(&mut self, id: Id, stacks: &Stacks) -> u64 {
         let iid = u64::from(id) + 1;
-        if self.callstacks.insert(id) {
+        if !std::mem::replace(&mut self.callstacks[id as usize], true) {
             let frames = &stacks.get(id).frames;
             for &number in frames {
                 self.frame(number, stacks);
@@ -122,40 +150,89 @@ impl Interned {
 }
 
 /// What is said of an event besides its name.
-pub mod annotation {
-    use super::super::layout::field;
-    use super::Interned;
-    use crate::export::protobuf::Message;
+#[derive(Clone, Copy)]
+pub enum Said {
+    Bytes,
+    Kind,
+    Address,
+    Allocation,
+    Api,
+    Thread,
+    Stream,
+    Range,
+    Allocated,
+    Error,
+}
 
-    /// Where events have them.
-    pub const FIELD: u32 = field::event::DEBUG_ANNOTATIONS;
+const SAID: usize = Said::Error as usize + 1;
 
-    fn named(interned: &mut Interned, name: &str) -> Message {
-        let iid = interned.text(field::interned::DEBUG_ANNOTATION_NAMES, name);
-        let mut message = Message::new();
-        message.number(field::annotation::NAME_IID, iid);
-        message
+impl Said {
+    const fn name(self) -> &'static str {
+        match self {
+            Said::Bytes => "bytes",
+            Said::Kind => "kind",
+            Said::Address => "address",
+            Said::Allocation => "allocation",
+            Said::Api => "api",
+            Said::Thread => "thread",
+            Said::Stream => "stream",
+            Said::Range => "range",
+            Said::Allocated => "allocated",
+            Said::Error => "error",
+        }
+    }
+}
+
+/// Text of an annotation, by the process's id for it; [`u32::MAX`] is no process, and its ids are kinds.
+#[derive(Clone, Copy)]
+pub struct Text<'t> {
+    pub process: u32,
+    pub id: u32,
+    pub text: &'t str,
+}
+
+impl Interned {
+    fn said(&mut self, what: Said) -> u64 {
+        let known = self.said[what as usize];
+        if known != 0 {
+            return known;
+        }
+        let iid = self.text(field::interned::DEBUG_ANNOTATION_NAMES, what.name());
+        self.said[what as usize] = iid;
+        iid
     }
 
-    /// A number.
-    pub fn number(interned: &mut Interned, name: &str, value: u64) -> Message {
-        let mut message = named(interned, name);
-        message.number(field::annotation::UINT_VALUE, value);
-        message
+    /// Says a number of an event.
+    pub fn say_number(&mut self, event: &mut Message, what: Said, value: u64) {
+        let name = self.said(what);
+        event.nested(field::event::DEBUG_ANNOTATIONS, |annotation| {
+            annotation
+                .number(field::annotation::NAME_IID, name)
+                .number(field::annotation::UINT_VALUE, value);
+        });
     }
 
-    /// An address.
-    pub fn pointer(interned: &mut Interned, name: &str, value: u64) -> Message {
-        let mut message = named(interned, name);
-        message.number(field::annotation::POINTER_VALUE, value);
-        message
+    /// Says an address.
+    pub fn say_pointer(&mut self, event: &mut Message, what: Said, value: u64) {
+        let name = self.said(what);
+        event.nested(field::event::DEBUG_ANNOTATIONS, |annotation| {
+            annotation
+                .number(field::annotation::NAME_IID, name)
+                .number(field::annotation::POINTER_VALUE, value);
+        });
     }
 
-    /// Text that comes again and again.
-    pub fn text(interned: &mut Interned, name: &str, value: &str) -> Message {
-        let iid = interned.text(field::interned::DEBUG_ANNOTATION_STRING_VALUES, value);
-        let mut message = named(interned, name);
-        message.number(field::annotation::STRING_VALUE_IID, iid);
-        message
+    /// Says a text that comes again and again.
+    pub fn say_text(&mut self, event: &mut Message, what: Said, value: Text<'_>) {
+        let name = self.said(what);
+        let space = field::interned::DEBUG_ANNOTATION_STRING_VALUES;
+        // Ids of different things are different texts.
+        let id = value.id | (what as u32) << 24;
+        let text = self.of_id(space, value.process, id, value.text);
+        event.nested(field::event::DEBUG_ANNOTATIONS, |annotation| {
+            annotation
+                .number(field::annotation::NAME_IID, name)
+                .number(field::annotation::STRING_VALUE_IID, text);
+        });
     }
 }

@@ -7,6 +7,7 @@ use crate::report::frames::ShownFrame;
 use crate::report::head::HeadJson;
 use crate::report::json::{SumJson, document};
 use crate::report::place::PlaceJson;
+use crate::report::sampling::EstimateJson;
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -16,8 +17,10 @@ struct Document<'a> {
     incomplete_because: Vec<&'a String>,
     before: HeldJson<'a>,
     after: HeldJson<'a>,
-    /// Groups that are new, or grew by more than was tolerated.
+    /// Groups that are new, or grew by more than was tolerated, for certain.
     grown: usize,
+    /// Groups of which that is not certain, because stacks were sampled.
+    grown_uncertain: usize,
     changes: Vec<ChangeJson<'a>>,
     omitted: Omitted,
     same: Same,
@@ -49,10 +52,21 @@ struct Bytes {
 #[derive(Serialize)]
 struct ChangeJson<'a> {
     change: &'static str,
-    /// Bytes after, less those before.
+    /// Bytes after, less those before; an estimate where either is one.
     delta: i128,
+    /// Of an estimate: between what it is with 95 % probability.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delta_low: Option<i128>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delta_high: Option<i128>,
+    /// What is known.
     before: SumJson,
     after: SumJson,
+    /// What that stands for, where stacks were sampled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before_estimate: Option<EstimateJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after_estimate: Option<EstimateJson>,
     /// Where `process` and `device` of the group are looked up: `before` or `after`.
     shown: &'static str,
     #[serde(flatten)]
@@ -87,6 +101,7 @@ pub fn json(shown: &Shown<'_>) -> String {
         before: held(&diff.before),
         after: held(&diff.after),
         grown: diff.grown,
+        grown_uncertain: diff.uncertain,
         changes: changes
             .map(|(change, stack)| of_change(change, stack))
             .collect(),
@@ -121,11 +136,17 @@ fn held(held: &Held) -> HeldJson<'_> {
 }
 
 fn of_change<'a>(change: &'a Change, stack: &'a [ShownFrame]) -> ChangeJson<'a> {
+    let delta = change.interval();
+    let end = |of: i128| delta.is_estimate().then_some(of);
     ChangeJson {
         change: change.what.name(),
-        delta: change.delta(),
-        before: change.before.into(),
-        after: change.after.into(),
+        delta: delta.bytes,
+        delta_low: end(delta.low),
+        delta_high: end(delta.high),
+        before: change.before.known.into(),
+        after: change.after.known.into(),
+        before_estimate: change.before.estimate.map(EstimateJson::from),
+        after_estimate: change.after.estimate.map(EstimateJson::from),
         shown: if change.from_before {
             "before"
         } else {

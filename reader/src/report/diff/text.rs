@@ -2,10 +2,11 @@
 //! last.
 
 use super::Shown;
-use crate::analysis::diff::{Change, Diff, Held, What};
+use crate::analysis::diff::{Change, Diff, Held, Size, What};
 use crate::report::frames::ShownFrame;
 use crate::report::head::{inexact, next, process_lines, warnings};
 use crate::report::leaks::{frames, only, sum, what};
+use crate::report::sampling::estimated;
 use crate::report::style::Style;
 use crate::report::words::{bytes, counted, foreign};
 use std::fmt::Write;
@@ -49,6 +50,7 @@ pub fn text(shown: &Shown<'_>, style: Style) -> String {
     } else {
         crate::report::leaks::symbol_warnings(&mut out, &shown.symbols, style);
     }
+    uncertain(&mut out, diff, style);
     summary(&mut out, diff, style);
     let sound = if diff.before.head.complete() {
         "leaks"
@@ -89,16 +91,26 @@ fn group(out: &mut String, diff: &Diff, change: &Change, stack: &[ShownFrame], s
         style.good(&delta)
     };
     let how = match change.what {
-        What::New => format!("new: {}", sum(change.after)),
-        What::Gone => format!("gone: {}", sum(change.before)),
+        What::New => format!("new: {}", held(&change.after)),
+        What::Gone => format!("gone: {}", held(&change.before)),
         what => format!(
             "{}: {} → {}",
             what.name(),
-            sum(change.before),
-            sum(change.after)
+            held(&change.before),
+            held(&change.after)
         ),
     };
-    let _ = write!(out, "{delta}  {how}");
+    let interval = change.interval();
+    if interval.is_estimate() && !change.placed.group.not_sampled {
+        let certain = match change.grew(diff.tolerance) {
+            None => ", so it is not certain that it grew",
+            Some(_) => "",
+        };
+        let (low, high) = (signed(interval.low), signed(interval.high));
+        let _ = write!(out, "about {delta} ({low} to {high}{certain})  {how}");
+    } else {
+        let _ = write!(out, "{delta}  {how}");
+    }
     let group = &change.placed.group;
     if let Some(value) = &group.value {
         let _ = write!(out, ": {}", style.strong(&foreign(value)));
@@ -114,6 +126,32 @@ fn group(out: &mut String, diff: &Diff, change: &Change, stack: &[ShownFrame], s
     if group.value.is_none() {
         frames(out, group, stack, diff.all_frames);
     }
+}
+
+/// What a side holds: exactly, or about.
+fn held(size: &Size) -> String {
+    match size.estimate {
+        None => sum(size.known),
+        Some(estimate) => estimated(estimate, size.known),
+    }
+}
+
+/// What is not certain because stacks were sampled, in a line; empty where all were taken.
+fn uncertain(out: &mut String, diff: &Diff, style: Style) {
+    let sampled = [&diff.before, &diff.after];
+    if sampled.iter().all(|held| held.unseen == 0) {
+        return;
+    }
+    let groups = match diff.uncertain {
+        0 => "there is none that may have grown besides".to_owned(),
+        number => format!("{} may have grown or not", counted(number as u64, "group")),
+    };
+    let _ = writeln!(
+        out,
+        "{} stacks were sampled: a group counts as grown only where the interval of its estimates (95 %) is above the \
+         tolerance; {groups}",
+        style.warn("note:")
+    );
 }
 
 fn summary(out: &mut String, diff: &Diff, style: Style) {

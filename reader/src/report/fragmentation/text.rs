@@ -4,7 +4,9 @@
 use crate::analysis::added;
 use crate::analysis::fragmentation::{Advice, Fragmentation, OfDevice, Segment};
 use crate::report::chart::bars;
-use crate::report::head::{device_name, inexact, next, of_process, process_lines, warnings};
+use crate::report::head::{
+    device_name, inexact, next, of_process, or_look, process_lines, warnings,
+};
 use crate::report::leaks::only;
 use crate::report::style::Style;
 use crate::report::words::{bytes, count, counted, duration};
@@ -32,6 +34,8 @@ pub fn text(found: &Fragmentation, style: Style) -> String {
         &found.head,
         if unused { "churn" } else { "leaks" },
     );
+    let views = found.head.processes.iter();
+    or_look(&mut out, views.map(|view| view.trace.as_path()));
     out
 }
 

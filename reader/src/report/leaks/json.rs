@@ -7,6 +7,7 @@ use crate::report::age::AgeJson;
 use crate::report::frames::ShownFrame;
 use crate::report::json::{DeviceJson, NamedJson, ProcessJson, SumJson, document, list};
 use crate::report::place::PlaceJson;
+use crate::report::ranks::RanksJson;
 use serde::Serialize;
 use vramtrace_format::record::Space;
 
@@ -28,6 +29,9 @@ struct Document<'a> {
     suppressed: Vec<SuppressedJson<'a>>,
     caches: Vec<CacheJson>,
     torch: Vec<TorchJson>,
+    /// Where there are several ranks: which of them is different.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ranks: Option<RanksJson>,
 }
 
 #[derive(Serialize)]
@@ -223,6 +227,7 @@ pub fn json(shown: &Shown<'_>) -> String {
                 cached: placed.cached.into(),
             })
             .collect(),
+        ranks: RanksJson::of(answer.ranks().as_ref()),
         torch: answer
             .torch
             .iter()

@@ -11,6 +11,7 @@ use crate::analysis::{Filter, Sum};
 use crate::model::State;
 use crate::report::frames::{ShownFrame, up_to_main};
 use crate::report::lines::{lines, without_plumbing};
+use crate::report::ranks::lines as rank_lines;
 use crate::report::sampling;
 use crate::report::style::Style;
 use crate::report::words::{Per, bytes, counted, duration, foreign, shell, short};
@@ -46,6 +47,7 @@ pub fn text(shown: &Shown<'_>, style: Style) -> String {
     apart(&mut out, answer);
     gave_back(&mut out, answer);
     warnings(&mut out, shown, style);
+    ranks(&mut out, answer, style);
     summary(&mut out, answer, style);
     next(&mut out, answer);
     out
@@ -371,15 +373,30 @@ fn warnings(out: &mut String, shown: &Shown<'_>, style: Style) {
     }
 }
 
-fn summary(out: &mut String, answer: &Answer, style: Style) {
+fn ranks(out: &mut String, answer: &Answer, style: Style) {
+    let space = if answer.gpu.bytes > 0 {
+        "GPU memory"
+    } else {
+        "page-locked host memory"
+    };
+    let what = format!("{space} {}", held_word(answer));
+    rank_lines(out, answer.ranks().as_ref(), &what, style);
+}
+
+/// What groups are: leaked, still allocated, live at some moment.
+fn held_word(answer: &Answer) -> String {
     let running = answer.processes.iter().any(|view| view.end.goes_on());
-    let word = if answer.points.contains(&Point::Moment) {
+    if answer.points.contains(&Point::Moment) {
         format!("live at {}", foreign(answer.point()))
     } else if running {
         "still allocated".to_owned()
     } else {
         "leaked".to_owned()
-    };
+    }
+}
+
+fn summary(out: &mut String, answer: &Answer, style: Style) {
+    let word = held_word(answer);
     let only = match only(&answer.filter, answer.asked.from.as_deref()) {
         words if words.is_empty() => words,
         words => format!(" (only {words})"),

@@ -7,6 +7,7 @@ use crate::report::frames::ShownFrame;
 use crate::report::json::{DeviceJson, ProcessJson, SumJson, document, list};
 use crate::report::leaks::Omitted;
 use crate::report::place::PlaceJson;
+use crate::report::ranks::RanksJson;
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -19,6 +20,9 @@ struct Document<'a> {
     devices: Vec<DeviceJson>,
     peaks: Vec<PeakJson<'a>>,
     warnings: &'a [String],
+    /// Where there are several ranks: which of them is different.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ranks: Option<RanksJson>,
 }
 
 #[derive(Serialize)]
@@ -65,6 +69,7 @@ pub fn json(shown: &Shown<'_>) -> String {
             .map(|(peak, stacks)| of_peak(peak, stacks))
             .collect(),
         warnings: &shown.symbols,
+        ranks: RanksJson::of(found.ranks().as_ref()),
     })
 }
 

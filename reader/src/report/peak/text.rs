@@ -7,6 +7,7 @@ use crate::analysis::leaks::{Placed, Point};
 use crate::analysis::peak::{Peak, Peaks};
 use crate::report::frames::ShownFrame;
 use crate::report::leaks::{frames, only, process_line, sum, symbol_warnings, what};
+use crate::report::ranks::lines;
 use crate::report::sampling::size;
 use crate::report::style::Style;
 use crate::report::words::{bytes, counted, duration, foreign, shell};
@@ -38,6 +39,12 @@ pub fn text(shown: &Shown<'_>, style: Style) -> String {
     }
     out.push('\n');
     warnings(&mut out, shown, style);
+    lines(
+        &mut out,
+        found.ranks().as_ref(),
+        "GPU memory at the peak of a layer",
+        style,
+    );
     summary(&mut out, found, style);
     next(&mut out, found);
     out

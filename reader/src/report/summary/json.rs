@@ -6,6 +6,7 @@ use crate::model::CudaUse;
 use crate::report::frames::ShownFrame;
 use crate::report::json::{DeviceJson, ProcessJson, PythonJson, SumJson, document, list};
 use crate::report::losses::{self, LossesJson};
+use crate::report::ranks::RanksJson;
 use crate::report::sampling::EstimateJson;
 use serde::Serialize;
 
@@ -17,6 +18,9 @@ struct Document<'a> {
     devices: Vec<DeviceJson>,
     top: Vec<TopJson<'a>>,
     warnings: &'a [String],
+    /// Where there are several ranks: which of them is different.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ranks: Option<RanksJson>,
 }
 
 #[derive(Serialize)]
@@ -176,6 +180,7 @@ pub fn json(shown: &Shown<'_>) -> String {
             .map(|(stack, frames)| top(stack, frames))
             .collect(),
         warnings: &shown.symbols,
+        ranks: RanksJson::of(shown.summary.ranks().as_ref()),
     })
 }
 

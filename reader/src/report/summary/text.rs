@@ -6,9 +6,11 @@ use crate::analysis::estimate::Estimate;
 use crate::analysis::leaks::Point;
 use crate::analysis::summary::{AccountView, NvidiaSmiView, ProcessSummary, Summary};
 use crate::report::frames::up_to_main;
+use crate::report::head::or_look;
 use crate::report::leaks::{process_line, sum, symbol_warnings};
 use crate::report::lines::{lines, without_plumbing};
 use crate::report::losses;
+use crate::report::ranks::lines as rank_lines;
 use crate::report::sampling;
 use crate::report::style::Style;
 use crate::report::words::{bytes, count, counted, duration, foreign, shell, short, utc};
@@ -27,6 +29,12 @@ pub fn text(shown: &Shown<'_>, style: Style) -> String {
         out.push('\n');
     }
     top(&mut out, shown, style);
+    rank_lines(
+        &mut out,
+        summary.ranks().as_ref(),
+        "GPU memory at the peak of the device layer",
+        style,
+    );
     symbol_warnings(&mut out, &shown.symbols, style);
     last_line(&mut out, summary, style);
     let traces: Vec<String> = summary
@@ -35,6 +43,8 @@ pub fn text(shown: &Shown<'_>, style: Style) -> String {
         .map(|process| shell(&process.view.trace))
         .collect();
     let _ = writeln!(out, "Next: vramtrace leaks {}", traces.join(" "));
+    let views = summary.processes.iter().map(|process| &process.view);
+    or_look(&mut out, views.map(|view| view.trace.as_path()));
     out
 }
 

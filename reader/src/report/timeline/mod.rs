@@ -2,6 +2,7 @@
 
 use super::chart::{LABELS, chart};
 use super::frames::ShownFrame;
+use super::head::or_look;
 use super::json::{DeviceJson, ProcessJson, document, list};
 use super::style::Style;
 use super::words::{bytes, counted, duration, foreign, shell, short};
@@ -378,4 +379,6 @@ fn end(out: &mut String, timeline: &Timeline, style: Style) {
         .map(|view| shell(&view.trace))
         .collect();
     let _ = writeln!(out, "Next: vramtrace leaks {}", traces.join(" "));
+    let views = timeline.processes.iter();
+    or_look(out, views.map(|view| view.trace.as_path()));
 }
