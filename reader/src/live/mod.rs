@@ -17,11 +17,15 @@
 //! - [`sites`]: which call stacks hold most
 //! - [`names`]: what these are called
 //! - [`smi`]: what NVML says of the devices
+//! - [`failures`]: which allocations failed lately
 //! - [`sample`]: the answer
+//! - [`many`]: several directories, and single traces, as one
 
 pub mod child;
+mod failures;
 mod follow;
 pub mod liveness;
+pub mod many;
 pub mod names;
 pub mod sample;
 pub mod scan;
@@ -52,6 +56,12 @@ pub struct Options {
     pub most_processes: usize,
     /// Call sites that are told of each process; 0: none, and nothing is looked up.
     pub sites: usize,
+    /// Rows of the sums by stack that are told of each process, largest first; 0: none.
+    pub places: usize,
+    /// Failed allocations that are told of each process; 0: none, and they are not looked for.
+    pub failures: usize,
+    /// These files of the directory alone, by name; `None`: all traces in it and below.
+    pub only: Option<Vec<PathBuf>>,
     /// Whether processes are told of that had ended before they were looked at first.
     pub already_ended: bool,
     /// How long a process is still told of after its end.
@@ -70,6 +80,9 @@ impl Default for Options {
         Options {
             most_processes: 256,
             sites: 10,
+            places: 0,
+            failures: 0,
+            only: None,
             already_ended: false,
             linger: Duration::from_secs(120),
             stale: Duration::from_secs(3600),
@@ -113,8 +126,12 @@ enum Why {
 impl Live {
     /// Opens the directory; fails if that is not possible. No file is looked at yet.
     pub fn new(directory: &Path, options: Options) -> io::Result<Live> {
+        let mut directory = Directory::open(directory)?;
+        if let Some(only) = &options.only {
+            directory.limit(only.clone());
+        }
         Ok(Live {
-            directory: Directory::open(directory)?,
+            directory,
             namer: Namer::new(options.naming.clone()),
             smi: options.nvml.then(Smi::start),
             options,

@@ -19,6 +19,7 @@ use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::footprint::Footprint;
 use vramtrace_format::journal::{Journal, State};
 use vramtrace_format::layout::{Control, Header};
+use vramtrace_format::record::Record;
 use vramtrace_format::reported::Reported;
 use vramtrace_format::sampling::Head as SamplingHead;
 use vramtrace_format::totals::Totals;
@@ -212,6 +213,40 @@ impl Glance {
             done = (done + PIECES[PIECES.len() - 1]).min(into.len());
         }
         Ok(())
+    }
+
+    /// The newest records of a lane's event log that are newer than event `after`, oldest first, at most
+    /// so many. What is being overwritten meanwhile is left out.
+    pub fn recent(&self, lane: usize, after: u64, most: u64) -> io::Result<Vec<Record>> {
+        let extent = self.sections.ring(lane);
+        if extent.rows == 0 {
+            return Ok(Vec::new());
+        }
+        let written = self.control()?.ring_written[lane];
+        let count = written.min(extent.rows).min(most);
+        let mut found = vec![Record::zeroed(); count as usize];
+        let first = written - count;
+        let at = first % extent.rows;
+        // The log goes round: what is behind its end continues at its beginning.
+        let straight = count.min(extent.rows - at) as usize;
+        let (tail, head) = found.split_at_mut(straight);
+        for (row, into) in [(at, tail), (0, head)] {
+            if !into.is_empty() {
+                let words = bytemuck::cast_slice_mut(into);
+                self.source.words(Through::Calls, extent.at(row), words)?;
+            }
+        }
+        let now = self.control()?.ring_written[lane];
+        let overwritten = now
+            .saturating_add(1)
+            .saturating_sub(extent.rows)
+            .saturating_sub(first);
+        let mut at = 0;
+        found.retain(|record| {
+            at += 1;
+            at > overwritten && record.seq > after
+        });
+        Ok(found)
     }
 
     /// Shows the cold records that came since the last time; `control` is as it was read before.
