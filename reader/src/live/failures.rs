@@ -35,6 +35,8 @@ struct Failure {
     free: Option<u64>,
     rescued: bool,
     framework: bool,
+    /// Its thread has not allocated since: what fails next may be another attempt.
+    open: bool,
 }
 
 impl Failures {
@@ -51,6 +53,10 @@ impl Failures {
             let recent = glance.recent(lane, self.seen[lane], MOST_EVENTS)?;
             let newest = recent.iter().map(|event| event.seq).max();
             self.seen[lane] = newest.unwrap_or(self.seen[lane]);
+            if recent.len() as u64 == MOST_EVENTS {
+                // What lies between is not known.
+                self.found.iter_mut().for_each(|one| one.open = false);
+            }
             events.extend(recent.into_iter().filter(is_about_failures));
         }
         events.sort_unstable_by_key(|event| event.seq);
@@ -71,8 +77,13 @@ impl Failures {
         };
         let last = self.found.iter_mut().rev().find(of_thread);
         match (event.op(), event.kind()) {
+            (Some(Op::Alloc), Some(kind)) if kind != Kind::Pool => {
+                if let Some(last) = last {
+                    last.open = false;
+                }
+            }
             (Some(Op::AllocFailed), Some(kind)) => {
-                if let Some(last) = last.filter(same) {
+                if let Some(last) = last.filter(|one| one.open).filter(same) {
                     last.attempts = last.attempts.saturating_add(1);
                     last.event = event;
                     last.free = None;
@@ -85,6 +96,7 @@ impl Failures {
                     free: None,
                     rescued: false,
                     framework: false,
+                    open: true,
                 });
             }
             (Some(Op::MemInfo), _) => {
@@ -100,7 +112,8 @@ impl Failures {
                 }
             }
             (Some(Op::FrameworkOom), Some(kind)) => {
-                if let Some(last) = last.filter(|one| one.event.device == event.device) {
+                let of = last.filter(|one| one.open && one.event.device == event.device);
+                if let Some(last) = of {
                     last.framework = true;
                     return;
                 }
@@ -111,6 +124,7 @@ impl Failures {
                     free: None,
                     rescued: false,
                     framework: true,
+                    open: true,
                 });
             }
             _ => {}
@@ -152,7 +166,7 @@ impl Failures {
 fn is_about_failures(event: &Record) -> bool {
     match event.op() {
         Some(Op::AllocFailed) => event.aux == OUT_OF_MEMORY,
-        Some(op) => matches!(op, Op::MemInfo | Op::Rescue | Op::FrameworkOom),
+        Some(op) => matches!(op, Op::Alloc | Op::MemInfo | Op::Rescue | Op::FrameworkOom),
         None => false,
     }
 }
@@ -187,6 +201,7 @@ mod tests {
         };
         for one in [
             event(Op::AllocFailed, 1, 1, 64),
+            event(Op::Alloc, 1, 3, 64),
             event(Op::AllocFailed, 2, 2, 32),
             event(Op::AllocFailed, 3, 1, 64),
             free(4, 1),
@@ -204,6 +219,10 @@ mod tests {
         assert_eq!((first.asked_bytes, first.place), (64, (7, 0)));
         assert!(known[1].framework && known[1].free_bytes.is_none());
         assert_eq!(failures.places().count(), 2);
+        // Once its thread has allocated, what fails is something new.
+        failures.take(event(Op::Alloc, 7, 1, 8));
+        failures.take(event(Op::AllocFailed, 8, 1, 64));
+        assert_eq!(failures.known(0, &FxHashMap::default()).len(), 3);
         assert!(!is_about_failures(&Record {
             aux: 1,
             ..event(Op::AllocFailed, 1, 1, 64)

@@ -548,6 +548,3 @@ impl App {
 fn process_id(row: &ProcessRow) -> RowId {
     RowId::Process(row.process, row.device.clone())
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,6 +4,8 @@
 mod groups;
 mod rows;
 
+pub use rows::WITHOUT_NVML;
+
 use super::picture::{Picture, SeriesKey};
 use super::series::{Series, Window};
 use super::settings::Settings;
@@ -288,6 +290,3 @@ fn pid(process: &ProcessSample) -> u32 {
         outer => outer,
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -114,7 +114,7 @@ fn print(
     let columns: Vec<Column> = columns
         .iter()
         .copied()
-        .filter(|column| *column != Column::Trend)
+        .filter(|column| !matches!(column, Column::Trend | Column::Whose))
         .collect();
     let cells: Vec<Vec<String>> = (0..rows)
         .map(|at| columns.iter().map(|&column| cell(at, column)).collect())

@@ -122,7 +122,9 @@ impl Series {
         let mut value = None;
         for (index, column) in columns.iter_mut().enumerate() {
             // Times that end each column, counted from now: the same for all series.
-            let end = now.saturating_sub(width.saturating_mul(count - 1 - index as u64));
+            let Some(end) = now.checked_sub(width.saturating_mul(count - 1 - index as u64)) else {
+                continue;
+            };
             while let Some(point) = points.next_if(|point| point.ms <= end) {
                 value = Some(point.value);
             }

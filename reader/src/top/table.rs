@@ -40,6 +40,10 @@ pub enum Column {
     Kind,
     /// Whose it is.
     Process,
+    /// The same, in what the other columns leave.
+    Owner,
+    /// Its number alone, where there is no room for more.
+    Whose,
     /// Where it was allocated, or what else it was made by.
     Where,
     /// What an allocator has of the driver.
@@ -69,9 +73,11 @@ pub const PROCESSES: &[Column] = &[
     Pid, State, Gpu, Live, Peak, InUse, Cached, Host, Smi, Failed, Growth, Trend, Program,
 ];
 /// Columns of what holds memory.
-pub const GROUPS: &[Column] = &[Live, Allocs, Growth, Trend, Gpu, Kind, Process, Where];
+pub const GROUPS: &[Column] = &[
+    Live, Allocs, Growth, Trend, Gpu, Kind, Whose, Process, Where,
+];
 /// Columns of allocators.
-pub const POOLS: &[Column] = &[Reserved, Used, Unused, Share, Gpu, Allocator, Process];
+pub const POOLS: &[Column] = &[Reserved, Used, Unused, Share, Gpu, Allocator, Owner];
 /// Columns of failures.
 pub const FAILURES: &[Column] = &[When, Asked, Free, Gpu, Outcome, Process, Where];
 
@@ -94,7 +100,8 @@ impl Column {
             Program => "PROGRAM",
             Allocs => "ALLOCS",
             Kind => "KIND",
-            Process => "PROCESS",
+            Process | Owner => "PROCESS",
+            Whose => "PID",
             Where => "WHERE",
             Reserved => "RESERVED",
             Used => "USED",
@@ -112,10 +119,10 @@ impl Column {
     /// what the others leave.
     pub const fn width(self, screen: u16) -> Option<u16> {
         let (width, from) = match self {
-            Pid => (8, 0),
-            State => (10, 70),
-            Gpu => (6, 60),
-            Live | Reserved | Asked => (12, 0),
+            Pid => (7, 0),
+            State => (9, 70),
+            Gpu => (4, 60),
+            Live | Reserved | Asked => (11, 0),
             Peak => (11, 120),
             InUse => (11, 136),
             Cached => (11, 100),
@@ -126,8 +133,10 @@ impl Column {
             Trend if screen >= 150 => (24, 0),
             Trend if screen >= 110 => (14, 0),
             Trend => (8, 66),
-            Allocs => (8, 56),
+            Allocs => (7, 56),
             Kind => (10, 100),
+            Whose if screen >= 90 => (0, 0),
+            Whose => (7, 70),
             Process if screen >= 150 => (30, 0),
             Process => (20, 90),
             Used => (11, 56),
@@ -137,7 +146,7 @@ impl Column {
             When => (9, 0),
             Free => (11, 50),
             Outcome => (12, 84),
-            Program | Where => return None,
+            Program | Where | Owner => return None,
         };
         Some(if screen >= from { width } else { 0 })
     }
@@ -146,7 +155,17 @@ impl Column {
     pub const fn is_right(self) -> bool {
         !matches!(
             self,
-            State | Gpu | Trend | Program | Kind | Process | Where | Allocator | When | Outcome
+            State
+                | Gpu
+                | Trend
+                | Program
+                | Kind
+                | Process
+                | Owner
+                | Where
+                | Allocator
+                | When
+                | Outcome
         )
     }
 
@@ -214,6 +233,13 @@ pub fn group(row: &GroupRow, column: Column, settings: &Settings, arrow: &str) -
             None => format!("({})", row.key.layer.name()),
         },
         Process => clean(&row.process),
+        // `train (4711)`: the number is at the end.
+        Whose => {
+            let number = row.process.rsplit_once('(');
+            number.map_or(String::new(), |(_, number)| {
+                clean(number.trim_end_matches(')'))
+            })
+        }
         Where => {
             let mut text = row.label.clone();
             for caller in row.named.iter().flat_map(|named| &named.callers) {
@@ -236,7 +262,7 @@ pub fn pool(row: &PoolRow, column: Column) -> String {
         Share => percent(unused, row.reserved),
         Gpu => short_gpu(&row.gpu),
         Allocator => row.allocator.to_owned(),
-        Process => clean(&row.label),
+        Process | Owner => clean(&row.label),
         _ => String::new(),
     }
 }

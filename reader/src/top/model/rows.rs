@@ -285,6 +285,9 @@ pub fn only_what_matches(settings: &Settings, picture: &mut Picture) {
     });
 }
 
+/// How the note begins that NVML says nothing: no trouble where there is no NVML.
+pub const WITHOUT_NVML: &str = "without nvidia-smi's figures";
+
 /// What one should know before one believes the figures.
 pub fn notes(sample: &Sample, picture: &mut Picture) {
     let notes = &mut picture.notes;
@@ -311,7 +314,7 @@ pub fn notes(sample: &Sample, picture: &mut Picture) {
         notes.push(format!("{more} more not followed (--max-processes)"));
     }
     if let Some(why) = &sample.nvml_error {
-        notes.push(format!("without nvidia-smi's figures: {why}"));
+        notes.push(format!("{WITHOUT_NVML}: {why}"));
     }
     let failed = sample.failed.iter();
     picture.unreadable = failed

@@ -9,6 +9,7 @@ mod tables;
 pub use look::Look;
 
 use super::app::{Action, App, Overlay, Pane, Target};
+use super::model::WITHOUT_NVML;
 use super::table::time_of_day;
 use super::text::{clean, fit, width};
 use crate::report::words::counted;
@@ -112,7 +113,11 @@ fn screen(canvas: &mut Canvas<'_>, app: &mut App, area: Rect) {
     let most_notes = if small { 0 } else { 2 };
     for note in app.picture.notes.iter().take(most_notes).rev() {
         bottom -= 1;
-        canvas.put(1, bottom, w.saturating_sub(1), note, canvas.look.warn());
+        let style = match note.starts_with(WITHOUT_NVML) {
+            true => canvas.look.dim(),
+            false => canvas.look.warn(),
+        };
+        canvas.put(1, bottom, w.saturating_sub(1), note, style);
     }
     let devices = devices::wanted(app, h);
     devices::draw(
@@ -183,7 +188,6 @@ fn menu(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
         canvas.look.sorted(settings.reverse)
     );
     let layer = settings.layer.map_or("all", |layer| layer.name());
-    let growth = format!("{}{}", settings.window.word(), settings.per.unit().1);
     let mut items = vec![
         (
             "b",
@@ -194,7 +198,18 @@ fn menu(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
         ("s", "ort", sorted, Action::NextSort),
         ("l", "ayer", layer.to_owned(), Action::NextLayer),
         ("d", "evice", device, Action::NextDevice),
-        ("w", "indow", growth, Action::NextWindow),
+        (
+            "w",
+            "indow",
+            settings.window.word().to_owned(),
+            Action::NextWindow,
+        ),
+        (
+            "u",
+            "nit",
+            settings.per.unit().1.to_owned(),
+            Action::NextPer,
+        ),
     ];
     if let Some(process) = settings.process {
         let rows = app.picture.processes.iter();
@@ -371,6 +386,3 @@ fn nothing(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
         canvas.put(2, y, area.width.saturating_sub(2), line, style);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -117,12 +117,17 @@ fn help(room: usize) -> Vec<Line> {
     let mut lines = Vec::new();
     for (key, word) in KEYS {
         // On a narrow screen, one below the other.
-        if keys + 2 + width(word) > room && room < 60 {
+        if room < 60 {
             lines.push(((*key).to_owned(), Emphasis::Strong));
-            lines.push((format!("  {word}"), Emphasis::Plain));
+            lines.extend(indented(word, "  ", room));
         } else {
             let gap = " ".repeat(keys - width(key) + 2);
-            lines.push((format!("{key}{gap}{word}"), Emphasis::Plain));
+            let indent = " ".repeat(keys + 2);
+            let mut words = indented(word, &indent, room);
+            if let Some((first, _)) = words.first_mut() {
+                *first = format!("{key}{gap}{}", first.trim_start());
+            }
+            lines.extend(words);
         }
     }
     lines.push((String::new(), Emphasis::Plain));
@@ -130,9 +135,29 @@ fn help(room: usize) -> Vec<Line> {
         "Click: select, again: open; on a head: sort; on a table's name: go there. Wheel: scroll.",
         "Growth is the slope of the line that fits best over the window.",
     ] {
-        lines.extend(wrapped(text, room, Emphasis::Dim));
+        let words = indented(text, "", room);
+        lines.extend(words.into_iter().map(|(text, _)| (text, Emphasis::Dim)));
     }
     lines
+}
+
+/// A sentence of ours on as many lines as it takes, broken between words.
+fn indented(text: &str, indent: &str, room: usize) -> Vec<Line> {
+    let mut lines = vec![indent.to_owned()];
+    for word in text.split(' ') {
+        let line = lines.last().map_or(0, |line| width(line));
+        if line > width(indent) && line + 1 + width(word) > room {
+            lines.push(indent.to_owned());
+        }
+        if let Some(line) = lines.last_mut() {
+            if width(line) > width(indent) {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    let lines = lines.into_iter();
+    lines.map(|line| (line, Emphasis::Plain)).collect()
 }
 
 fn group(app: &App, canvas: &Canvas<'_>, row: &GroupRow, room: usize) -> Vec<Line> {

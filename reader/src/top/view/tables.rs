@@ -69,7 +69,7 @@ fn layout(pane: Pane, app: &App, screen: u16) -> Vec<(Column, u16)> {
         Pane::Failures => FAILURES,
     };
     let says_something = |column: &Column| match (pane, column) {
-        (Pane::Stacks, Column::Process) => {
+        (Pane::Stacks, Column::Process | Column::Whose) => {
             app.settings.process.is_none() && app.settings.by == By::Stack
         }
         _ => true,
@@ -212,7 +212,7 @@ fn cell_style(canvas: &Canvas<'_>, column: Column, text: &str) -> Style {
         Column::Growth if text.starts_with('+') => look.warn(),
         Column::Failed | Column::Outcome if text != "-" && text != "rescued" => look.bad(),
         Column::State if text.ends_with('!') => look.warn(),
-        Column::Kind | Column::Process | Column::Gpu => look.dim(),
+        Column::Kind | Column::Process | Column::Whose | Column::Gpu => look.dim(),
         _ => Style::new(),
     }
 }
