@@ -2,9 +2,9 @@
 //! show.
 //!
 //! In: a directory, into which recorders write. Out: a [`Sample`] whenever one is asked for, with what
-//! each process has now. Only sums are read (accounts, totals), never rings or live tables, so that a
-//! sample costs little however much the programs do; names of call sites are found once, by another
-//! process ([`names`]), and kept.
+//! each process has now. Only sums are read (accounts, totals), never live tables, and of rings
+//! the end where an allocation has failed, so that a sample costs little however much the programs do;
+//! names of call sites are found once, by another process ([`names`]), and kept.
 //!
 //! Nothing outside the directory is read: no symbolic link is followed, and there are limits on
 //! everything that a directory or a file can make grow. What cannot be read is a [`Failed`], never a

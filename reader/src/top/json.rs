@@ -3,7 +3,9 @@
 use super::picture::{GroupRow, Picture};
 use super::settings::Settings;
 use crate::report::json::document;
+use crate::report::words::foreign;
 use serde::Serialize;
+use std::fmt::Write;
 use std::time::Duration;
 
 #[derive(Serialize)]
@@ -185,7 +187,7 @@ pub fn json(picture: &Picture, settings: &Settings, most: usize, over: Duration)
         trace: trace.to_string_lossy().into_owned(),
         why: why.clone(),
     });
-    document(&Document {
+    harmless(document(&Document {
         schema: "vramtrace.top/1",
         unix_ns: picture.unix_ns,
         growth_over_s: over.as_secs_f64(),
@@ -202,7 +204,28 @@ pub fn json(picture: &Picture, settings: &Settings, most: usize, over: Duration)
         sampled: picture.sampled,
         names_complete: !picture.naming,
         notes: &picture.notes,
-    })
+    }))
+}
+
+/// The same document, with what could do something to a terminal that it is printed on written out. Such
+/// characters are in texts only, where JSON lets any be written that way.
+fn harmless(document: String) -> String {
+    if document.is_ascii() {
+        return document;
+    }
+    let mut out = String::with_capacity(document.len());
+    for c in document.chars() {
+        let mut buffer = [0; 4];
+        let text: &str = c.encode_utf8(&mut buffer);
+        if c.is_ascii() || foreign(text) == text {
+            out.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            let _ = write!(out, "\\u{unit:04x}");
+        }
+    }
+    out
 }
 
 /// A number that JSON has.

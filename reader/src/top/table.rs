@@ -133,7 +133,7 @@ impl Column {
             Trend if screen >= 150 => (24, 0),
             Trend if screen >= 110 => (14, 0),
             Trend => (8, 66),
-            Allocs => (7, 56),
+            Allocs => (7, 90),
             Kind => (10, 100),
             Whose if screen >= 90 => (0, 0),
             Whose => (7, 70),

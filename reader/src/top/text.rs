@@ -67,6 +67,20 @@ pub fn fit(text: &str, cells: usize) -> String {
     out
 }
 
+/// A harmless text for a terminal that knows ASCII alone: signs of ours by what looks like them.
+pub fn ascii(text: &str) -> String {
+    let like = |c: char| match c {
+        c if c.is_ascii() => c,
+        '…' | '·' => '.',
+        '×' => 'x',
+        '←' => '<',
+        '↑' => '^',
+        '↓' => 'v',
+        _ => '?',
+    };
+    text.chars().map(like).collect()
+}
+
 /// `+1.50 MiB/s`, `-3 B/h`; `·` for what stands still, nothing for what is not known.
 pub fn growth(rate: Option<f64>, per: Per) -> String {
     let Some(rate) = rate.filter(|rate| rate.is_finite()) else {
@@ -113,6 +127,11 @@ mod tests {
         assert_eq!(fit("abcdef", 4), "abc…");
         assert_eq!(fit("漢字漢字", 6), "漢字…");
         assert_eq!(fit("漢字", 0), "");
+    }
+
+    #[test]
+    fn terminals_of_old_get_what_looks_like_it() {
+        assert_eq!(ascii("abc… ×2 漢"), "abc. x2 ?");
     }
 
     #[test]

@@ -48,18 +48,17 @@ fn a_usual_screen() {
     let wanted = "\
 \u{20}vramtrace top  1 running                            every 500 ms  00:00:00 UTC
  by stack  sort live▼  layer all  device all  window 1m  unit /s
- GPU 0 ████████████▓▓▓▓··························· traced 32.00 GiB of 80.00 GiB   40 %
-";
-    assert_eq!(screen.lines().next(), wanted.lines().next());
-    assert_eq!(screen.lines().nth(1), wanted.lines().nth(1));
+ GPU 0 ███████████▓▓▓····················· traced 32.00 GiB of 80.00 GiB   40 %";
+    let first: Vec<&str> = screen.lines().take(3).collect();
+    assert_eq!(first.join("\n"), wanted);
     for part in [
         "─ Processes 1 ─",
-        "    PID STATE     GPU        LIVE▼   OOM        GROWTH TREND    PROGRAM",
+        "     PID STATE     GPU        LIVE▼   OOM        GROWTH TREND    PROGRAM",
         "running",
         "train rank 3",
         "─ Stacks 4 ─ Pools 1 ─ Out of memory 1 ─",
-        "      LIVE▼  ALLOCS        GROWTH TREND    GPU  PID     WHERE",
-        "  24.00 GiB       1             ·",
+        "       LIVE▼        GROWTH TREND    GPU      PID WHERE",
+        "   24.00 GiB             ·",
         "host",
         "0x100 train ← 0x1000 train",
         "quit  ? help  Tab table",

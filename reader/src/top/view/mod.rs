@@ -11,7 +11,7 @@ pub use look::Look;
 use super::app::{Action, App, Overlay, Pane, Target};
 use super::model::WITHOUT_NVML;
 use super::table::time_of_day;
-use super::text::{clean, fit, width};
+use super::text::{ascii, clean, fit, width};
 use crate::report::words::counted;
 use look::sparkline;
 use ratatui::buffer::Buffer;
@@ -39,7 +39,10 @@ impl Canvas<'_> {
             return 0;
         }
         let cells = cells.min(area.right() - x);
-        let text = fit(&clean(text), usize::from(cells));
+        let mut text = fit(&clean(text), usize::from(cells));
+        if !self.look.unicode {
+            text = ascii(&text);
+        }
         let (end, _) = self
             .buffer
             .set_stringn(x, y, text, usize::from(cells), style);

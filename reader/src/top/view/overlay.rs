@@ -98,16 +98,11 @@ fn frame(canvas: &mut Canvas<'_>, window: Rect, title: &str, more: bool) {
     } else {
         " Esc closes "
     };
-    let hint = if look.unicode {
-        hint.to_owned()
-    } else {
-        hint.replace(['↑', '↓', '·'], " ")
-    };
     canvas.put(
         x + 2,
         window.bottom() - 1,
         window.width.saturating_sub(4),
-        &hint,
+        hint,
         look.dim(),
     );
 }
