@@ -20,6 +20,8 @@ use vramtrace_format::record::Layer;
 
 /// Rows of the sums by stack that are read of each process: as many as are named at once.
 const PLACES: usize = 200;
+/// Of a core, reading the sums by stack takes at most this part.
+const SHARE: u32 = 100;
 /// Failed allocations that are kept of each process.
 const FAILURES: usize = 16;
 /// How long one picture waits for names.
@@ -122,6 +124,7 @@ fn begin(args: &Args) -> Result<i32, i32> {
         sites: 0,
         places: PLACES,
         failures: FAILURES,
+        totals_share: SHARE,
         linger: args.linger,
         stale: args.stale,
         nvml: !args.no_nvml,

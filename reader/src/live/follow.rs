@@ -58,8 +58,10 @@ pub(super) struct Follow {
     /// The last event that was seen, and when it was seen first.
     last: (u64, Instant),
     before: Option<Before>,
-    /// As of the journal's word.
-    totals: Option<(u64, OfTotals)>,
+    /// As of the journal's word, and when that was.
+    totals: Option<(u64, Instant, OfTotals)>,
+    /// How long it took to read them.
+    pub took: Duration,
     names: FxHashMap<Place, Arc<Named>>,
     failures: Failures,
     /// Most that was freed: a free that is taken back must not look like a counter that began anew.
@@ -120,6 +122,7 @@ impl Follow {
             last: (0, Instant::now()),
             before: None,
             totals: None,
+            took: Duration::ZERO,
             names: FxHashMap::default(),
             failures: Failures::default(),
             freed: FxHashMap::default(),
@@ -147,15 +150,16 @@ impl Follow {
         start.saturating_add(self.control.last_time)
     }
 
-    /// Looks again.
+    /// Looks again. Sums by stack that are not older than `pause` are good enough.
     pub fn look(
         &mut self,
         options: &Options,
         namer: &mut Namer,
         pids: &mut Pids,
         now: Instant,
+        pause: Duration,
     ) -> Looked {
-        match self.try_look(options, namer, pids, now) {
+        match self.try_look(options, namer, pids, now, pause) {
             Ok(looked) => looked,
             Err(error) => Looked::Failed(Box::new(Failed {
                 trace: self.name.clone(),
@@ -171,6 +175,7 @@ impl Follow {
         namer: &mut Namer,
         pids: &mut Pids,
         now: Instant,
+        pause: Duration,
     ) -> io::Result<Looked> {
         if !self.glance.is_whole()? {
             return Err(io::Error::other(
@@ -195,12 +200,21 @@ impl Follow {
         {
             return Ok(Looked::Quiet);
         }
-        let totals = match self.totals.take() {
-            Some((as_of, totals)) if as_of == word => totals,
-            _ => self.read_totals(&sums, options)?,
+        let (word, at, totals) = match self.totals.take() {
+            Some(known) if known.0 == word => known,
+            // Of one that has ended, the last figures are those that stay.
+            Some(known) if now.saturating_duration_since(known.1) < pause && !self.has_ended() => {
+                known
+            }
+            _ => {
+                let begun = Instant::now();
+                let totals = self.read_totals(&sums, options)?;
+                self.took = begun.elapsed();
+                (word, now, totals)
+            }
         };
         let sample = self.sample(&sums, &totals, options, namer, now)?;
-        self.totals = Some((word, totals));
+        self.totals = Some((word, at, totals));
         self.before = Some(Before {
             at: now,
             accounts: sums.accounts,

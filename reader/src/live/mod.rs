@@ -58,6 +58,9 @@ pub struct Options {
     pub sites: usize,
     /// Rows of the sums by stack that are told of each process, largest first; 0: none.
     pub places: usize,
+    /// Sums by stack are read again when the time that they took, of all processes, so many times over is
+    /// past; 0: with each sample. 100: reading them takes at most a hundredth of a core.
+    pub totals_share: u32,
     /// Failed allocations that are told of each process; 0: none, and they are not looked for.
     pub failures: usize,
     /// These files of the directory alone, by name; `None`: all traces in it and below.
@@ -82,6 +85,7 @@ impl Default for Options {
             sites: 10,
             places: 0,
             failures: 0,
+            totals_share: 0,
             only: None,
             already_ended: false,
             linger: Duration::from_secs(120),
@@ -168,6 +172,9 @@ impl Live {
             }
         }
         self.namer.collect();
+        let took = self.followed.values().map(|follow| follow.took);
+        let took = took.fold(Duration::ZERO, Duration::saturating_add);
+        let pause = took.saturating_mul(self.options.totals_share);
         let mut gone = Vec::new();
         let mut processes_in_proc = liveness::Pids::default();
         for (name, follow) in &mut self.followed {
@@ -176,6 +183,7 @@ impl Live {
                 &mut self.namer,
                 &mut processes_in_proc,
                 begun,
+                pause,
             ) {
                 Looked::Process(process) => sample.processes.push(*process),
                 Looked::Failed(failed) => {

@@ -170,14 +170,22 @@ fn items<'a>(by: By, shown: Shown<'a>) -> Vec<Item<'a>> {
             items.collect()
         }
         _ => {
-            let mut rest: Vec<Item<'_>> = process
-                .accounts
-                .iter()
-                .map(|row| Item {
-                    rest: true,
-                    ..item(row.device, row.layer, row.live_bytes, row.live_count)
-                })
-                .collect();
+            // Of the same moment as the places, which may be a little before that of the accounts.
+            let mut rest: Vec<Item<'_>> = Vec::new();
+            for row in &process.kinds {
+                let layer = row.kind.layer();
+                let of = |rest: &&mut Item<'_>| (rest.device, rest.layer) == (row.device, layer);
+                match rest.iter_mut().find(of) {
+                    Some(rest) => {
+                        rest.bytes = rest.bytes.saturating_add(row.live_bytes);
+                        rest.count = rest.count.saturating_add(row.live_count);
+                    }
+                    None => rest.push(Item {
+                        rest: true,
+                        ..item(row.device, layer, row.live_bytes, row.live_count)
+                    }),
+                }
+            }
             let mut found = Vec::with_capacity(process.places.len() + rest.len());
             for place in &process.places {
                 let layer = place.kind.layer();
