@@ -1,23 +1,19 @@
 //! What a scrape of `vramtrace serve` takes, with 50 running processes of 64 MiB traces and 400 call stacks each, all
 //! of which have allocated since the scrape before; and the memory of the server.
 
+#[path = "running/mod.rs"]
+mod running;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::fs::{self, File, OpenOptions};
+use running::Running;
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use support::TraceFile;
-use vramtrace_format::Section;
-use vramtrace_format::cold::Cold;
-use vramtrace_format::record::Kind;
 
 const PROCESSES: usize = 50;
-const STACKS: u64 = 400;
 const SCRAPES: usize = 30;
 
 fn main() {
@@ -26,16 +22,7 @@ fn main() {
     }
     let place = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
     let place = place.expect("a directory for the traces");
-    let mut sleepers = Vec::new();
-    let mut words = Vec::new();
-    let mut journal = 0;
-    for number in 0..PROCESSES {
-        let sleeper = Command::new("sleep").arg("3600").spawn().expect("sleep");
-        let mut trace = trace(&sleeper, number as u64);
-        journal = trace.layout.of(Section::Journal).offset;
-        words.push((write(place.path(), number, &mut trace), trace.seq));
-        sleepers.push(sleeper);
-    }
+    let mut running = Running::start(place.path(), PROCESSES);
     let mut server = Command::new(env!("CARGO_BIN_EXE_vramtrace"))
         .args(["serve", "--no-nvml", "--listen", "127.0.0.1:0"])
         .arg(place.path())
@@ -69,11 +56,7 @@ fn main() {
     let mut bytes = 0;
     for _ in 0..SCRAPES {
         std::thread::sleep(Duration::from_millis(300));
-        for (file, seq) in &mut words {
-            *seq += 1;
-            let word = (*seq << 8 | 0xff).to_le_bytes();
-            file.write_all_at(&word, journal).expect("an event");
-        }
+        running.go_on();
         let at = Instant::now();
         bytes = scrape(&address).len();
         times.push(at.elapsed());
@@ -94,60 +77,8 @@ fn main() {
         kib("VmRSS:") as f64 / 1024.0,
         kib("VmHWM:") as f64 / 1024.0
     );
-    for child in sleepers.iter_mut().chain([&mut server]) {
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-}
-
-fn trace(sleeper: &Child, seed: u64) -> TraceFile {
-    let pid = sleeper.id();
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("its status");
-    let after = stat.rsplit_once(')').expect("a name").1;
-    let mut file = TraceFile::new(64 << 20);
-    file.cold(Cold::Process(vramtrace_format::cold::Process {
-        start_ticks: after
-            .split_whitespace()
-            .nth(19)
-            .and_then(|ticks| ticks.parse().ok())
-            .expect("ticks"),
-        pid_namespace: fs::metadata("/proc/self/ns/pid")
-            .expect("a namespace")
-            .ino(),
-        host: String::new(),
-        rank: Some(seed as u32),
-        ..support::process(pid, "/opt/bin/train")
-    }));
-    for number in 0..STACKS {
-        let stack = file.program_stack(0x100 + 16 * number);
-        let kind = [Kind::Device, Kind::Torch, Kind::Pinned][number as usize % 3];
-        for _ in 0..3 {
-            file.alloc(kind, 1000 + number * 512 + seed, stack);
-        }
-    }
-    file
-}
-
-/// Writes what is not zero: what a recorder never touched takes no memory either.
-fn write(place: &Path, number: usize, trace: &mut TraceFile) -> File {
-    let path = place.join(format!("{number}.part"));
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path);
-    let mut file = file.expect("a trace");
-    let bytes = trace.bytes();
-    file.set_len(bytes.len() as u64).expect("its length");
-    for (index, page) in bytes.chunks(4096).enumerate() {
-        if page.iter().any(|&byte| byte != 0) {
-            file.write_all_at(page, index as u64 * 4096)
-                .expect("a page");
-        }
-    }
-    file.flush().expect("written");
-    fs::rename(&path, place.join(format!("{number}.vrt"))).expect("its name");
-    file
+    let _ = server.kill();
+    let _ = server.wait();
 }
 
 fn scrape(address: &str) -> String {

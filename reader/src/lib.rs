@@ -7,7 +7,8 @@
 //! opens it.
 //! `export` writes what other tools open, `page` one HTML file that shows all of it.
 //! `symbols` turns return addresses into source lines. `launch` is the other direction: it starts
-//! programs with the recorder in them. `nvml` asks the system what nvidia-smi shows. `commands` has one command of the binary per file.
+//! programs with the recorder in them. `nvml` asks the system what nvidia-smi shows. `live` follows
+//! traces of running processes: for `serve`, `watch` and `top`. `commands` has one command of the binary per file.
 //!
 //! Nothing read from a file is trusted: a torn, truncated, foreign or hostile trace gives a precise
 //! error or a partial answer that says what is missing; never a panic, never unbounded memory.
@@ -25,5 +26,6 @@ pub mod page;
 pub mod report;
 pub mod serve;
 pub mod symbols;
+pub mod top;
 pub mod trace;
 pub mod watch;

@@ -6,6 +6,8 @@
 mod support;
 
 use proptest::prelude::*;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use support::*;
@@ -34,6 +36,8 @@ use vramtrace_reader::report::frames::Frames;
 use vramtrace_reader::report::style::Style;
 use vramtrace_reader::report::{self};
 use vramtrace_reader::serve::{metrics, page};
+use vramtrace_reader::top::app::{Action, App, Pane};
+use vramtrace_reader::top::{self, json, once, view};
 use vramtrace_reader::trace::Trace;
 use vramtrace_reader::watch::expression::Expression;
 use vramtrace_reader::watch::facts::History;
@@ -207,14 +211,19 @@ fn use_live(path: &Path) {
         stale: Duration::MAX,
         nvml: false,
         naming: Naming::Off,
+        places: 200,
+        failures: 16,
         ..live::Options::default()
     };
     let directory = path.parent().unwrap();
     let mut live = Live::new(directory, options).unwrap();
+    let mut app = App::default();
     let mut history = History::new(Some(Duration::from_secs(1)));
     let condition = "growth(1s) > 1B/s or unused > 1% and failures(1s) > 0";
     let condition = Expression::parse(condition).unwrap();
-    for _ in 0..2 {
+    for round in 0..2 {
+        app.take(live.sample(), Duration::from_millis(500 * round));
+        use_top(&mut app);
         let sample = std::sync::Arc::new(live.sample());
         let text = metrics::openmetrics(&sample).unwrap();
         assert!(text.ends_with("# EOF\n"));
@@ -223,6 +232,37 @@ fn use_live(path: &Path) {
         for (_, _, known) in history.add(&sample, Instant::now()) {
             condition.holds(&known);
         }
+    }
+}
+
+/// What `top` shows, prints, and writes.
+fn use_top(app: &mut App) {
+    let look = view::Look {
+        colour: true,
+        unicode: true,
+    };
+    for by in top::settings::By::ALL {
+        app.act(Action::NextBy(false));
+        app.settings.by = by;
+        let picture = app.model.picture(&app.settings);
+        let text = once::text(&picture, &app.settings, 20, Duration::from_secs(1), "x");
+        assert!(!text.is_empty() && text.len() < 1 << 20);
+        let document = json::json(&picture, &app.settings, 20, Duration::from_secs(1));
+        let _: serde_json::Value = serde_json::from_str(&document).unwrap();
+    }
+    for (pane, (width, height)) in
+        Pane::ALL
+            .into_iter()
+            .zip([(80, 24), (200, 60), (40, 10), (3, 2)])
+    {
+        app.act(Action::Focus(pane));
+        app.act(Action::Last);
+        app.act(Action::Open);
+        let mut buffer = Buffer::empty(Rect::new(0, 0, width, height));
+        view::draw(&mut buffer, app, look);
+        app.act(Action::Back);
+        app.act(Action::Back);
+        view::draw(&mut buffer, app, look);
     }
 }
 

@@ -75,6 +75,8 @@ pub enum Command {
     Snapshot(commands::snapshot::Args),
     /// Put traces and the symbols that they need into one file, to read it on another machine.
     Archive(commands::archive::Args),
+    /// What running traced programs hold, on the terminal, as it changes.
+    Top(commands::top::Args),
     /// Metrics of all traced processes of a directory, for Prometheus; a page, and profiles.
     Serve(commands::serve::Args),
     /// Does something when the memory of a running program crosses a threshold.
@@ -112,6 +114,7 @@ pub fn main() -> i32 {
         Command::Export(args) => commands::export::execute(args),
         Command::Snapshot(args) => commands::snapshot::execute(args),
         Command::Archive(args) => commands::archive::execute(args),
+        Command::Top(args) => commands::top::execute(args),
         Command::Serve(args) => commands::serve::execute(args),
         Command::Watch(args) => commands::watch::execute(args),
         Command::Check(args) => commands::check::execute(args),

@@ -12,6 +12,9 @@ pub struct Args {
     /// Ids of stack and API.
     #[arg(value_name = "STACK:API", value_parser = place)]
     places: Vec<(u32, u16)>,
+    /// All frames of this one instead.
+    #[arg(long, value_name = "STACK:API", value_parser = place, conflicts_with = "places")]
+    frames: Option<(u32, u16)>,
 }
 
 fn place(text: &str) -> Result<(u32, u16), String> {
@@ -22,8 +25,12 @@ fn place(text: &str) -> Result<(u32, u16), String> {
 
 /// Names them; returns the exit code.
 pub fn execute(args: Args) -> i32 {
-    let names = names::find(Path::new("/proc/self/fd/0"), &args.places);
-    let text = serde_json::to_string(&names).unwrap_or_default();
+    let trace = Path::new("/proc/self/fd/0");
+    let text = match args.frames {
+        Some(place) => serde_json::to_string(&names::frames(trace, place)),
+        None => serde_json::to_string(&names::find(trace, &args.places)),
+    };
+    let text = text.unwrap_or_default();
     match print(&text) {
         Ok(()) => exit::FINE,
         Err(code) => code,

@@ -24,6 +24,7 @@ pub mod serve;
 pub mod snapshot;
 pub mod summary;
 pub mod timeline;
+pub mod top;
 pub mod watch;
 
 use crate::analysis::Filter;

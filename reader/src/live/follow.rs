@@ -1,11 +1,12 @@
 //! One trace that is followed: from its first look until its process has ended.
 
 use super::Options;
+use super::failures::Failures;
 use super::liveness::{Life, Pids};
-use super::names::{MOST_PLACES, Namer};
+use super::names::{MOST_PLACES, Named, Namer};
 use super::sample::{
     AccountSample, Allocator, AllocatorSample, Device, Failed, Identity, KindSample, LossSample,
-    OtherSites, Overhead, ProcessSample, Rates,
+    OtherSites, Overhead, PlaceSample, ProcessSample, Rates,
 };
 use super::sites::{Candidate, Largest, Place, by_name};
 use crate::launch::liveness;
@@ -15,12 +16,14 @@ use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vramtrace_format::account::{self, Account};
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::layout::Control;
 use vramtrace_format::record::{Kind, Layer, NO_DEVICE};
 use vramtrace_format::sampling::{Head, NONE, interval};
+use vramtrace_format::stacks::NOT_SAMPLED;
 use vramtrace_format::totals::{End, Totals};
 
 /// Names of call sites that are kept of one process.
@@ -55,9 +58,12 @@ pub(super) struct Follow {
     /// The last event that was seen, and when it was seen first.
     last: (u64, Instant),
     before: Option<Before>,
-    /// As of the journal's word.
-    totals: Option<(u64, OfTotals)>,
-    names: FxHashMap<Place, String>,
+    /// As of the journal's word, and when that was.
+    totals: Option<(u64, Instant, OfTotals)>,
+    /// How long it took to read them.
+    pub took: Duration,
+    names: FxHashMap<Place, Arc<Named>>,
+    failures: Failures,
     /// Most that was freed: a free that is taken back must not look like a counter that began anew.
     freed: FxHashMap<(Option<u8>, Freed), (u64, u64)>,
 }
@@ -116,7 +122,9 @@ impl Follow {
             last: (0, Instant::now()),
             before: None,
             totals: None,
+            took: Duration::ZERO,
             names: FxHashMap::default(),
+            failures: Failures::default(),
             freed: FxHashMap::default(),
         };
         follow.learn(&control)?;
@@ -142,15 +150,16 @@ impl Follow {
         start.saturating_add(self.control.last_time)
     }
 
-    /// Looks again.
+    /// Looks again. Sums by stack that are not older than `pause` are good enough.
     pub fn look(
         &mut self,
         options: &Options,
         namer: &mut Namer,
         pids: &mut Pids,
         now: Instant,
+        pause: Duration,
     ) -> Looked {
-        match self.try_look(options, namer, pids, now) {
+        match self.try_look(options, namer, pids, now, pause) {
             Ok(looked) => looked,
             Err(error) => Looked::Failed(Box::new(Failed {
                 trace: self.name.clone(),
@@ -166,6 +175,7 @@ impl Follow {
         namer: &mut Namer,
         pids: &mut Pids,
         now: Instant,
+        pause: Duration,
     ) -> io::Result<Looked> {
         if !self.glance.is_whole()? {
             return Err(io::Error::other(
@@ -190,12 +200,21 @@ impl Follow {
         {
             return Ok(Looked::Quiet);
         }
-        let totals = match self.totals.take() {
-            Some((as_of, totals)) if as_of == word => totals,
-            _ => self.read_totals(&sums, options)?,
+        let (word, at, totals) = match self.totals.take() {
+            Some(known) if known.0 == word => known,
+            // Of one that has ended, the last figures are those that stay.
+            Some(known) if now.saturating_duration_since(known.1) < pause && !self.has_ended() => {
+                known
+            }
+            _ => {
+                let begun = Instant::now();
+                let totals = self.read_totals(&sums, options)?;
+                self.took = begun.elapsed();
+                (word, now, totals)
+            }
         };
-        let sample = self.sample(&sums, &totals, options, namer, now);
-        self.totals = Some((word, totals));
+        let sample = self.sample(&sums, &totals, options, namer, now)?;
+        self.totals = Some((word, at, totals));
         self.before = Some(Before {
             at: now,
             accounts: sums.accounts,
@@ -236,7 +255,8 @@ impl Follow {
 
     fn read_totals(&self, sums: &Sums, options: &Options) -> io::Result<OfTotals> {
         let mut found = OfTotals::default();
-        let room = options.sites.saturating_mul(ROWS_A_SITE).min(MOST_PLACES);
+        let room = options.sites.saturating_mul(ROWS_A_SITE);
+        let room = room.max(options.places).min(MOST_PLACES);
         let mut largest = Largest::new(room);
         self.glance.totals(|row| {
             let Some(kind) = row.kind().filter(|kind| kind.counted()) else {
@@ -276,9 +296,12 @@ impl Follow {
         options: &Options,
         namer: &mut Namer,
         now: Instant,
-    ) -> ProcessSample {
+    ) -> io::Result<ProcessSample> {
         let accounts = self.accounts(sums, now);
-        self.name(&totals.largest, namer);
+        if options.failures > 0 {
+            self.failures.look(&self.glance, sums, options.failures)?;
+        }
+        self.name(&totals.largest, options, namer);
         let sites = by_name(&totals.largest, &self.names, options.sites);
         let other = accounts
             .iter()
@@ -301,7 +324,7 @@ impl Follow {
             .collect();
         let mut identity = self.identity.clone();
         identity.outer_pid = self.life.outer().unwrap_or(0);
-        ProcessSample {
+        Ok(ProcessSample {
             trace: self.name.clone(),
             id: format!("{}-{}", self.identity.pid, self.inode),
             identity,
@@ -312,6 +335,10 @@ impl Follow {
             allocators: allocators(sums, totals),
             sites,
             other,
+            places: self.places(&totals.largest, options.places),
+            failures: self
+                .failures
+                .known(self.glance.header().start_unix_ns, &self.names),
             losses: losses(sums),
             overhead: sums.sampling.map(|head| overhead(&head, sums.seq)),
             seq: sums.seq,
@@ -319,7 +346,24 @@ impl Follow {
             interrupted: sums.interrupted,
             pids: self.life.pids(),
             began: self.glance.header().start_monotonic_ns,
-        }
+        })
+    }
+
+    fn places(&self, largest: &[Candidate], most: usize) -> Vec<PlaceSample> {
+        let largest = largest.iter().take(most);
+        largest
+            .map(|one| PlaceSample {
+                stack: one.place.0,
+                api: one.place.1,
+                device: one.device,
+                kind: one.kind,
+                live_bytes: one.live_bytes,
+                live_count: one.live_count,
+                estimated_bytes: one.estimated_bytes,
+                not_sampled: one.place.0 == NOT_SAMPLED,
+                named: self.names.get(&one.place).cloned(),
+            })
+            .collect()
     }
 
     fn accounts(&mut self, sums: &Sums, now: Instant) -> Vec<AccountSample> {
@@ -379,19 +423,26 @@ impl Follow {
     }
 
     /// Asks for the names that are missing.
-    fn name(&mut self, largest: &[Candidate], namer: &mut Namer) {
+    fn name(&mut self, largest: &[Candidate], options: &Options, namer: &mut Namer) {
+        let failed = self.failures.places();
+        let wanted = || largest.iter().map(|one| one.place).chain(failed.clone());
         if self.names.len() > MOST_NAMES {
             self.names
-                .retain(|place, _| largest.iter().any(|one| one.place == *place));
+                .retain(|place, _| wanted().any(|one| one == *place));
         }
-        self.names.extend(namer.fetch(&self.name));
-        let mut missing: Vec<Place> = largest
-            .iter()
-            .map(|one| one.place)
+        for (place, mut named) in namer.fetch(&self.name) {
+            if options.places == 0 {
+                // Who shows sites alone keeps no more than these.
+                named = Named::bare(named.site);
+            }
+            self.names.insert(place, Arc::new(named));
+        }
+        let mut missing: Vec<Place> = wanted()
             .filter(|place| !self.names.contains_key(place))
             .collect();
         missing.sort_unstable();
         missing.dedup();
+        missing.truncate(MOST_PLACES);
         let glance = &self.glance;
         namer.ask(&self.name, missing, || glance.file());
     }

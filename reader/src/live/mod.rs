@@ -2,9 +2,9 @@
 //! show.
 //!
 //! In: a directory, into which recorders write. Out: a [`Sample`] whenever one is asked for, with what
-//! each process has now. Only sums are read (accounts, totals), never rings or live tables, so that a
-//! sample costs little however much the programs do; names of call sites are found once, by another
-//! process ([`names`]), and kept.
+//! each process has now. Only sums are read (accounts, totals), never live tables, and of rings
+//! the end where an allocation has failed, so that a sample costs little however much the programs do;
+//! names of call sites are found once, by another process ([`names`]), and kept.
 //!
 //! Nothing outside the directory is read: no symbolic link is followed, and there are limits on
 //! everything that a directory or a file can make grow. What cannot be read is a [`Failed`], never a
@@ -17,11 +17,15 @@
 //! - [`sites`]: which call stacks hold most
 //! - [`names`]: what these are called
 //! - [`smi`]: what NVML says of the devices
+//! - [`failures`]: which allocations failed lately
 //! - [`sample`]: the answer
+//! - [`many`]: several directories, and single traces, as one
 
 pub mod child;
+mod failures;
 mod follow;
 pub mod liveness;
+pub mod many;
 pub mod names;
 pub mod sample;
 pub mod scan;
@@ -52,6 +56,15 @@ pub struct Options {
     pub most_processes: usize,
     /// Call sites that are told of each process; 0: none, and nothing is looked up.
     pub sites: usize,
+    /// Rows of the sums by stack that are told of each process, largest first; 0: none.
+    pub places: usize,
+    /// Sums by stack are read again when the time that they took, of all processes, so many times over is
+    /// past; 0: with each sample. 100: reading them takes at most a hundredth of a core.
+    pub totals_share: u32,
+    /// Failed allocations that are told of each process; 0: none, and they are not looked for.
+    pub failures: usize,
+    /// These files of the directory alone, by name; `None`: all traces in it and below.
+    pub only: Option<Vec<PathBuf>>,
     /// Whether processes are told of that had ended before they were looked at first.
     pub already_ended: bool,
     /// How long a process is still told of after its end.
@@ -70,6 +83,10 @@ impl Default for Options {
         Options {
             most_processes: 256,
             sites: 10,
+            places: 0,
+            failures: 0,
+            totals_share: 0,
+            only: None,
             already_ended: false,
             linger: Duration::from_secs(120),
             stale: Duration::from_secs(3600),
@@ -113,8 +130,12 @@ enum Why {
 impl Live {
     /// Opens the directory; fails if that is not possible. No file is looked at yet.
     pub fn new(directory: &Path, options: Options) -> io::Result<Live> {
+        let mut directory = Directory::open(directory)?;
+        if let Some(only) = &options.only {
+            directory.limit(only.clone());
+        }
         Ok(Live {
-            directory: Directory::open(directory)?,
+            directory,
             namer: Namer::new(options.naming.clone()),
             smi: options.nvml.then(Smi::start),
             options,
@@ -151,6 +172,9 @@ impl Live {
             }
         }
         self.namer.collect();
+        let took = self.followed.values().map(|follow| follow.took);
+        let took = took.fold(Duration::ZERO, Duration::saturating_add);
+        let pause = took.saturating_mul(self.options.totals_share);
         let mut gone = Vec::new();
         let mut processes_in_proc = liveness::Pids::default();
         for (name, follow) in &mut self.followed {
@@ -159,6 +183,7 @@ impl Live {
                 &mut self.namer,
                 &mut processes_in_proc,
                 begun,
+                pause,
             ) {
                 Looked::Process(process) => sample.processes.push(*process),
                 Looked::Failed(failed) => {

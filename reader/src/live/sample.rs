@@ -1,7 +1,9 @@
 //! What was found at one moment.
 
+use super::names::Named;
 use crate::model::State;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use vramtrace_format::record::{Kind, Layer};
 
@@ -99,6 +101,12 @@ pub struct ProcessSample {
     pub sites: Vec<SiteSample>,
     /// What all other call sites hold, by device and layer.
     pub other: Vec<OtherSites>,
+    /// The rows of the sums by stack that hold most, largest first; what they do not hold is elsewhere.
+    /// Empty unless [`super::Options::places`] asks for them.
+    pub places: Vec<PlaceSample>,
+    /// Allocations that failed lately, oldest first, as far as the event log had them when they were
+    /// looked for. Empty unless [`super::Options::failures`] asks for them.
+    pub failures: Vec<FailureSample>,
     /// What is not in the trace.
     pub losses: LossSample,
     /// What recording costs the process; `None` where that is not measured.
@@ -289,6 +297,57 @@ pub struct SiteSample {
     pub live_count: u64,
     /// Bytes ever allocated.
     pub allocated_bytes: u64,
+}
+
+/// What one call stack holds of one kind of memory on one device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlaceSample {
+    /// Id of the stack in the trace.
+    pub stack: u32,
+    /// Id of the API function that was called.
+    pub api: u16,
+    /// Ordinal; `None` for host memory.
+    pub device: Option<u8>,
+    /// Kind of memory.
+    pub kind: Kind,
+    /// Live bytes that are known to be this stack's.
+    pub live_bytes: u64,
+    /// Live allocations that are known to be this stack's.
+    pub live_count: u64,
+    /// Live bytes, with those that sampled allocations stand for; more than `live_bytes` only where
+    /// stacks are sampled, and then an estimate.
+    pub estimated_bytes: u64,
+    /// It is what no stack was taken of, for which the estimates of others stand.
+    pub not_sampled: bool,
+    /// What it is called; `None` while that is being found.
+    pub named: Option<Arc<Named>>,
+}
+
+/// An allocation that failed for lack of memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailureSample {
+    /// Its event.
+    pub seq: u64,
+    /// When, Unix nanoseconds.
+    pub unix_ns: u64,
+    /// Ordinal; `None` for host memory.
+    pub device: Option<u8>,
+    /// Kind of memory.
+    pub kind: Kind,
+    /// Bytes asked for.
+    pub asked_bytes: u64,
+    /// Bytes that the driver said were free right after, where it was asked.
+    pub free_bytes: Option<u64>,
+    /// Attempts at the same in succession.
+    pub attempts: u64,
+    /// The recorder made pools give memory back, and the program then got what it asked for.
+    pub rescued: bool,
+    /// A framework's allocator gave up over it.
+    pub framework: bool,
+    /// Stack and API function.
+    pub place: (u32, u16),
+    /// What that place is called; `None` while that is being found.
+    pub named: Option<Arc<Named>>,
 }
 
 /// All call sites of a layer that are not told apart.

@@ -5,7 +5,7 @@ use crate::trace::find::has_trace_name;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirEntryExt, OpenOptionsExt};
+use std::os::unix::fs::{DirEntryExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 /// Directories below the one that was named: `run-…` of `vramtrace run`, or one a pod and container.
@@ -21,6 +21,8 @@ const MOST_DIRECTORIES: usize = 4096;
 pub struct Directory {
     path: PathBuf,
     file: File,
+    /// These files of it alone; `None`: all that are called like traces.
+    only: Option<Vec<PathBuf>>,
 }
 
 /// What is in a directory.
@@ -43,7 +45,13 @@ impl Directory {
         Ok(Directory {
             path: path.to_owned(),
             file,
+            only: None,
         })
+    }
+
+    /// Limits it to files with these names in it, whatever they are called.
+    pub fn limit(&mut self, only: Vec<PathBuf>) {
+        self.only = Some(only);
     }
 
     /// As it was named.
@@ -54,6 +62,19 @@ impl Directory {
     /// All traces in it and below.
     pub fn list(&self) -> io::Result<Listing> {
         let mut listing = Listing::default();
+        if let Some(only) = &self.only {
+            let here = through(&self.file);
+            for name in only {
+                match fs::symlink_metadata(here.join(name)) {
+                    Ok(found) if found.is_file() => {
+                        listing.traces.push((name.clone(), found.ino()))
+                    }
+                    // Not there, or not any more: as if it were not in the directory.
+                    _ => {}
+                }
+            }
+            return Ok(listing);
+        }
         let (mut entries, mut directories) = (0u64, 0usize);
         let mut look = vec![(PathBuf::new(), 0)];
         while let Some((below, depth)) = look.pop() {

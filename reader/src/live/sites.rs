@@ -1,10 +1,12 @@
 //! Which call stacks hold most, in bounded memory: the largest few rows of the totals, and then the
 //! places that these are in.
 
+use super::names::Named;
 use super::sample::SiteSample;
 use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 use vramtrace_format::record::Kind;
 use vramtrace_format::totals::Totals;
 
@@ -14,6 +16,8 @@ pub type Place = (u32, u16);
 /// A row of the totals, as far as it matters here. Ordered by what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Candidate {
+    /// Live bytes with those that its sampled allocations stand for: an estimate where stacks are sampled.
+    pub estimated_bytes: u64,
     /// Live bytes.
     pub live_bytes: u64,
     /// Bytes ever allocated.
@@ -46,6 +50,7 @@ impl Largest {
     /// One more row, of counted memory that is not ended.
     pub fn add(&mut self, row: &Totals, kind: Kind, device: Option<u8>) {
         let candidate = Candidate {
+            estimated_bytes: row.live_bytes.saturating_add(row.sampled.live_bytes),
             live_bytes: row.live_bytes,
             allocated_bytes: row.alloc_bytes,
             live_count: row.live_count,
@@ -71,7 +76,7 @@ impl Largest {
 /// left out.
 pub fn by_name(
     candidates: &[Candidate],
-    names: &FxHashMap<Place, String>,
+    names: &FxHashMap<Place, Arc<Named>>,
     most: usize,
 ) -> Vec<SiteSample> {
     /// Live bytes and count, allocated bytes.
@@ -81,7 +86,9 @@ pub fn by_name(
         let Some(name) = names.get(&one.place) else {
             continue;
         };
-        let sums = merged.entry((one.device, one.kind, name)).or_default();
+        let sums = merged
+            .entry((one.device, one.kind, &name.site))
+            .or_default();
         sums.0 = sums.0.saturating_add(one.live_bytes);
         sums.1 = sums.1.saturating_add(one.live_count);
         sums.2 = sums.2.saturating_add(one.allocated_bytes);
@@ -137,7 +144,11 @@ mod tests {
         let found = largest.finish();
         let stacks: Vec<u32> = found.iter().map(|one| one.place.0).collect();
         assert_eq!(stacks, [4, 2, 3]);
-        let names: FxHashMap<Place, String> = [((2, 0), "f".to_owned()), ((3, 0), "f".to_owned())]
+        let named = Arc::new(Named {
+            site: "f".to_owned(),
+            ..Named::default()
+        });
+        let names: FxHashMap<Place, Arc<Named>> = [((2, 0), Arc::clone(&named)), ((3, 0), named)]
             .into_iter()
             .collect();
         let sites = by_name(&found, &names, 10);

@@ -19,6 +19,7 @@ use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::footprint::Footprint;
 use vramtrace_format::journal::{Journal, State};
 use vramtrace_format::layout::{Control, Header};
+use vramtrace_format::record::Record;
 use vramtrace_format::reported::Reported;
 use vramtrace_format::sampling::Head as SamplingHead;
 use vramtrace_format::totals::Totals;
@@ -29,6 +30,8 @@ const MOST_TOTALS: u64 = 512 << 20;
 const MOST_COLD: u64 = 64 << 20;
 /// Rows that are copied at once, first and when the writer was faster.
 const PIECES: [usize; 3] = [512, 64, 8];
+/// Rows that are copied together, from wherever they are.
+const BATCH: usize = 1024;
 /// Tries with pieces of one size.
 const TRIES: usize = 3;
 /// A word that stands still this long in the middle of an event belongs to a process that is dead or
@@ -166,29 +169,57 @@ impl Glance {
     /// Shows every used row of the totals. Holes in the file are passed over.
     pub fn totals(&self, mut each: impl FnMut(&Totals)) -> io::Result<()> {
         let extent = self.sections.of(Section::Totals);
-        let size = size_of::<Totals>() as u64;
-        let end = extent.at(extent.rows);
-        let mut at = extent.offset;
-        let mut buffer = vec![Totals::zeroed(); PIECES[0]];
-        while let Some((from, until)) = self.source.data(at, end) {
-            let first = (from - extent.offset) / size;
-            let last = (until - extent.offset).div_ceil(size).min(extent.rows);
-            let mut row = first;
-            while row < last {
-                let count = ((last - row) as usize).min(PIECES[0]);
-                self.rows(extent, row, &mut buffer[..count])?;
-                buffer[..count]
-                    .iter()
-                    .filter(|row| row.key.used != 0)
-                    .for_each(&mut each);
-                row += count as u64;
+        let mut regions = Regions {
+            source: &self.source,
+            extent,
+            at: extent.offset,
+            left: None,
+        };
+        let mut buffer = vec![Totals::zeroed(); BATCH];
+        let mut batch: Vec<(u64, usize)> = Vec::new();
+        // Where the writer is faster than a batch is read, the next ones are not tried.
+        let mut together = true;
+        loop {
+            batch.clear();
+            let mut used = 0;
+            while used < BATCH {
+                let Some((row, count)) = regions.next(BATCH - used) else {
+                    break;
+                };
+                batch.push((row, count));
+                used += count;
             }
-            at = extent.at(last);
-            if at >= end {
-                break;
+            if batch.is_empty() {
+                return Ok(());
             }
+            together = together && self.batch(extent, &batch, &mut buffer)?;
+            if !together {
+                let mut from = 0;
+                for &(row, count) in &batch {
+                    self.rows(extent, row, &mut buffer[from..from + count])?;
+                    from += count;
+                }
+            }
+            let rows = buffer[..used].iter();
+            rows.filter(|row| row.key.used != 0).for_each(&mut each);
         }
-        Ok(())
+    }
+
+    /// Copies the rows of several regions, if nobody changes any meanwhile; says whether that was so.
+    fn batch(
+        &self,
+        extent: Extent,
+        batch: &[(u64, usize)],
+        into: &mut [Totals],
+    ) -> io::Result<bool> {
+        let before = self.word()?;
+        let mut from = 0;
+        for &(row, count) in batch {
+            let words = bytemuck::cast_slice_mut(&mut into[from..from + count]);
+            self.source.words(Through::Calls, extent.at(row), words)?;
+            from += count;
+        }
+        Ok(complete(before).is_some() && self.word()? == before)
     }
 
     /// Copies some rows, in pieces that nobody changes meanwhile, if that can be had.
@@ -214,6 +245,40 @@ impl Glance {
         Ok(())
     }
 
+    /// The newest records of a lane's event log that are newer than event `after`, oldest first, at most
+    /// so many. What is being overwritten meanwhile is left out.
+    pub fn recent(&self, lane: usize, after: u64, most: u64) -> io::Result<Vec<Record>> {
+        let extent = self.sections.ring(lane);
+        if extent.rows == 0 {
+            return Ok(Vec::new());
+        }
+        let written = self.control()?.ring_written[lane];
+        let count = written.min(extent.rows).min(most);
+        let mut found = vec![Record::zeroed(); count as usize];
+        let first = written - count;
+        let at = first % extent.rows;
+        // The log goes round: what is behind its end continues at its beginning.
+        let straight = count.min(extent.rows - at) as usize;
+        let (tail, head) = found.split_at_mut(straight);
+        for (row, into) in [(at, tail), (0, head)] {
+            if !into.is_empty() {
+                let words = bytemuck::cast_slice_mut(into);
+                self.source.words(Through::Calls, extent.at(row), words)?;
+            }
+        }
+        let now = self.control()?.ring_written[lane];
+        let overwritten = now
+            .saturating_add(1)
+            .saturating_sub(extent.rows)
+            .saturating_sub(first);
+        let mut at = 0;
+        found.retain(|record| {
+            at += 1;
+            at > overwritten && record.seq > after
+        });
+        Ok(found)
+    }
+
     /// Shows the cold records that came since the last time; `control` is as it was read before.
     pub fn news(&mut self, control: &Control, each: impl FnMut(Cold)) -> io::Result<()> {
         let extent = self.sections.of(Section::Cold);
@@ -230,6 +295,39 @@ impl Glance {
         self.cold_damaged = records.damaged_at().is_some();
         self.cold_read += length;
         Ok(())
+    }
+}
+
+/// The rows of a section that the file system really keeps, from the first to the last.
+struct Regions<'a> {
+    source: &'a Source,
+    extent: Extent,
+    /// Where to look for the next.
+    at: u64,
+    /// What is left of the last: a row, and the one after its end.
+    left: Option<(u64, u64)>,
+}
+
+impl Regions<'_> {
+    /// The next ones, at most so many: the first, and how many.
+    fn next(&mut self, most: usize) -> Option<(u64, usize)> {
+        let extent = self.extent;
+        if self.left.is_none() {
+            let end = extent.at(extent.rows);
+            if self.at >= end || extent.row_size == 0 {
+                return None;
+            }
+            let (from, until) = self.source.data(self.at, end)?;
+            let first = (from - extent.offset) / extent.row_size;
+            let last = (until - extent.offset).div_ceil(extent.row_size);
+            let last = last.min(extent.rows);
+            self.at = extent.at(last);
+            self.left = Some((first, last));
+        }
+        let (first, last) = self.left?;
+        let count = (last - first).min(most as u64);
+        self.left = (first + count < last).then_some((first + count, last));
+        Some((first, count as usize))
     }
 }
 
