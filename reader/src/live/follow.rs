@@ -234,7 +234,7 @@ impl Follow {
         Ok(())
     }
 
-    fn read_totals(&self, sums: &Sums, options: &Options) -> io::Result<OfTotals> {
+    fn read_totals(&mut self, sums: &Sums, options: &Options) -> io::Result<OfTotals> {
         let mut found = OfTotals::default();
         let room = options.sites.saturating_mul(ROWS_A_SITE).min(MOST_PLACES);
         let mut largest = Largest::new(room);
@@ -310,6 +310,7 @@ impl Follow {
             accounts,
             kinds: self.kinds(totals),
             allocators: allocators(sums, totals),
+            largest_free: Vec::new(),
             sites,
             other,
             losses: losses(sums),

@@ -7,6 +7,7 @@
 //! row may be one event apart.
 
 use super::error::Problem;
+use super::kept::{Kept, Run};
 use super::sections::{Extent, Sections};
 use super::source::{Source, Through};
 use bytemuck::Zeroable;
@@ -41,6 +42,15 @@ pub struct Glance {
     sections: Sections,
     cold_read: u64,
     cold_damaged: bool,
+    kept: Kept,
+}
+
+/// Rows from several places that are read at one moment.
+#[derive(Default)]
+struct Batch {
+    rows: Vec<Totals>,
+    used: usize,
+    runs: Vec<Run>,
 }
 
 /// What was read without the totals.
@@ -90,6 +100,7 @@ impl Glance {
             sections,
             cold_read: 0,
             cold_damaged: false,
+            kept: Kept::default(),
         })
     }
 
@@ -164,30 +175,69 @@ impl Glance {
     }
 
     /// Shows every used row of the totals. Holes in the file are passed over.
-    pub fn totals(&self, mut each: impl FnMut(&Totals)) -> io::Result<()> {
+    pub fn totals(&mut self, mut each: impl FnMut(&Totals)) -> io::Result<()> {
         let extent = self.sections.of(Section::Totals);
-        let size = size_of::<Totals>() as u64;
-        let end = extent.at(extent.rows);
-        let mut at = extent.offset;
-        let mut buffer = vec![Totals::zeroed(); PIECES[0]];
-        while let Some((from, until)) = self.source.data(at, end) {
-            let first = (from - extent.offset) / size;
-            let last = (until - extent.offset).div_ceil(size).min(extent.rows);
-            let mut row = first;
-            while row < last {
-                let count = ((last - row) as usize).min(PIECES[0]);
-                self.rows(extent, row, &mut buffer[..count])?;
-                buffer[..count]
-                    .iter()
-                    .filter(|row| row.key.used != 0)
-                    .for_each(&mut each);
-                row += count as u64;
-            }
-            at = extent.at(last);
-            if at >= end {
-                break;
+        let mut kept = std::mem::take(&mut self.kept);
+        let mut batch = Batch {
+            rows: vec![Totals::zeroed(); PIECES[0]],
+            ..Batch::default()
+        };
+        for run in kept.runs(&self.source, extent)? {
+            let mut rest = *run;
+            while rest.rows > 0 {
+                let room = PIECES[0] - batch.used;
+                let rows = (rest.rows as usize).min(room);
+                batch.runs.push(Run {
+                    first: rest.first,
+                    rows: rows as u64,
+                });
+                batch.used += rows;
+                rest = Run {
+                    first: rest.first + rows as u64,
+                    rows: rest.rows - rows as u64,
+                };
+                if batch.used == PIECES[0] {
+                    self.show(extent, &mut batch, &mut each)?;
+                }
             }
         }
+        self.show(extent, &mut batch, &mut each)?;
+        self.kept = kept;
+        Ok(())
+    }
+
+    /// Reads what is in a batch, shows it, and leaves it empty.
+    fn show(
+        &self,
+        extent: Extent,
+        batch: &mut Batch,
+        each: &mut impl FnMut(&Totals),
+    ) -> io::Result<()> {
+        let Batch { rows, used, runs } = batch;
+        let rows = &mut rows[..*used];
+        let before = self.word()?;
+        let mut at = 0;
+        for run in &*runs {
+            let into = &mut rows[at..at + run.rows as usize];
+            at += into.len();
+            let words = bytemuck::cast_slice_mut(into);
+            self.source
+                .words(Through::Calls, extent.at(run.first), words)?;
+        }
+        if complete(before).is_none() || self.word()? != before {
+            // Somebody was faster: in smaller pieces.
+            let mut at = 0;
+            for run in &*runs {
+                let into = &mut rows[at..at + run.rows as usize];
+                at += into.len();
+                self.rows(extent, run.first, into)?;
+            }
+        }
+        rows.iter()
+            .filter(|row| row.key.used != 0)
+            .for_each(&mut *each);
+        runs.clear();
+        *used = 0;
         Ok(())
     }
 
