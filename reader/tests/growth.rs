@@ -305,3 +305,58 @@ fn leaks_can_put_what_grows_before_what_is_large() {
     assert_eq!(order(&[]), [weights.clone(), leak.clone(), buffer.clone()]);
     assert_eq!(order(&["--sort", "suspicion"]), [leak, weights, buffer]);
 }
+
+/// A week in which a buffer is made anew each hour, a MiB larger: what is left of it is one allocation, an
+/// hour old, and the event log has forgotten the others. Four large ones came one after the other.
+fn replaced() -> TraceFile {
+    const HOUR: u64 = 3600 * SECOND;
+    let mut file = TraceFile::new(1 << 20);
+    let [grows, large, step] = [0x500, 0x600, 0x700].map(|at| file.program_stack(at));
+    let mut old: Option<Record> = None;
+    for hour in 0..168 {
+        file.at(hour * HOUR + 30 * SECOND);
+        let new = file.alloc(Kind::Async, (1 + hour) * MIB, grows);
+        if let Some(old) = old.replace(new) {
+            file.free(&old);
+        }
+        if hour % 42 == 20 {
+            file.alloc(Kind::Device, 4 << 30, large);
+        }
+        for n in 0..40 {
+            let at = hour * HOUR + (60 + 80 * n) * SECOND;
+            let entry = file.at(at).alloc(Kind::Async, 64 * MIB, step);
+            file.at(at + SECOND).free(&entry);
+        }
+    }
+    file.control().last_time = 168 * HOUR;
+    file.exit();
+    file
+}
+
+#[test]
+fn what_grew_over_all_the_time_comes_first_though_only_its_curve_knows() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = replaced().write(dir.path(), "a.vrt");
+    let reach = Trace::open(&path).unwrap().reach(1);
+    assert!(reach.overwritten > 10, "{reach:?}");
+    let text = |more: &[&str]| {
+        let args = [&["leaks", "--top", "1", "a.vrt"], more].concat();
+        String::from_utf8(vramtrace(&args, dir.path()).stdout).unwrap()
+    };
+    let json = |more: &[&str]| -> Vec<(u64, String)> {
+        let args = [&["leaks", "--json", "a.vrt"], more].concat();
+        let document: serde_json::Value =
+            serde_json::from_slice(&vramtrace(&args, dir.path()).stdout).unwrap();
+        let groups = document["groups"].as_array().unwrap().iter();
+        let of = |group: &serde_json::Value| {
+            let suspicion = group["suspicion"].as_str().unwrap().to_owned();
+            (group["bytes"].as_u64().unwrap() / MIB, suspicion)
+        };
+        groups.map(of).collect()
+    };
+    let (grows, large) = ((168, "high".to_owned()), (4 * 4096, "high".to_owned()));
+    assert_eq!(json(&["--sort", "suspicion"]), [grows, large.clone()]);
+    assert_eq!(json(&[])[0], large);
+    let shown = text(&["--sort", "suspicion"]);
+    assert!(shown.contains("kept growing, 24"), "{shown}");
+}

@@ -11,11 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 use support::*;
+use vramtrace_format::Section;
 use vramtrace_format::cold::{Cold, Device};
 use vramtrace_format::record::{Kind, Layer, Op, Record};
+use vramtrace_format::reported::Reported;
 use vramtrace_reader::live::names::Naming;
 use vramtrace_reader::live::{Live, Options, ProcessSample, Sample};
 use vramtrace_reader::model::State;
+use vramtrace_reader::serve::metrics;
 
 /// A process that runs, whose the traces of these tests are.
 struct Sleeper(Child);
@@ -321,5 +324,80 @@ fn there_may_be_any_number_of_files() {
         assert_eq!(sample.unreadable, 10_000);
         assert_eq!(sample.omitted_processes, 1);
         assert!(sample.failed.len() <= 32);
+    }
+}
+
+/// What the metrics of a sample say in the one series that begins so.
+fn said(sample: &Sample, series: &str) -> Option<String> {
+    let text = metrics::openmetrics(&std::sync::Arc::new(sample.clone())).unwrap();
+    let mut lines = text.lines().filter(|line| line.starts_with(series));
+    let value = lines.next()?.rsplit(' ').next()?.to_owned();
+    assert_eq!(lines.next(), None, "{text}");
+    Some(value)
+}
+
+#[test]
+fn one_that_stands_in_the_middle_of_an_event_is_said_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let sleeper = Sleeper::new();
+    let mut file = of(&sleeper);
+    let stack = file.program_stack(0x100);
+    file.alloc(Kind::Device, MIB, stack);
+    let path = file.write(directory.path(), "a.vrt");
+    let mut live = Live::new(directory.path(), options()).unwrap();
+    let sample = live.sample();
+    assert!(!only(&sample).interrupted);
+    let series = "vramtrace_process_interrupted{";
+    assert_eq!(said(&sample, series).as_deref(), Some("0"));
+    // The journal's word says that event 2 is being applied.
+    let at = file.layout.of(Section::Journal).offset as usize;
+    file.bytes()[at..at + 8].copy_from_slice(&(2u64 << 8 | 1).to_le_bytes());
+    rewrite(&path, &mut file);
+    let sample = live.sample();
+    assert!(only(&sample).interrupted);
+    assert_eq!(said(&sample, series).as_deref(), Some("1"));
+}
+
+#[test]
+fn the_largest_free_block_is_told_once_it_is_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let sleeper = Sleeper::new();
+    let mut file = of(&sleeper);
+    // A segment as PyTorch's allocator takes it: 100 MiB, of which 30 are handed out after the first ten.
+    let frames = [(2, 0x10), (3, 0x20), (4, 0x30), (1, 0x500)];
+    let frames = frames.map(|(module, offset)| native(module, offset));
+    let (segment, tensor) = (file.stack(&frames), file.program_stack(0x600));
+    file.at(SECOND);
+    let base = 0x7f00_0000_0000;
+    file.alloc_at(Kind::Device, base, 100 * MIB, segment);
+    let block = file.alloc_at(Kind::Torch, base + 10 * MIB, 30 * MIB, tensor);
+    let mut row = Reported::default();
+    row.set(block.seq, 30 * MIB, 100 * MIB);
+    let at = file.layout.of(Section::Reported).offset as usize;
+    file.bytes()[at..at + size_of::<Reported>()].copy_from_slice(bytemuck::bytes_of(&row));
+    file.write(directory.path(), "a.vrt");
+    let looking = |often| Options {
+        naming: Naming::Command(env!("CARGO_BIN_EXE_vramtrace").into()),
+        largest_free: often,
+        ..options()
+    };
+    let series = "vramtrace_allocator_largest_free_bytes{";
+    let mut live = Live::new(directory.path(), looking(None)).unwrap();
+    assert!(only(&live.sample()).largest_free.is_empty());
+    let mut live = Live::new(directory.path(), looking(Some(Duration::from_secs(600)))).unwrap();
+    // Not known is not told.
+    let sample = live.sample();
+    assert_eq!(said(&sample, series), None);
+    let begun = std::time::Instant::now();
+    loop {
+        let sample = live.sample();
+        if let [found] = only(&sample).largest_free[..] {
+            assert_eq!((found.device, found.bytes), (0, 60 * MIB));
+            let value = said(&sample, series);
+            assert_eq!(value, Some((60 * MIB).to_string()));
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(120), "never found");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -127,6 +127,12 @@ unsigned nvmlDeviceGetUUID(void *device, char *text, unsigned room) {
     return snprintf(text, room, "%s-" UUID "%02x", is("mig") ? "MIG" : "GPU", (unsigned)(unsigned long)device - 1), 0;
 }
 
+/* Not the process's own number: other devices of the machine come before. */
+unsigned nvmlDeviceGetIndex(void *device, unsigned *index) {
+    if (!initialised || !device) return 1;
+    return *index = (unsigned)(unsigned long)device + 3, 0;
+}
+
 /* What is reserved is among what is used. */
 unsigned nvmlDeviceGetMemoryInfo(void *device, Memory *memory) {
     if (!initialised || !device) return 1;

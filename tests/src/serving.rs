@@ -2,6 +2,7 @@
 
 use crate::{Run, artifacts, program};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -21,6 +22,11 @@ pub struct Server {
 impl Server {
     /// Starts it on a port of its own.
     pub fn start(directory: &Path, options: &[&str]) -> Server {
+        Server::with(directory, options, &[])
+    }
+
+    /// The same with more in its environment.
+    pub fn with(directory: &Path, options: &[&str], environment: &[(&str, &OsStr)]) -> Server {
         let mut command = Command::new(&artifacts().reader);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("VRAMTRACE") {
@@ -29,7 +35,8 @@ impl Server {
         }
         command
             .args(["serve", "--listen", "127.0.0.1:0"])
-            .args(options);
+            .args(options)
+            .envs(environment.iter().copied());
         command.arg(directory).stderr(Stdio::piped());
         let mut child = command.spawn().expect("vramtrace starts");
         let mut line = String::new();

@@ -29,7 +29,7 @@ use vramtrace_recorder::sampling::Sampler;
 use vramtrace_tests::full;
 
 /// Call sites of the simulated program: sizes, how many allocations a run, how many of these stay.
-const SITES: [Site; 6] = [
+const SITES: [Site; 10] = [
     // Small ones of one size.
     Site {
         sizes: &[512],
@@ -63,6 +63,30 @@ const SITES: [Site; 6] = [
     // Close to the interval.
     Site {
         sizes: &[12 << 10, 15 << 10],
+        made: 200,
+        stay: 200,
+    },
+    // From small to large, of which few of the smallest are taken that are a quarter of all.
+    Site {
+        sizes: &[128, 1024, 8192, 16_000],
+        made: 4000,
+        stay: 4000,
+    },
+    // Hardly any of the many small ones that lie between few large ones.
+    Site {
+        sizes: &[256, 256, 256, 256, 256, 256, 256, 256, 40_000, 40_000],
+        made: 1500,
+        stay: 1500,
+    },
+    // Few samples at all.
+    Site {
+        sizes: &[512, 2048],
+        made: 300,
+        stay: 300,
+    },
+    // Four samples.
+    Site {
+        sizes: &[512],
         made: 200,
         stay: 200,
     },
@@ -114,6 +138,7 @@ fn sample(sampler: &Sampler, n: usize, of: usize, size: u64) -> (u8, bool) {
 struct Comparison {
     truth: f64,
     sum: f64,
+    squares: f64,
     runs: u32,
     covered: u32,
 }
@@ -123,6 +148,7 @@ impl Comparison {
         assert!(value.low <= value.estimate && value.estimate <= value.high);
         self.truth = truth as f64;
         self.sum += value.estimate as f64;
+        self.squares += (value.estimate as f64).powi(2);
         self.runs += 1;
         self.covered += u32::from((value.low..=value.high).contains(&truth));
     }
@@ -132,13 +158,20 @@ impl Comparison {
         self.sum / f64::from(self.runs) / self.truth - 1.0
     }
 
+    /// How far that is off by chance: its standard deviation.
+    fn chance(&self) -> f64 {
+        let runs = f64::from(self.runs);
+        let mean = self.sum / runs;
+        ((self.squares / runs - mean * mean).max(0.0) / runs).sqrt() / self.truth
+    }
+
     fn coverage(&self) -> f64 {
         f64::from(self.covered) / f64::from(self.runs)
     }
 }
 
-/// Over 1,000 runs every site's mean estimate is within 1 % of the truth, and the intervals hold it in
-/// 93 to 97 % of the runs; those of the number of allocations in 90 % and more.
+/// Over 1,000 runs every site's mean estimate is the truth, and the intervals hold it in 93 to 97 % of the runs, those
+/// of bytes as those of the number of allocations; all but for chance, which is less in the 10,000 of the full form.
 #[test]
 fn the_mean_is_the_truth_and_intervals_hold_it() {
     let program = program();
@@ -190,7 +223,8 @@ fn the_mean_is_the_truth_and_intervals_hold_it() {
                 bias * 100.0,
                 coverage * 100.0
             );
-            assert!(bias.abs() < 0.01, "{what} of site {site}: bias {bias}");
+            let room = 0.01f64.max(3.5 * compared.chance());
+            assert!(bias.abs() < room, "{what} of site {site}: bias {bias}");
             if site == 3 {
                 assert!(
                     compared.coverage() >= 1.0 && bias == 0.0,
@@ -198,11 +232,10 @@ fn the_mean_is_the_truth_and_intervals_hold_it() {
                 );
                 continue;
             }
-            // Sites of very different sizes have few samples of the smallest, which are most of the
-            // allocations and hardly any of the bytes.
-            let least = if what == "bytes" { 0.93 } else { 0.9 };
+            // Of which two standard deviations are the simulation's own chance.
+            let chance = 2.0 * (0.95 * 0.05 / f64::from(compared.runs)).sqrt();
             assert!(
-                (least..=0.97).contains(&coverage),
+                (0.93 - chance..=0.97 + chance).contains(&coverage),
                 "{what} of site {site}: {coverage}"
             );
             covered += compared.covered;
@@ -217,7 +250,7 @@ fn the_mean_is_the_truth_and_intervals_hold_it() {
 
 /// A trace of one run, as a recorder writes it.
 fn trace(program: &[Made], seed: u64) -> Vec<u8> {
-    let layout = Layout::for_size(3 << 20);
+    let layout = Layout::for_size(8 << 20);
     let mut words = vec![0u64; layout.file_size as usize / 8];
     let file: &mut [u8] = cast_slice_mut(&mut words);
     let header = layout.header(77, 1_767_225_600_000_000_000, 1);
@@ -371,7 +404,14 @@ fn a_difference_is_growth_only_where_that_is_certain() {
             };
             let mut frames = Frames::default();
             let options = Options::default();
-            let diff = Diff::of(&side(&before), &side(&after), &options, None, 0, &mut frames);
+            let diff = Diff::of(
+                &side(&before),
+                &side(&after),
+                &options,
+                None,
+                0,
+                &mut frames,
+            );
             let mut certain = 0;
             for change in &diff.changes {
                 let sure = change.grew(0) == Some(true);
@@ -390,7 +430,10 @@ fn a_difference_is_growth_only_where_that_is_certain() {
             assert_eq!(diff.grown, certain, "run {run}");
         }
     }
-    println!("{wrong} of {groups} groups grew by chance, {found} of {} were found", 2 * runs);
+    println!(
+        "{wrong} of {groups} groups grew by chance, {found} of {} were found",
+        2 * runs
+    );
     // 2.5 % of intervals lie above what is true.
     assert!(wrong * 100 <= groups * 4, "{wrong} of {groups}");
     assert!(found * 10 >= 2 * runs * 9, "{found} of {}", 2 * runs);
@@ -423,9 +466,12 @@ fn every_report_has_right_estimates_and_exact_totals() {
         let answer = Answer::of(&processes, &Options::default(), None, &mut frames);
         assert_eq!(answer.gpu, all_live, "run {run}");
         let mut known = Sum::default();
+        // One of four samples may have none.
+        let mut sampled = 0;
         for placed in &answer.groups {
             known.add(placed.group.bytes, placed.group.count);
             if let Some(site) = site(&placed.group) {
+                sampled += 1;
                 let of = compared.entry((names[0], site)).or_default();
                 of.add(live_truth[site].bytes, value(&placed.group));
             }
@@ -476,7 +522,7 @@ fn every_report_has_right_estimates_and_exact_totals() {
             sum.merge(*share);
             sum
         });
-        assert_eq!((sum, shares.len()), (all_live, SITES.len()), "run {run}");
+        assert_eq!((sum, shares.len()), (all_live, sampled), "run {run}");
     }
     assert_eq!(compared.len(), 3 * SITES.len());
     for ((what, site), of) in compared {
@@ -486,8 +532,7 @@ fn every_report_has_right_estimates_and_exact_totals() {
             bias * 100.0,
             coverage * 100.0
         );
-        // Five standard deviations of 60 runs with some hundred samples each; of 1,000 runs 1 %.
-        let room = if full() { 0.012 } else { 0.06 };
+        let room = if full() { 0.012 } else { 0.06f64 }.max(5.0 * of.chance());
         assert!(bias.abs() < room, "{what}, site {site}: bias {bias}");
         // Where sums know no variance intervals are wider than they would have to be.
         assert!(

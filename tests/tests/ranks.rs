@@ -50,7 +50,11 @@ fn the_one_that_is_different_is_named() {
         assert_eq!(found["usual_bytes"], 10 * MIB, "{command}");
         let bytes = |rank: usize| found["all"][rank]["bytes"].as_u64();
         let all: Vec<Option<u64>> = (0..4).map(bytes).collect();
-        assert_eq!(all, [10, 10, 40, 10].map(|mib| Some(mib * MIB)), "{command}");
+        assert_eq!(
+            all,
+            [10, 10, 40, 10].map(|mib| Some(mib * MIB)),
+            "{command}"
+        );
     }
 }
 
@@ -92,7 +96,10 @@ fn groups_by_rank() {
 fn equal_ranks_and_single_processes() {
     let scratch = ranks(&[10, 10, 10]);
     let said = text(&["leaks"], scratch.path());
-    assert!(said.contains("no rank is different from the others"), "{said}");
+    assert!(
+        said.contains("no rank is different from the others"),
+        "{said}"
+    );
     let one = scratch.path().join("rank0.vrt");
     let said = text(&["leaks"], &one);
     assert!(!said.contains("By rank"), "{said}");

@@ -33,7 +33,7 @@ fn a_command_gets_its_arguments_and_facts_as_they_are() {
     let held = Held::start(traces.path(), &[]);
     let out = traces.path().join("out of it");
     let script = traces.path().join("script");
-    let text = "#!/bin/sh\nprintf '%s\\n' \"$2\" \"$VRAMTRACE_WATCH_PID\" \"$VRAMTRACE_WATCH_LIVE_BYTES\" \"$VRAMTRACE_WATCH_WHEN\" > \"$1\"\n";
+    let text = "#!/bin/sh\nprintf '%s\\n' \"$2\" \"$VRAMTRACE_WATCH_PID\" \"$VRAMTRACE_WATCH_LIVE_BYTES\" \"$VRAMTRACE_WATCH_WHEN\" > \"$1\"; printf %s \"$VRAMTRACE_WATCH_JSON\" > \"$1.json\"\n";
     fs::write(&script, text).expect("a script");
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("permission");
     let out_text = out.to_str().expect("a plain name");
@@ -48,6 +48,11 @@ fn a_command_gets_its_arguments_and_facts_as_they_are() {
     let told = fs::read_to_string(&out).unwrap_or_else(|_| panic!("{}", said(&output)));
     let wanted = format!("$(id); `x` 'y'\n{}\n3145728\n{when}\n", held.child.id());
     assert_eq!(told, wanted);
+    // What a webhook gets, for programs that know https.
+    let json = fs::read(traces.path().join("out of it.json")).expect("the document");
+    let json: Value = serde_json::from_slice(&json).expect("JSON");
+    assert_eq!(json["schema"], "vramtrace.watch/1");
+    assert_eq!(json["when"], when);
     assert!(said(&output).contains(": done"), "{}", said(&output));
 }
 

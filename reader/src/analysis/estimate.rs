@@ -5,10 +5,15 @@
 //! size² (1 - p) / p² is an estimate that is right on average, too. What was taken for certain stands for
 //! itself and adds nothing to either.
 //!
-//! The interval is the score interval of a Poisson distribution, scaled to mean and variance of the
-//! estimate: for many samples it is the one of the normal distribution, for few it is as lopsided as what
-//! few samples say. Sums by stack keep estimates but no variances; for them the largest is taken that the
-//! coarsest interval in force allows, so that those intervals are wider than they would have to be.
+//! The interval is the score interval of a Poisson distribution, scaled to the estimate: for many samples it
+//! is the one of the normal distribution, for few it is as lopsided as what few samples say. Its lower end
+//! goes by samples of the mean weight that mean and variance have. Its upper end goes by the heaviest
+//! sample, with half a sample of that weight more: where sizes differ much, the allocations that weigh most
+//! are the ones of which few were sampled, and an estimate that is too low has a variance that is too low,
+//! since it is low for lack of those.
+//!
+//! Sums by stack keep estimates but no variances; for them the largest is taken that the coarsest interval in
+//! force allows, so that those intervals are wider than they would have to be.
 
 use super::Sum;
 use vramtrace_format::Record;
@@ -39,6 +44,8 @@ struct Part {
     /// What it stands for, itself included.
     stands_for: f64,
     variance: f64,
+    /// Variance that the heaviest sample adds for each unit that it stands for.
+    heaviest: f64,
 }
 
 impl Part {
@@ -46,6 +53,7 @@ impl Part {
         self.own += other.own;
         self.stands_for += other.stands_for;
         self.variance += other.variance;
+        self.heaviest = self.heaviest.max(other.heaviest);
     }
 
     /// With `exact`, of which this was sampled.
@@ -62,14 +70,17 @@ impl Part {
             };
         }
         // As many samples of equal size would have this mean and this variance.
-        let size = self.variance / self.stands_for;
-        let samples = self.stands_for / size;
-        let middle = samples + Z * Z / 2.0;
-        let reach = Z * (samples + Z * Z / 4.0).sqrt();
+        let mean = self.variance / self.stands_for;
+        // Rounding apart, no mean is above the largest.
+        let heaviest = self.heaviest.max(mean);
+        let more = heaviest / 2.0;
+        let reach = |variance: f64, weight: f64| Z * (variance + (Z * weight / 2.0).powi(2)).sqrt();
+        let middle = |weight: f64| self.stands_for + Z * Z / 2.0 * weight;
+        let upper = self.variance + more * heaviest;
         Value {
             estimate: at(self.stands_for),
-            low: at(size * (middle - reach)),
-            high: at(size * (middle + reach)),
+            low: at(middle(mean) - reach(self.variance, mean)),
+            high: at(middle(heaviest) + more + reach(upper, heaviest)),
         }
     }
 }
@@ -152,6 +163,7 @@ impl Weighted {
             own,
             stands_for: own * weight,
             variance: own * own * weight * (weight - 1.0),
+            heaviest: own * (weight - 1.0),
         };
         Weighted {
             bytes: part(size),
@@ -172,6 +184,7 @@ impl Weighted {
                 own: 0.0,
                 stands_for: more,
                 variance: LARGEST * coarsest.max(1) as f64 * more,
+                heaviest: coarsest as f64,
             },
             count: Part::default(),
             uncounted: true,

@@ -37,8 +37,8 @@ pub struct Args {
     /// What groups are made by
     #[arg(long, value_name = "WHAT", value_parser = by(), default_value = "stack")]
     by: By,
-    /// Which groups come first: the largest (size), or those that keep growing, and of these the
-    /// largest (suspicion)
+    /// Which groups come first: the largest (size), or those that keep growing (suspicion): first
+    /// those known to have grown over the whole time, and of these the largest
     #[arg(long, value_name = "ORDER", default_value = "size",
           value_parser = ["size", "suspicion"], hide_possible_values = true)]
     sort: String,

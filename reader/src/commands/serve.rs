@@ -25,6 +25,10 @@ pub struct Args {
     /// Address to listen on; anybody who reaches it can read names of programs and functions
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9744", value_parser = address, conflicts_with = "textfile")]
     listen: SocketAddr,
+    /// How often the largest free block of each PyTorch process is looked for, by another process and
+    /// when somebody asks for metrics; 0: never
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = crate::serve::time::parse)]
+    largest_free: Duration,
     /// Don't listen; write the metrics to this file (*.prom), for node_exporter's textfile collector
     #[arg(long, value_name = "PATH")]
     textfile: Option<PathBuf>,
@@ -60,14 +64,15 @@ pub(crate) struct Followed {
 }
 
 impl Followed {
-    /// Opens the directory.
-    pub fn open(&self) -> Result<Live, i32> {
+    /// Opens the directory; `largest_free` is how often largest free blocks are looked for, if at all.
+    pub fn open(&self, largest_free: Option<Duration>) -> Result<Live, i32> {
         let options = Options {
             most_processes: self.max_processes.into(),
             sites: self.sites.into(),
             linger: self.linger,
             stale: self.stale,
             nvml: !self.no_nvml,
+            largest_free,
             ..Options::default()
         };
         Live::new(&self.directory, options).map_err(|error| {
@@ -111,7 +116,8 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 /// Serves; returns the exit code.
 pub fn execute(args: Args) -> i32 {
-    let live = match args.followed.open() {
+    let often = Some(args.largest_free).filter(|often| !often.is_zero());
+    let live = match args.followed.open(often) {
         Ok(live) => live,
         Err(code) => return code,
     };

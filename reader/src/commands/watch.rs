@@ -101,7 +101,7 @@ pub fn execute(args: Args) -> i32 {
         complain("a command after -- is for --do exec");
         return exit::USAGE;
     }
-    let live = match args.followed.open() {
+    let live = match args.followed.open(None) {
         Ok(live) => live,
         Err(code) => return code,
     };

@@ -253,7 +253,7 @@ impl Follow {
         Ok(())
     }
 
-    fn read_totals(&self, sums: &Sums, options: &Options) -> io::Result<OfTotals> {
+    fn read_totals(&mut self, sums: &Sums, options: &Options) -> io::Result<OfTotals> {
         let mut found = OfTotals::default();
         let room = options.sites.saturating_mul(ROWS_A_SITE);
         let room = room.max(options.places).min(MOST_PLACES);
@@ -333,6 +333,7 @@ impl Follow {
             accounts,
             kinds: self.kinds(totals),
             allocators: allocators(sums, totals),
+            largest_free: Vec::new(),
             sites,
             other,
             places: self.places(&totals.largest, options.places),

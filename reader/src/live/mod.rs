@@ -16,6 +16,7 @@
 //! - [`liveness`]: whether its process still runs
 //! - [`sites`]: which call stacks hold most
 //! - [`names`]: what these are called
+//! - [`largest`]: the largest free block of allocators
 //! - [`smi`]: what NVML says of the devices
 //! - [`failures`]: which allocations failed lately
 //! - [`sample`]: the answer
@@ -24,6 +25,7 @@
 pub mod child;
 mod failures;
 mod follow;
+mod largest;
 pub mod liveness;
 pub mod many;
 pub mod names;
@@ -36,6 +38,7 @@ pub use sample::*;
 
 use crate::trace::Glance;
 use follow::{Follow, Looked};
+use largest::Looker;
 use names::{Namer, Naming};
 use scan::{Directory, Listing};
 use smi::Smi;
@@ -76,6 +79,9 @@ pub struct Options {
     pub nvml: bool,
     /// Who finds names.
     pub naming: Naming,
+    /// How often the largest free block of each process's allocator is looked for, by another process;
+    /// `None` never.
+    pub largest_free: Option<Duration>,
 }
 
 impl Default for Options {
@@ -92,6 +98,7 @@ impl Default for Options {
             stale: Duration::from_secs(3600),
             nvml: true,
             naming: Naming::default(),
+            largest_free: None,
         }
     }
 }
@@ -107,6 +114,7 @@ pub struct Live {
     second_looks: VecDeque<PathBuf>,
     namer: Namer,
     smi: Option<Smi>,
+    looker: Option<Looker>,
     read_errors: u64,
 }
 
@@ -127,6 +135,14 @@ enum Why {
     NoRoom,
 }
 
+fn looker(options: &Options) -> Option<Looker> {
+    let program = match &options.naming {
+        Naming::Command(program) => program.clone(),
+        _ => std::env::current_exe().ok()?,
+    };
+    Some(Looker::new(program, options.largest_free?))
+}
+
 impl Live {
     /// Opens the directory; fails if that is not possible. No file is looked at yet.
     pub fn new(directory: &Path, options: Options) -> io::Result<Live> {
@@ -138,6 +154,7 @@ impl Live {
             directory,
             namer: Namer::new(options.naming.clone()),
             smi: options.nvml.then(Smi::start),
+            looker: looker(&options),
             options,
             followed: BTreeMap::new(),
             passed: HashMap::new(),
@@ -204,6 +221,10 @@ impl Live {
         if let Some(smi) = &mut self.smi {
             smi.wanted(&sample);
             smi.add_to(&mut sample);
+        }
+        if let Some(looker) = &mut self.looker {
+            let directory = &self.directory;
+            looker.look(&mut sample, |trace| directory.open_file(trace).ok());
         }
         sample.naming = self.namer.is_busy();
         sample.read_errors = self.read_errors;

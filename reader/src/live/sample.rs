@@ -97,6 +97,9 @@ pub struct ProcessSample {
     pub kinds: Vec<KindSample>,
     /// What allocators hold and use.
     pub allocators: Vec<AllocatorSample>,
+    /// The largest free block of PyTorch's segments by device, as it was found last; empty where nobody looks
+    /// ([`super::Options::largest_free`]).
+    pub largest_free: Vec<LargestFree>,
     /// What call sites hold, largest first; those whose names are not known yet are in `other`.
     pub sites: Vec<SiteSample>,
     /// What all other call sites hold, by device and layer.
@@ -280,6 +283,15 @@ impl AllocatorSample {
         let unused = self.reserved_bytes.saturating_sub(self.used_bytes);
         (self.reserved_bytes > 0).then(|| unused as f64 / self.reserved_bytes as f64)
     }
+}
+
+/// The largest block on a device that an allocator could hand out in one piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LargestFree {
+    /// Ordinal.
+    pub device: u8,
+    /// Its bytes.
+    pub bytes: u64,
 }
 
 /// A place in a program that allocates.

@@ -3,9 +3,9 @@
 //! A process whose trace cannot be read has `vramtrace_process_up` 0 and nothing else; one that has
 //! ended keeps its counters for a while, but no gauge: the memory is not there any more.
 
-use crate::live::{AccountSample, Device, Identity, ProcessSample, Sample};
+use super::labels::{self, Labels, Names, OfAccount, clean, who};
+use crate::live::{Allocator, Device, ProcessSample, Sample};
 use crate::model::State;
-use crate::report::words::foreign;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue};
@@ -13,20 +13,13 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use std::collections::HashSet;
 use std::fmt;
-use std::path::Path;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use vramtrace_format::record::Kind;
 
 /// What OpenMetrics is served as.
 pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// What the older text format is served as.
 pub const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// Characters of a label's value.
-const LONGEST: usize = 240;
-
-/// Labels of one row.
-type Labels = Vec<(&'static str, String)>;
-
 /// The exposition of a sample, in OpenMetrics, with its `# EOF`.
 ///
 /// Half an exposition would look like processes that are gone, so there is all of it or an error.
@@ -85,7 +78,8 @@ struct Exposition(Arc<Sample>);
 
 impl Collector for Exposition {
     fn encode(&self, encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        Writer { encoder }.all(&self.0)
+        let (names, hasher) = (Names::default(), RandomState::new());
+        Writer { encoder, hasher }.all(&self.0, &names)
     }
 }
 
@@ -93,6 +87,8 @@ impl Collector for Exposition {
 /// labels twice are no exposition.
 struct Writer<'e> {
     encoder: DescriptorEncoder<'e>,
+    /// Its numbers stand for labels that were told. No trace can foresee them and hide another's row.
+    hasher: RandomState,
 }
 
 /// The value of a gauge. The library refuses what does not fit into an i64, which a damaged trace may
@@ -120,9 +116,6 @@ impl From<f64> for Number {
     }
 }
 
-/// A layer's row, and whose it is.
-type OfAccount<'s> = (&'s ProcessSample, &'s AccountSample);
-
 impl Writer<'_> {
     fn gauge<V: Into<Number>>(
         &mut self,
@@ -136,7 +129,7 @@ impl Writer<'_> {
                 .encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
         let mut told = HashSet::new();
         for (labels, value) in rows {
-            if told.insert(labels.clone()) {
+            if told.insert(self.hasher.hash_one(&labels)) {
                 let mut row = family.encode_family(&labels)?;
                 match value.into() {
                     Number::Whole(value) => row.encode_gauge(&value)?,
@@ -159,10 +152,10 @@ impl Writer<'_> {
                 .encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
         let mut told = HashSet::new();
         for (labels, value) in rows {
-            if told.insert(labels.clone()) {
+            if told.insert(self.hasher.hash_one(&labels)) {
                 family
                     .encode_family(&labels)?
-                    .encode_counter::<Vec<(&str, String)>, V, f64>(&value, None)?;
+                    .encode_counter::<Labels, V, f64>(&value, None)?;
             }
         }
         Ok(())
@@ -179,26 +172,27 @@ impl Writer<'_> {
             .encode_descriptor(name, help, None, MetricType::Info)?;
         let mut told = HashSet::new();
         for labels in rows {
-            if told.insert(labels.clone()) {
+            if told.insert(self.hasher.hash_one(&labels)) {
                 family.encode_info(&labels)?;
             }
         }
         Ok(())
     }
 
-    fn all(mut self, sample: &Sample) -> fmt::Result {
+    fn all(mut self, sample: &Sample, names: &Names) -> fmt::Result {
         self.itself(sample)?;
-        self.identities(sample)?;
-        self.layers(sample)?;
-        self.kinds(sample)?;
-        self.allocators(sample)?;
-        self.sites(sample)?;
-        self.losses(sample)?;
-        self.devices(sample)
+        self.identities(sample, names)?;
+        self.layers(sample, names)?;
+        self.kinds(sample, names)?;
+        self.allocators(sample, names)?;
+        self.largest_free(sample, names)?;
+        self.sites(sample, names)?;
+        self.losses(sample, names)?;
+        self.devices(sample, names)
     }
 
     fn itself(&mut self, sample: &Sample) -> fmt::Result {
-        let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
+        let version = vec![("version", env!("CARGO_PKG_VERSION").into())];
         self.info("vramtrace_build", "This exporter", [version])?;
         let up = u64::from(sample.directory_error.is_none());
         self.gauge(
@@ -219,7 +213,7 @@ impl Writer<'_> {
             "vramtrace_traces",
             "Trace files in the directory, by what became of them",
             None,
-            states.map(|(state, count)| (vec![("state", state.to_owned())], count)),
+            states.map(|(state, count)| (vec![("state", state.into())], count)),
         )?;
         self.counter(
             "vramtrace_read_errors",
@@ -242,12 +236,12 @@ impl Writer<'_> {
         )
     }
 
-    fn identities(&mut self, sample: &Sample) -> fmt::Result {
+    fn identities(&mut self, sample: &Sample, names: &Names) -> fmt::Result {
         let failed = sample.failed.iter().map(|failed| {
             let identity = failed.identity.clone();
             (who(&failed.trace, identity.as_ref()), 0u64)
         });
-        let up = sample.processes.iter().map(|one| (of(one), 1u64));
+        let up = sample.processes.iter().map(|one| (names.of(one), 1u64));
         self.gauge(
             "vramtrace_process_up",
             "Whether the trace of a process could be read; where not, nothing else is said of it",
@@ -255,7 +249,7 @@ impl Writer<'_> {
             up.chain(failed),
         )?;
         let infos = sample.processes.iter().map(|one| {
-            let mut labels = of(one);
+            let mut labels = names.of(one);
             let who = &one.identity;
             labels.extend([
                 ("host", clean(&who.host)),
@@ -274,7 +268,7 @@ impl Writer<'_> {
             "vramtrace_process_running",
             "1 runs, 0 has ended; absent where that cannot be seen from here",
             None,
-            running.map(|one| (of(one), u64::from(one.state == State::Running))),
+            running.map(|one| (names.of(one), u64::from(one.state == State::Running))),
         )?;
         let seconds = |ns: u64| ns as f64 / 1e9;
         let all = || sample.processes.iter();
@@ -282,23 +276,29 @@ impl Writer<'_> {
             "vramtrace_process_start_time",
             "When its trace began, Unix time",
             Some(Unit::Seconds),
-            all().map(|one| (of(one), seconds(one.identity.start_unix_ns))),
+            all().map(|one| (names.of(one), seconds(one.identity.start_unix_ns))),
         )?;
         self.gauge(
             "vramtrace_process_last_event_time",
             "When its last event was recorded, Unix time",
             Some(Unit::Seconds),
-            all().map(|one| (of(one), seconds(one.last_event_unix_ns))),
+            all().map(|one| (names.of(one), seconds(one.last_event_unix_ns))),
+        )?;
+        self.gauge(
+            "vramtrace_process_interrupted",
+            "Whether it stands in the middle of an event, killed or stopped there: sums may be one event apart",
+            None,
+            all().map(|one| (names.of(one), u64::from(one.interrupted))),
         )?;
         self.counter(
             "vramtrace_events",
             "Events recorded",
             None,
-            all().map(|one| (of(one), one.seq)),
+            all().map(|one| (names.of(one), one.seq)),
         )
     }
 
-    fn layers(&mut self, sample: &Sample) -> fmt::Result {
+    fn layers(&mut self, sample: &Sample, names: &Names) -> fmt::Result {
         let there = || rows(sample).filter(|(process, _)| is_there(process));
         let all = || rows(sample);
         let bytes = || Some(Unit::Bytes);
@@ -306,70 +306,70 @@ impl Writer<'_> {
             "vramtrace_live",
             "Bytes that are allocated; layers lie in each other and are not to be added up",
             bytes(),
-            there().map(|row| (layer(row), row.1.live_bytes)),
+            there().map(|row| (names.layer(row), row.1.live_bytes)),
         )?;
         self.gauge(
             "vramtrace_live_allocations",
             "Allocations that are live",
             None,
-            there().map(|row| (layer(row), row.1.live_count)),
+            there().map(|row| (names.layer(row), row.1.live_count)),
         )?;
         self.gauge(
             "vramtrace_peak",
             "Most bytes that were live at once since the process began",
             bytes(),
-            all().map(|row| (layer(row), row.1.peak_bytes)),
+            all().map(|row| (names.layer(row), row.1.peak_bytes)),
         )?;
         self.counter(
             "vramtrace_allocated",
             "Bytes ever allocated",
             bytes(),
-            all().map(|row| (layer(row), row.1.allocated_bytes)),
+            all().map(|row| (names.layer(row), row.1.allocated_bytes)),
         )?;
         self.counter(
             "vramtrace_allocations",
             "Allocations ever made",
             None,
-            all().map(|row| (layer(row), row.1.allocated_count)),
+            all().map(|row| (names.layer(row), row.1.allocated_count)),
         )?;
         self.counter(
             "vramtrace_freed",
             "Bytes freed",
             bytes(),
-            all().map(|row| (layer(row), row.1.freed_bytes)),
+            all().map(|row| (names.layer(row), row.1.freed_bytes)),
         )?;
         self.counter(
             "vramtrace_frees",
             "Allocations freed",
             None,
-            all().map(|row| (layer(row), row.1.freed_count)),
+            all().map(|row| (names.layer(row), row.1.freed_count)),
         )?;
         self.counter(
             "vramtrace_ended",
             "Bytes that went with their context or by a reset of the device",
             bytes(),
-            all().map(|row| (layer(row), row.1.ended_bytes)),
+            all().map(|row| (names.layer(row), row.1.ended_bytes)),
         )?;
         self.counter(
             "vramtrace_allocation_failures",
             "Allocations that failed",
             None,
-            all().map(|row| (layer(row), row.1.failed_count)),
+            all().map(|row| (names.layer(row), row.1.failed_count)),
         )?;
         self.counter(
             "vramtrace_unmatched_frees",
             "Frees of something that was not live",
             None,
-            all().map(|row| (layer(row), row.1.unmatched_count)),
+            all().map(|row| (names.layer(row), row.1.unmatched_count)),
         )
     }
 
-    fn kinds(&mut self, sample: &Sample) -> fmt::Result {
+    fn kinds(&mut self, sample: &Sample, names: &Names) -> fmt::Result {
         let all = || {
             sample.processes.iter().flat_map(|process| {
                 process.kinds.iter().map(move |kind| {
-                    let mut labels = with_device(process, kind.device);
-                    labels.extend(kind_labels(kind.kind));
+                    let mut labels = names.on(process, kind.device);
+                    labels.extend(labels::kind(kind.kind));
                     (process, labels, kind)
                 })
             })
@@ -414,13 +414,13 @@ impl Writer<'_> {
         )
     }
 
-    fn allocators(&mut self, sample: &Sample) -> fmt::Result {
+    fn allocators(&mut self, sample: &Sample, names: &Names) -> fmt::Result {
         let all = || {
             let there = sample.processes.iter().filter(|process| is_there(process));
             there.flat_map(|process| {
                 process.allocators.iter().map(move |one| {
-                    let mut labels = with_device(process, Some(one.device));
-                    labels.push(("allocator", one.allocator.name().to_owned()));
+                    let mut labels = names.on(process, Some(one.device));
+                    labels.push(("allocator", one.allocator.name().into()));
                     (labels, one)
                 })
             })
@@ -445,13 +445,30 @@ impl Writer<'_> {
         )
     }
 
-    fn sites(&mut self, sample: &Sample) -> fmt::Result {
+    fn largest_free(&mut self, sample: &Sample, names: &Names) -> fmt::Result {
+        let there = sample.processes.iter().filter(|process| is_there(process));
+        let rows = there.flat_map(|process| {
+            process.largest_free.iter().map(move |largest| {
+                let mut labels = names.on(process, Some(largest.device));
+                labels.push(("allocator", Allocator::Torch.name().into()));
+                (labels, largest.bytes)
+            })
+        });
+        self.gauge(
+            "vramtrace_allocator_largest_free",
+            "Largest piece that an allocator has and does not hand out, as of a minute ago or so",
+            Some(Unit::Bytes),
+            rows,
+        )
+    }
+
+    fn sites(&mut self, sample: &Sample, names: &Names) -> fmt::Result {
         let there = || sample.processes.iter().filter(|process| is_there(process));
         let sites = || {
             there().flat_map(|process| {
                 process.sites.iter().map(move |site| {
-                    let mut labels = with_device(process, site.device);
-                    labels.extend(kind_labels(site.kind));
+                    let mut labels = names.on(process, site.device);
+                    labels.extend(labels::kind(site.kind));
                     labels.push(("site", clean(&site.site)));
                     (labels, site)
                 })
@@ -460,10 +477,10 @@ impl Writer<'_> {
         let other = || {
             there().flat_map(|process| {
                 process.other.iter().map(move |other| {
-                    let mut labels = with_device(process, other.device);
-                    labels.push(("layer", other.layer.name().to_owned()));
-                    labels.push(("kind", "any".to_owned()));
-                    labels.push(("site", "other".to_owned()));
+                    let mut labels = names.on(process, other.device);
+                    labels.push(("layer", other.layer.name().into()));
+                    labels.push(("kind", "any".into()));
+                    labels.push(("site", "other".into()));
                     (labels, other)
                 })
             })
@@ -490,15 +507,15 @@ impl Writer<'_> {
         )
     }
 
-    fn losses(&mut self, sample: &Sample) -> fmt::Result {
+    fn losses(&mut self, sample: &Sample, names: &Names) -> fmt::Result {
         let all = || sample.processes.iter();
         let events = all().flat_map(|one| {
             ["device", "framework"]
                 .into_iter()
                 .zip(one.losses.events)
                 .map(move |(lane, count)| {
-                    let mut labels = of(one);
-                    labels.push(("layer", lane.to_owned()));
+                    let mut labels = names.of(one);
+                    labels.push(("layer", lane.into()));
                     (labels, count)
                 })
         });
@@ -535,16 +552,21 @@ impl Writer<'_> {
                 |one| one.losses.bypassed,
             ),
         ] {
-            self.counter(name, help, None, all().map(|one| (of(one), value(one))))?;
+            self.counter(
+                name,
+                help,
+                None,
+                all().map(|one| (names.of(one), value(one))),
+            )?;
         }
         let inexact = |one: &ProcessSample| u64::from(!one.losses.is_inexact());
         self.gauge(
             "vramtrace_process_exact",
             "Whether nothing is known to be missing from its sums",
             None,
-            all().map(|one| (of(one), inexact(one))),
+            all().map(|one| (names.of(one), inexact(one))),
         )?;
-        let overhead = || all().filter_map(|one| Some((of(one), one.overhead?)));
+        let overhead = || all().filter_map(|one| Some((names.of(one), one.overhead?)));
         self.counter(
             "vramtrace_overhead_stacks",
             "Processor time that taking call stacks took, where it is measured",
@@ -571,15 +593,15 @@ impl Writer<'_> {
         )
     }
 
-    fn devices(&mut self, sample: &Sample) -> fmt::Result {
+    fn devices(&mut self, sample: &Sample, names: &Names) -> fmt::Result {
         let known = || {
             let there = sample.processes.iter().filter(|process| is_there(process));
             there.flat_map(|process| process.devices.iter().map(move |device| (process, device)))
         };
         let infos = known().map(|(process, device)| {
-            let mut labels = with_device(process, Some(device.ordinal));
+            let mut labels = names.on(process, Some(device.ordinal));
             labels.extend([
-                ("ordinal", device.ordinal.to_string()),
+                ("ordinal", device.ordinal.to_string().into()),
                 ("pci", clean(&device.pci)),
                 ("model_name", clean(&device.name)),
             ]);
@@ -593,7 +615,7 @@ impl Writer<'_> {
         )?;
         let shown =
             || known().filter_map(|(process, device)| Some((process, device, device.shown?)));
-        let label = |process, device: &Device| with_device(process, Some(device.ordinal));
+        let label = |process, device: &Device| names.on(process, Some(device.ordinal));
         self.gauge(
             "vramtrace_process_nvml",
             "What nvidia-smi shows for the process on the device",
@@ -624,17 +646,17 @@ impl Writer<'_> {
         let mut seen: HashSet<String> = HashSet::new();
         for state in &sample.devices {
             seen.insert(state.uuid.clone());
-            totals.push((device(state.number, &state.uuid), state.total_bytes));
+            totals.push((labels::device(state.number, &state.uuid), state.total_bytes));
         }
         let used = sample.devices.iter();
-        let used = used.map(|state| (device(state.number, &state.uuid), state.used_bytes));
+        let used = used.map(|state| (labels::device(state.number, &state.uuid), state.used_bytes));
         let used: Vec<(Labels, u64)> = used.collect();
         // Without NVML, what traces say of their devices.
         for process in sample.processes.iter().filter(|process| is_there(process)) {
             for one in &process.devices {
                 let number = one.number.unwrap_or(one.ordinal.into());
                 if one.total_bytes > 0 && !one.uuid.is_empty() && seen.insert(one.uuid.clone()) {
-                    totals.push((device(Some(number), &one.uuid), one.total_bytes));
+                    totals.push((labels::device(Some(number), &one.uuid), one.total_bytes));
                 }
             }
         }
@@ -671,81 +693,9 @@ fn is_there(process: &ProcessSample) -> bool {
     matches!(process.state, State::Running | State::Unknown)
 }
 
-/// A foreign text as the value of a label: on one line, of bounded length, escaped.
-fn clean(text: &str) -> String {
-    let mut out = String::new();
-    for c in foreign(text).chars().take(LONGEST) {
-        match c {
-            '\\' => out.push_str("\\\\"),
-            '"' => out.push_str("\\\""),
-            '\n' => out.push_str("\\n"),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-fn who(trace: &Path, identity: Option<&Identity>) -> Labels {
-    let mut labels = vec![("trace", clean(&trace.to_string_lossy()))];
-    if let Some(identity) = identity {
-        labels.push(("pid", identity.pid.to_string()));
-        labels.push(("program", clean(&identity.name)));
-        if let Some(rank) = identity.rank {
-            labels.push(("rank", rank.to_string()));
-        }
-    }
-    labels
-}
-
-fn of(process: &ProcessSample) -> Labels {
-    who(&process.trace, Some(&process.identity))
-}
-
-/// Labels as dcgm-exporter has them. Where NVML does not number devices, the process's own number.
-fn device(number: Option<u32>, uuid: &str) -> Labels {
-    let mut labels = Vec::new();
-    if let Some(number) = number {
-        labels.push(("gpu", number.to_string()));
-    }
-    if !uuid.is_empty() {
-        labels.push(("UUID", clean(uuid)));
-    }
-    labels
-}
-
-fn with_device(process: &ProcessSample, ordinal: Option<u8>) -> Labels {
-    let mut labels = of(process);
-    if let Some(ordinal) = ordinal {
-        let known = process.devices.iter().find(|one| one.ordinal == ordinal);
-        let number = known.and_then(|one| one.number).unwrap_or(ordinal.into());
-        labels.extend(device(Some(number), known.map_or("", |one| &one.uuid)));
-    }
-    labels
-}
-
-fn layer((process, account): OfAccount<'_>) -> Labels {
-    let mut labels = with_device(process, account.device);
-    labels.push(("layer", account.layer.name().to_owned()));
-    labels
-}
-
-fn kind_labels(kind: Kind) -> [(&'static str, String); 2] {
-    [
-        ("layer", kind.layer().name().to_owned()),
-        ("kind", kind.name().to_owned()),
-    ]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn foreign_text_cannot_leave_its_label() {
-        assert_eq!(clean("a\"} 1\n# EOF"), "a\\\"} 1\\\\n# EOF");
-        assert_eq!(clean("\\"), "\\\\");
-        assert!(clean(&"x".repeat(10_000)).len() <= LONGEST);
-    }
 
     #[test]
     fn nothing_there_is_said_and_ends_as_it_must() {

@@ -10,6 +10,7 @@
 //! - [`textfile`]: the metrics in a file, for node_exporter
 
 pub mod http;
+mod labels;
 pub mod metrics;
 pub mod page;
 pub mod profile;

@@ -7,6 +7,7 @@
 //! row may be one event apart.
 
 use super::error::Problem;
+use super::kept::{Kept, Run};
 use super::sections::{Extent, Sections};
 use super::source::{Source, Through};
 use bytemuck::Zeroable;
@@ -30,8 +31,6 @@ const MOST_TOTALS: u64 = 512 << 20;
 const MOST_COLD: u64 = 64 << 20;
 /// Rows that are copied at once, first and when the writer was faster.
 const PIECES: [usize; 3] = [512, 64, 8];
-/// Rows that are copied together, from wherever they are.
-const BATCH: usize = 1024;
 /// Tries with pieces of one size.
 const TRIES: usize = 3;
 /// A word that stands still this long in the middle of an event belongs to a process that is dead or
@@ -44,6 +43,15 @@ pub struct Glance {
     sections: Sections,
     cold_read: u64,
     cold_damaged: bool,
+    kept: Kept,
+}
+
+/// Rows from several places that are read at one moment.
+#[derive(Default)]
+struct Batch {
+    rows: Vec<Totals>,
+    used: usize,
+    runs: Vec<Run>,
 }
 
 /// What was read without the totals.
@@ -93,6 +101,7 @@ impl Glance {
             sections,
             cold_read: 0,
             cold_damaged: false,
+            kept: Kept::default(),
         })
     }
 
@@ -167,59 +176,70 @@ impl Glance {
     }
 
     /// Shows every used row of the totals. Holes in the file are passed over.
-    pub fn totals(&self, mut each: impl FnMut(&Totals)) -> io::Result<()> {
+    pub fn totals(&mut self, mut each: impl FnMut(&Totals)) -> io::Result<()> {
         let extent = self.sections.of(Section::Totals);
-        let mut regions = Regions {
-            source: &self.source,
-            extent,
-            at: extent.offset,
-            left: None,
+        let mut kept = std::mem::take(&mut self.kept);
+        let mut batch = Batch {
+            rows: vec![Totals::zeroed(); PIECES[0]],
+            ..Batch::default()
         };
-        let mut buffer = vec![Totals::zeroed(); BATCH];
-        let mut batch: Vec<(u64, usize)> = Vec::new();
-        // Where the writer is faster than a batch is read, the next ones are not tried.
-        let mut together = true;
-        loop {
-            batch.clear();
-            let mut used = 0;
-            while used < BATCH {
-                let Some((row, count)) = regions.next(BATCH - used) else {
-                    break;
+        for run in kept.runs(&self.source, extent)? {
+            let mut rest = *run;
+            while rest.rows > 0 {
+                let room = PIECES[0] - batch.used;
+                let rows = (rest.rows as usize).min(room);
+                batch.runs.push(Run {
+                    first: rest.first,
+                    rows: rows as u64,
+                });
+                batch.used += rows;
+                rest = Run {
+                    first: rest.first + rows as u64,
+                    rows: rest.rows - rows as u64,
                 };
-                batch.push((row, count));
-                used += count;
-            }
-            if batch.is_empty() {
-                return Ok(());
-            }
-            together = together && self.batch(extent, &batch, &mut buffer)?;
-            if !together {
-                let mut from = 0;
-                for &(row, count) in &batch {
-                    self.rows(extent, row, &mut buffer[from..from + count])?;
-                    from += count;
+                if batch.used == PIECES[0] {
+                    self.show(extent, &mut batch, &mut each)?;
                 }
             }
-            let rows = buffer[..used].iter();
-            rows.filter(|row| row.key.used != 0).for_each(&mut each);
         }
+        self.show(extent, &mut batch, &mut each)?;
+        self.kept = kept;
+        Ok(())
     }
 
-    /// Copies the rows of several regions, if nobody changes any meanwhile; says whether that was so.
-    fn batch(
+    /// Reads what is in a batch, shows it, and leaves it empty.
+    fn show(
         &self,
         extent: Extent,
-        batch: &[(u64, usize)],
-        into: &mut [Totals],
-    ) -> io::Result<bool> {
+        batch: &mut Batch,
+        each: &mut impl FnMut(&Totals),
+    ) -> io::Result<()> {
+        let Batch { rows, used, runs } = batch;
+        let rows = &mut rows[..*used];
         let before = self.word()?;
-        let mut from = 0;
-        for &(row, count) in batch {
-            let words = bytemuck::cast_slice_mut(&mut into[from..from + count]);
-            self.source.words(Through::Calls, extent.at(row), words)?;
-            from += count;
+        let mut at = 0;
+        for run in &*runs {
+            let into = &mut rows[at..at + run.rows as usize];
+            at += into.len();
+            let words = bytemuck::cast_slice_mut(into);
+            self.source
+                .words(Through::Calls, extent.at(run.first), words)?;
         }
-        Ok(complete(before).is_some() && self.word()? == before)
+        if complete(before).is_none() || self.word()? != before {
+            // Somebody was faster: in smaller pieces.
+            let mut at = 0;
+            for run in &*runs {
+                let into = &mut rows[at..at + run.rows as usize];
+                at += into.len();
+                self.rows(extent, run.first, into)?;
+            }
+        }
+        rows.iter()
+            .filter(|row| row.key.used != 0)
+            .for_each(&mut *each);
+        runs.clear();
+        *used = 0;
+        Ok(())
     }
 
     /// Copies some rows, in pieces that nobody changes meanwhile, if that can be had.
@@ -295,39 +315,6 @@ impl Glance {
         self.cold_damaged = records.damaged_at().is_some();
         self.cold_read += length;
         Ok(())
-    }
-}
-
-/// The rows of a section that the file system really keeps, from the first to the last.
-struct Regions<'a> {
-    source: &'a Source,
-    extent: Extent,
-    /// Where to look for the next.
-    at: u64,
-    /// What is left of the last: a row, and the one after its end.
-    left: Option<(u64, u64)>,
-}
-
-impl Regions<'_> {
-    /// The next ones, at most so many: the first, and how many.
-    fn next(&mut self, most: usize) -> Option<(u64, usize)> {
-        let extent = self.extent;
-        if self.left.is_none() {
-            let end = extent.at(extent.rows);
-            if self.at >= end || extent.row_size == 0 {
-                return None;
-            }
-            let (from, until) = self.source.data(self.at, end)?;
-            let first = (from - extent.offset) / extent.row_size;
-            let last = (until - extent.offset).div_ceil(extent.row_size);
-            let last = last.min(extent.rows);
-            self.at = extent.at(last);
-            self.left = Some((first, last));
-        }
-        let (first, last) = self.left?;
-        let count = (last - first).min(most as u64);
-        self.left = (first + count < last).then_some((first + count, last));
-        Some((first, count as usize))
     }
 }
 

@@ -12,6 +12,7 @@ mod error;
 mod events;
 pub mod find;
 mod glance;
+mod kept;
 mod recover;
 mod roll;
 mod sections;

@@ -9,7 +9,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use vramtrace_format::layout::PAGE;
@@ -95,9 +95,13 @@ impl Source {
 
     /// Copies whole words from `offset`, a multiple of 8.
     pub fn words(&self, through: Through, offset: u64, into: &mut [u64]) -> io::Result<()> {
-        match (through, self.mapping()) {
-            (Through::Mapping, Some(map)) => load(map, self.len, offset, into),
-            _ => self.bytes(offset, bytemuck::cast_slice_mut(into)),
+        let map = match through {
+            Through::Mapping => self.mapping(),
+            Through::Calls => None,
+        };
+        match map {
+            Some(map) => load(map, self.len, offset, into),
+            None => self.bytes(offset, bytemuck::cast_slice_mut(into)),
         }
     }
 
@@ -126,6 +130,12 @@ impl Source {
     /// Bytes that the file has now.
     pub fn len_now(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
+    }
+
+    /// Blocks of 512 bytes that the file system keeps of the file now: more when something is written where
+    /// there was a hole.
+    pub fn blocks_now(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.blocks())
     }
 
     /// One word, read before anything that is read afterwards and after everything before.

@@ -194,6 +194,7 @@ impl Event {
                 "VRAMTRACE_WATCH_UUID",
                 own.map_or(String::new(), |own| own.uuid.clone()),
             ),
+            ("VRAMTRACE_WATCH_JSON", self.json().to_string()),
             (
                 "VRAMTRACE_WATCH_LIVE_BYTES",
                 live.map_or(0, |one| one.live_bytes).to_string(),
@@ -308,9 +309,10 @@ fn signal(number: i32, event: &Event) -> Result<String, String> {
 /// Host, port and URI of a webhook.
 fn webhook_address(url: &str) -> Result<(String, u16, Uri), String> {
     if url.starts_with("https:") {
-        return Err("https needs a proxy on this machine that speaks it (nginx, envoy, stunnel); accepted is \
-                    webhook:http://HOST[:PORT]/PATH"
-            .to_owned());
+        return Err(format!(
+            "a webhook is http only; for https let curl do it: --do exec -- sh -c 'curl -sS --json \
+             \"$VRAMTRACE_WATCH_JSON\" {url}', or a proxy on this machine"
+        ));
     }
     let wrong = || format!("`{url}` is no address; accepted is webhook:http://HOST[:PORT]/PATH");
     let uri: Uri = url.parse().map_err(|_| wrong())?;
@@ -387,7 +389,10 @@ mod tests {
         for (text, why) in [
             ("exec", "needs a command"),
             ("signal:9", "not one of"),
-            ("webhook:https://x/", "proxy"),
+            (
+                "webhook:https://x/",
+                "curl -sS --json \"$VRAMTRACE_WATCH_JSON\" https://x/",
+            ),
             ("webhook:ftp://x/", "no address"),
             ("mail", "is not done"),
         ] {

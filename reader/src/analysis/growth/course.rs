@@ -72,7 +72,7 @@ pub struct Course {
 }
 
 /// Adds their courses to groups of which they are known, and puts right what ages alone got wrong.
-pub(super) fn add(process: &Process, groups: &mut [Group]) -> io::Result<()> {
+pub(in crate::analysis) fn add(process: &Process, groups: &mut [Group]) -> io::Result<()> {
     let curved = curved(process)?;
     let whole = [0, 1].map(|lane: usize| process.losses.rings[lane].overwritten == 0);
     let wanted: Vec<usize> = (0..groups.len())

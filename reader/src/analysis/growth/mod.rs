@@ -10,6 +10,7 @@ mod room;
 mod survivors;
 mod trend;
 
+pub(in crate::analysis) use course::add as add_courses;
 pub use course::{Course, Trend};
 pub use room::{Known, Room};
 pub use survivors::{CELLS, Judgement, Shape, Survivor, cell_of, judge};

@@ -2,6 +2,7 @@
 
 use super::{Aside, Cached, Group, Leaks, Options, Point, Suppressed, Window, leaks_in};
 use crate::analysis::given_back::{GivenBack, given_back};
+use crate::analysis::growth::add_courses;
 use crate::analysis::ranks::Ranks;
 use crate::analysis::view::{DeviceView, Devices, ProcessView};
 use crate::analysis::{Filter, Sum};
@@ -176,7 +177,10 @@ impl Answer {
             devices.add_all(process, id);
             let whole = Window::default();
             let window = windows.get(id).unwrap_or(&whole);
-            let found = leaks_in(process, options, window, loops);
+            let mut found = leaks_in(process, options, window, loops);
+            if options.suspicious_first && *window == whole {
+                answer.look_at_courses(process, &mut found);
+            }
             if let Some(undated) = window
                 .to
                 .as_ref()
@@ -205,6 +209,7 @@ impl Answer {
             (
                 group.not_sampled,
                 Reverse(suspicion),
+                Reverse(options.suspicious_first && group.rises()),
                 Reverse(size.bytes),
                 Reverse(size.count),
             )
@@ -220,6 +225,22 @@ impl Answer {
         answer.suppressed.sort_by_key(|used| Reverse(used.sum));
         answer.devices = devices.all;
         answer
+    }
+
+    /// Lets what groups held over time say how suspicious they are, where that is known.
+    fn look_at_courses(&mut self, process: &Process, found: &mut Leaks) {
+        if add_courses(process, &mut found.groups).is_err() {
+            self.notes.push(
+                "what stacks held over time could not be read from the trace; suspicion rests on the \
+                 ages of allocations alone"
+                    .to_owned(),
+            );
+        }
+        for group in &mut found.groups {
+            if let Some(course) = &group.course {
+                group.suspicion = group.suspicion.with_course(course.trend);
+            }
+        }
     }
 
     fn add(&mut self, process: &Process, id: usize, found: Leaks, devices: &mut Devices) {

@@ -4,7 +4,7 @@ use super::age::{Age, Row, Rows};
 use super::{EntryEnd, Item, Options, Suspicion};
 use crate::analysis::Sum;
 use crate::analysis::estimate::{Estimate, Weighted};
-use crate::analysis::growth::{Course, Survivor};
+use crate::analysis::growth::{Course, Survivor, Trend};
 use crate::model::{Loops, Process, Remembered, VisibleStack};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Reverse;
@@ -146,6 +146,13 @@ pub struct Group {
 }
 
 impl Group {
+    /// Whether it is known to have grown over the whole time.
+    pub(super) fn rises(&self) -> bool {
+        self.course
+            .as_ref()
+            .is_some_and(|course| course.trend == Trend::Rising)
+    }
+
     /// What it holds, as far as is known or estimated: what groups are ranked by.
     pub fn size(&self) -> Sum {
         let known = Sum {

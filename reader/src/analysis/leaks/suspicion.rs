@@ -1,6 +1,6 @@
 //! How much a group looks like a leak that grows, and how much like something kept on purpose.
 
-use crate::analysis::growth::Shape;
+use crate::analysis::growth::{Shape, Trend};
 
 /// A judgement by when a group's allocations were made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,6 +36,16 @@ impl Suspicion {
             Shape::Renewed | Shape::Steps => Suspicion::Medium,
             Shape::Few | Shape::Unclear if count >= 4 && long => Suspicion::High,
             Shape::Few | Shape::Unclear => Suspicion::Medium,
+        }
+    }
+
+    /// The same where it is known what was held over the whole time: that is said by more than the ages
+    /// of what is left. A buffer that is made anew and larger each time is one young allocation.
+    pub(super) fn with_course(self, trend: Trend) -> Suspicion {
+        match trend {
+            Trend::Rising => Suspicion::High,
+            Trend::Level => self.min(Suspicion::Medium),
+            Trend::Unclear => self,
         }
     }
 }

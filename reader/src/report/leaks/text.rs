@@ -2,7 +2,7 @@
 //! last.
 
 use super::Shown;
-use crate::analysis::growth::{Shape, rate};
+use crate::analysis::growth::{Shape, Trend, rate};
 use crate::analysis::leaks::{
     Answer, EntryEnd, Group, Names, Placed, PlacedCache, Point, Suspicion,
 };
@@ -178,9 +178,15 @@ fn when(answer: &Answer, placed: &Placed) -> String {
         None => parts.push(ranges(&group.ranges)),
     }
     let age = &group.age;
-    if age.judgement.shape == Shape::Growing {
+    let rises = group.course.as_ref();
+    let rises = rises.filter(|course| course.trend == Trend::Rising);
+    let slope = match (age.judgement.shape, rises) {
+        (Shape::Growing, _) => Some(rate(group)),
+        (_, course) => course.map(|course| course.slope.median),
+    };
+    if let Some(slope) = slope {
         let per = Per::of(age.to.saturating_sub(age.from));
-        parts.push(format!("kept growing, {}", per.rate(rate(group))));
+        parts.push(format!("kept growing, {}", per.rate(slope)));
     } else if group.suspicion == Suspicion::High {
         parts.push("kept growing".to_owned());
     }

@@ -98,8 +98,8 @@ fn storms_cost_what_the_budget_allows() {
                 );
                 let wanted = rate * cost / SECOND as f64 * 100.0;
                 assert!(spent <= 0.55, "{what}");
-                // What is left of the budget is less than two steps.
-                assert!(spent >= 0.25 || spent >= wanted * 0.999, "{what}");
+                // Within 0.2 points of the budget, above and below: little is given away.
+                assert!(spent >= 0.3 || spent >= wanted * 0.999, "{what}");
                 assert!(run.changes.len() <= 20, "{what}");
                 if wanted < 0.4 {
                     assert!(run.changes.is_empty(), "{what}");
