@@ -10,6 +10,7 @@ use super::sites::Place;
 use crate::export::stacks::{Stacks, TRUNCATED, Wanted, library};
 use crate::model::{Process, is_own_file};
 use crate::report::frames::ShownFrame;
+use crate::report::lines::{is_plumbing, short_name};
 use crate::report::words::foreign;
 use crate::trace::Trace;
 use serde::{Deserialize, Serialize};
@@ -284,7 +285,7 @@ pub fn frames_elsewhere(file: File, place: Place) -> Result<Vec<String>, String>
 fn whole(frame: &ShownFrame) -> String {
     let module = frame.module.as_deref();
     let function = match (&frame.function, frame.offset) {
-        (Some(function), _) => function.clone(),
+        (Some(function), _) => short_name(function).into_owned(),
         (None, Some(offset)) => format!("{offset:#x}"),
         (None, None) => "unknown".to_owned(),
     };
@@ -309,7 +310,10 @@ fn name(frames: &[&ShownFrame]) -> Named {
     let python = frames.iter().find(|frame| frame.language == "python");
     let at = frames.iter().position(|frame| is_own(frame)).unwrap_or(0);
     let mut room = MOST_CALLERS.1;
-    let callers = frames.iter().skip(at + 1).take(MOST_CALLERS.0);
+    let callers = frames.iter().skip(at + 1);
+    let callers = callers
+        .filter(|frame| !is_plumbing(frame))
+        .take(MOST_CALLERS.0);
     let callers = callers.map(|frame| site(frame)).take_while(|caller| {
         let length = caller.chars().count();
         let fits = length <= room;

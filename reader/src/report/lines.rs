@@ -59,13 +59,6 @@ pub(crate) fn frame(frame: &ShownFrame) -> String {
 /// Without frames that stand between every two calls of a framework and say nothing: PyTorch calls each
 /// module through two of its own.
 pub(crate) fn without_plumbing(stack: &[ShownFrame]) -> Cow<'_, [ShownFrame]> {
-    let is_plumbing = |frame: &ShownFrame| {
-        let file = frame.file.as_deref().unwrap_or("");
-        let function = frame.function.as_deref().unwrap_or("");
-        let function = function.rsplit('.').next().unwrap_or(function);
-        file.ends_with("/torch/nn/modules/module.py")
-            && matches!(function, "_call_impl" | "_wrapped_call_impl")
-    };
     // Where memory was allocated in one of them, it says something.
     if !stack.iter().skip(1).any(is_plumbing) {
         return Cow::Borrowed(stack);
@@ -73,6 +66,15 @@ pub(crate) fn without_plumbing(stack: &[ShownFrame]) -> Cow<'_, [ShownFrame]> {
     let first = stack.first().into_iter();
     let others = stack.iter().skip(1).filter(|frame| !is_plumbing(frame));
     Cow::Owned(first.chain(others).cloned().collect())
+}
+
+/// Whether a frame is one of PyTorch's between two modules.
+pub(crate) fn is_plumbing(frame: &ShownFrame) -> bool {
+    let file = frame.file.as_deref().unwrap_or("");
+    let function = frame.function.as_deref().unwrap_or("");
+    let function = function.rsplit('.').next().unwrap_or(function);
+    file.ends_with("/torch/nn/modules/module.py")
+        && matches!(function, "_call_impl" | "_wrapped_call_impl")
 }
 
 /// `torch/nn/functional.py` of a file in an installed package.
@@ -86,7 +88,7 @@ fn in_its_package(file: &str) -> &str {
 }
 
 /// A C++ name without template arguments and parameters, if it is long.
-fn short_name(name: &str) -> Cow<'_, str> {
+pub(crate) fn short_name(name: &str) -> Cow<'_, str> {
     if name.chars().nth(LONG).is_none() {
         return Cow::Borrowed(name);
     }

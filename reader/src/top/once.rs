@@ -133,9 +133,8 @@ fn print(
         let mut line = String::new();
         for ((text, column), &cells) in row.iter().zip(&columns).zip(&widths) {
             let gap = " ".repeat(cells.saturating_sub(width(text)));
-            match column.is_right() {
-                true => line.push_str(&gap),
-                false => {}
+            if column.is_right() {
+                line.push_str(&gap);
             }
             line.push_str(text);
             if !column.is_right() {
