@@ -471,7 +471,7 @@ fn apply(file: &mut Vec<u8>, original: &TraceFile, change: &Change) {
 fn cases() -> u32 {
     match std::env::var_os("VRAMTRACE_TEST_FULL") {
         Some(_) => 1_500,
-        None => 100,
+        None => 60,
     }
 }
 
