@@ -4,6 +4,8 @@
 //! With `VRAMTRACE_BENCH_AGAINST=PROGRAM`, another build of `vramtrace` does the same in turn, and the ratio of the two says what a
 //! busy machine cannot hide. `VRAMTRACE_BENCH_ONLY=WORD` leaves out what does not have that word in its arguments.
 
+#[path = "child/mod.rs"]
+mod child;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -205,27 +207,11 @@ fn run(program: &Path, arguments: &[&str], traces: &[&Path], place: &Path) -> Ta
         .stderr(Stdio::null())
         .spawn()
         .expect("the command");
-    let (seconds, peak) = wait(child.id());
+    let (seconds, peak) = child::wait(child.id());
     Taken {
         clock: begun.elapsed().as_secs_f64(),
         seconds,
         peak,
-    }
-}
-
-/// Waits for a child; the processor time that it took, which says more than the clock on a busy machine,
-/// in seconds, and its peak resident memory, KiB.
-fn wait(pid: u32) -> (f64, i64) {
-    // SAFETY: rusage is plain data; the call fills it, and waits for a child of ours.
-    unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        let mut status = 0;
-        let waited = libc::wait4(pid as i32, &mut status, 0, &mut usage);
-        assert_eq!(waited, pid as i32);
-        assert_eq!(status, 0, "the command failed");
-        let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
-        let taken = seconds(usage.ru_utime) + seconds(usage.ru_stime);
-        (taken, usage.ru_maxrss)
     }
 }
 

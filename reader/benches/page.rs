@@ -4,6 +4,8 @@
 //!
 //! `VRAMTRACE_BENCH_PAGES=FOLDER` keeps the traces and the pages there, and takes traces that are there already.
 
+#[path = "child/mod.rs"]
+mod child;
 #[path = "../tests/support/mod.rs"]
 mod support;
 #[allow(dead_code)]
@@ -115,23 +117,8 @@ fn report(trace: &Path, page: &Path) -> (f64, f64, i64) {
         .stderr(Stdio::null())
         .spawn()
         .expect("the command");
-    let (seconds, peak) = wait(child.id());
+    let (seconds, peak) = child::wait(child.id());
     (begun.elapsed().as_secs_f64(), seconds, peak)
-}
-
-/// Waits for a child; the processor time that it took, in seconds, and its peak resident memory, KiB.
-fn wait(pid: u32) -> (f64, i64) {
-    // SAFETY: rusage is plain data; the call fills it, and waits for a child of ours.
-    unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        let mut status = 0;
-        let waited = libc::wait4(pid as i32, &mut status, 0, &mut usage);
-        assert_eq!(waited, pid as i32);
-        assert_eq!(status, 0, "the command failed");
-        let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
-        let taken = seconds(usage.ru_utime) + seconds(usage.ru_stime);
-        (taken, usage.ru_maxrss)
-    }
 }
 
 /// Opens the page in a browser, several times, and pans.

@@ -39,6 +39,21 @@ struct Failure {
     open: bool,
 }
 
+impl Failure {
+    /// One that nothing more is known of yet.
+    fn new(event: Record, kind: Kind, framework: bool) -> Failure {
+        Failure {
+            event,
+            kind,
+            attempts: 1,
+            free: None,
+            rescued: false,
+            framework,
+            open: true,
+        }
+    }
+}
+
 impl Failures {
     /// Looks for more, if the counters say that there are; keeps the `most` newest.
     pub fn look(&mut self, glance: &Glance, sums: &Sums, most: usize) -> io::Result<()> {
@@ -89,15 +104,7 @@ impl Failures {
                     last.free = None;
                     return;
                 }
-                self.found.push_back(Failure {
-                    event,
-                    kind,
-                    attempts: 1,
-                    free: None,
-                    rescued: false,
-                    framework: false,
-                    open: true,
-                });
+                self.found.push_back(Failure::new(event, kind, false));
             }
             (Some(Op::MemInfo), _) => {
                 let of = |event: &Record| (event.device, event.api);
@@ -117,15 +124,7 @@ impl Failures {
                     last.framework = true;
                     return;
                 }
-                self.found.push_back(Failure {
-                    event,
-                    kind,
-                    attempts: 1,
-                    free: None,
-                    rescued: false,
-                    framework: true,
-                    open: true,
-                });
+                self.found.push_back(Failure::new(event, kind, true));
             }
             _ => {}
         }
