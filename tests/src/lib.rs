@@ -14,7 +14,7 @@ pub mod serving;
 pub mod torch;
 
 pub use artifacts::{Artifacts, artifacts, repository};
-pub use programs::{Build, c_compiler, program};
+pub use programs::{Build, c_compiler, copy_program, program, script};
 pub use report::{Check, Group, Leaks, Left, left_lines, read_json, vramtrace};
 pub use run::{Finished, Run};
 pub use scratch::Scratch;

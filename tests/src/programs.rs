@@ -3,7 +3,7 @@
 use crate::artifacts::{artifacts, repository};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// How a program is built.
@@ -19,6 +19,28 @@ pub struct Build {
 /// An executable from `tests/programs/NAME.c`, that finds the driver itself.
 pub fn program(name: &str) -> PathBuf {
     Build::of(name).build()
+}
+
+/// Puts a copy of an executable in a place where a test can do as it likes with it, in the place of what
+/// is there. A process of its own writes it: whatever another test starts meanwhile would inherit this
+/// one's descriptor for a moment, and a file that is open for writing cannot be run.
+pub fn copy_program(of: &Path, to: &Path, mode: &str) {
+    let done = Command::new("install")
+        .args(["-m", mode])
+        .args([of, to])
+        .status();
+    assert!(
+        done.expect("install").success(),
+        "no copy of {}",
+        of.display()
+    );
+}
+
+/// An executable script, likewise.
+pub fn script(path: &Path, text: &str) {
+    let source = path.with_extension("text");
+    std::fs::write(&source, text).expect("a script");
+    copy_program(&source, path, "755");
 }
 
 /// The C compiler.

@@ -3,12 +3,12 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use vramtrace_tests::{Build, Leaks, Left, Run, program, vramtrace};
+use vramtrace_tests::{Build, Leaks, Left, Run, copy_program, program, vramtrace};
 
 /// A copy of a program in a directory of the test's own, so that it can be taken away.
 fn own_copy(of: &Path, directory: &Path) -> PathBuf {
     let copy = directory.join(of.file_name().expect("a file"));
-    std::fs::copy(of, &copy).expect("the program can be copied");
+    copy_program(of, &copy, "755");
     copy
 }
 
@@ -62,7 +62,7 @@ fn symbols_survive_the_program() {
     let without = leaks(&finished.trace(), finished.scratch.path());
     assert!(!without.contains("\"linear\""), "{without}");
     assert_eq!(leaks(&tar, &tar), before);
-    std::fs::copy(program("uses"), &kinds).expect("another program in its place");
+    copy_program(&program("uses"), &kinds, "755");
     assert_eq!(leaks(&tar, &tar), before);
     Leaks::of(&tar, &[]).assert_are(&finished.left());
 }

@@ -5,7 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use vramtrace_tests::{Build, Finished, Leaks, Run, Scratch, artifacts, program, skip};
+use vramtrace_tests::{
+    Build, Finished, Leaks, Run, Scratch, artifacts, copy_program, program, skip,
+};
 
 fn setting() -> Run {
     Run::new(program("setting"))
@@ -405,8 +407,7 @@ fn a_setuid_program() {
     let scratch = Scratch::new();
     std::fs::set_permissions(scratch.path(), PermissionsExt::from_mode(0o777)).expect("its mode");
     let copy = scratch.path().join("setuid");
-    std::fs::copy(program("setting"), &copy).expect("a copy");
-    std::fs::set_permissions(&copy, PermissionsExt::from_mode(0o4755)).expect("its mode");
+    copy_program(&program("setting"), &copy, "4755");
     // The loader drops LD_LIBRARY_PATH and, for lack of a setuid library, the preload; through
     // a driver in the program's own search path the recorder is reached all the same.
     let finished = Run::new("setpriv")

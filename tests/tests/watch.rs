@@ -4,12 +4,11 @@ use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Output;
 use vramtrace_tests::serving::Held;
-use vramtrace_tests::{Scratch, skip, vramtrace};
+use vramtrace_tests::{Scratch, script, skip, vramtrace};
 
 fn watch(directory: &Path, options: &[&str], command: &[&str]) -> Output {
     let mut arguments = vec!["watch", "--no-nvml", "--every", "100ms"];
@@ -32,17 +31,16 @@ fn a_command_gets_its_arguments_and_facts_as_they_are() {
     let traces = Scratch::new();
     let held = Held::start(traces.path(), &[]);
     let out = traces.path().join("out of it");
-    let script = traces.path().join("script");
+    let path = traces.path().join("script");
     let text = "#!/bin/sh\nprintf '%s\\n' \"$2\" \"$VRAMTRACE_WATCH_PID\" \"$VRAMTRACE_WATCH_LIVE_BYTES\" \"$VRAMTRACE_WATCH_WHEN\" > \"$1\"; printf %s \"$VRAMTRACE_WATCH_JSON\" > \"$1.json\"\n";
-    fs::write(&script, text).expect("a script");
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("permission");
+    script(&path, text);
     let out_text = out.to_str().expect("a plain name");
-    let script = script.to_str().expect("a plain name");
+    let command = path.to_str().expect("a plain name");
     let when = "live > 2MiB and failures > 0";
     let output = watch(
         traces.path(),
         &["--once", "--when", when, "--do", "exec"],
-        &[script, out_text, "$(id); `x` 'y'"],
+        &[command, out_text, "$(id); `x` 'y'"],
     );
     assert!(output.status.success(), "{}", said(&output));
     let told = fs::read_to_string(&out).unwrap_or_else(|_| panic!("{}", said(&output)));

@@ -38,9 +38,7 @@ fn check<'a>(document: &'a Value, name: &str) -> (&'a str, &'a str) {
 #[test]
 fn an_ordinary_program_and_a_script() {
     let scene = Scene::new();
-    let script = scene.out().join("script");
-    fs::write(&script, "#!/usr/bin/env -S sh -e\n").unwrap();
-    fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    scene.script("script", "#!/usr/bin/env -S sh -e\n");
     for program in ["sh", "./script"] {
         let found = document(command(&scene, &["doctor", "--json", program]), 0);
         let (status, message) = check(&found, "program");

@@ -3,7 +3,7 @@
 use crate::fixture::{DEAD, Scene, stand_in};
 use crate::support::{MIB, START, TraceFile, module, native, process};
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use vramtrace_format::cold::Cold;
 use vramtrace_format::record::Kind;
 
@@ -33,9 +33,7 @@ fn what_cannot_be_run() {
     fs::write(scene.out().join("data"), "text").unwrap();
     scene.run(&["./data"]).expect(126).says("cannot run ./data");
     scene.run(&["/"]).expect(126);
-    let script = scene.out().join("script");
-    fs::write(&script, "#!/no/such/interpreter\n").unwrap();
-    fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    scene.script("script", "#!/no/such/interpreter\n");
     scene
         .run(&["./script"])
         .expect(127)

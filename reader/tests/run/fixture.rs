@@ -30,6 +30,16 @@ impl Scene {
         self.root.path().join("out")
     }
 
+    /// An executable script in the current directory. A process of its own writes it: what another test
+    /// starts meanwhile would inherit this one's descriptor for a moment, and a file that is open for
+    /// writing cannot be run.
+    pub fn script(&self, name: &str, text: &str) {
+        let (source, script) = (self.path().join(name), self.out().join(name));
+        fs::write(&source, text).unwrap();
+        let done = Command::new("install").args([&source, &script]).status();
+        assert!(done.unwrap().success());
+    }
+
     pub fn runtime(&self) -> PathBuf {
         self.root.path().join("runtime")
     }
