@@ -114,7 +114,7 @@ fn sampled(process: Option<u64>) -> Shown {
         assumed: false,
         device: KNOWN + 5 * MIB + OTHERS,
         others: process.map(|_| OTHERS),
-        others_at_start: None,
+        left: None,
         time: 2 * SECOND,
         since: 0,
     }
@@ -269,6 +269,66 @@ fn another_process_on_the_card_is_not_this_ones_context() {
         (CONTEXT as i64, Basis::Measured)
     );
     assert_eq!(tree.unexplained, Some(3 * MIB as i64));
+}
+
+/// What the driver holds while two contexts are made at once, and gives back within seconds, was neither
+/// this one's context nor is it unexplained later: the number that left least says what stays.
+#[test]
+fn what_the_driver_gave_back_is_not_the_context() {
+    let transient = 763 * MIB;
+    let mut file = story();
+    let at = file.layout.of(Section::Footprints).offset as usize;
+    let row = &mut file.bytes()[at..at + size_of::<Footprint>()];
+    let mut footprint: Footprint = *bytemuck::from_bytes(row);
+    footprint.used_at_start += transient;
+    row.copy_from_slice(bytemuck::bytes_of(&footprint));
+    let sample = |time, process: u64| UseSample {
+        time,
+        process_bytes: Some(process),
+        used_bytes: process + OTHERS,
+        reserved_bytes: Some(0),
+        total_bytes: 80 << 30,
+        found_by: FoundBy::Pid,
+    };
+    // At 2 s it is still there; from 3 s on it is not; at 6 s 5 MiB more that nobody knows of are.
+    let samples = [
+        sample(2 * SECOND, KNOWN + transient),
+        sample(3 * SECOND, KNOWN),
+        sample(6 * SECOND, KNOWN + 213 * MIB),
+    ];
+    for record in DeviceUse::records(0, "GPU-1", &samples) {
+        file.cold(Cold::DeviceUse(record));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::read(Trace::open(&file.write(dir.path(), "t.vrt")).unwrap());
+    let mut answer = Answer::default();
+    reconcile(
+        &mut answer,
+        &process,
+        &Question::recorded(&process, None, Vec::new()),
+    );
+    let tree = answer.trees.remove(0);
+    let context = lines(&tree)[&(Part::Context, "")].clone();
+    assert_eq!(
+        (context.bytes, context.basis),
+        (CONTEXT as i64, Basis::Derived)
+    );
+    assert_eq!(tree.unexplained, Some(5 * MIB as i64));
+    assert!(
+        tree.notes
+            .iter()
+            .any(|note| note.contains("gave memory of it back"))
+    );
+    // While it is there, nobody can know that it will go.
+    let early = Question::recorded(&process, Some(Found::Time(2 * SECOND)), Vec::new());
+    let mut answer = Answer::default();
+    reconcile(&mut answer, &process, &early);
+    let tree = answer.trees.remove(0);
+    let context = lines(&tree)[&(Part::Context, "")].clone();
+    assert_eq!(
+        (context.bytes, context.basis, tree.unexplained),
+        ((CONTEXT + transient) as i64, Basis::Measured, Some(0))
+    );
 }
 
 #[test]

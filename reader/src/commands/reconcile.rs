@@ -83,7 +83,7 @@ fn now(process: &Process, devices: Vec<u8>) -> Question {
             shown: samples
                 .iter()
                 .map(|(device, sample)| {
-                    let shown = Shown::from(sample).beside_others(process, *device);
+                    let shown = Shown::from(sample).with_left(process, *device);
                     (*device, shown)
                 })
                 .collect(),

@@ -4,9 +4,11 @@
 //! initialised only while a process uses a device.
 
 use super::sample::{Device, DeviceState, ProcessSample, Sample, Shown};
+use crate::analysis::reconcile;
 use crate::model::{State, UseSample};
 use crate::nvml::{self, Handle, Reading, Session, Unavailable};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 use vramtrace_format::record::{Kind, Layer};
@@ -34,6 +36,8 @@ pub(super) struct Smi {
     waiting: bool,
     known: HashMap<Key, Known>,
     trouble: Option<Unavailable>,
+    /// The least that the numbers of each process on a device left for its first context.
+    left: HashMap<(PathBuf, u8), i64>,
 }
 
 impl Smi {
@@ -54,6 +58,7 @@ impl Smi {
             waiting: false,
             known: HashMap::new(),
             trouble: None,
+            left: HashMap::new(),
         }
     }
 
@@ -98,7 +103,13 @@ impl Smi {
     }
 
     /// Puts what was said into the sample.
-    pub fn add_to(&self, sample: &mut Sample) {
+    pub fn add_to(&mut self, sample: &mut Sample) {
+        let present: HashSet<&PathBuf> = sample
+            .processes
+            .iter()
+            .map(|process| &process.trace)
+            .collect();
+        self.left.retain(|(trace, _), _| present.contains(trace));
         sample.nvml_error = self.trouble.as_ref().map(ToString::to_string);
         let mut users: HashMap<Key, usize> = HashMap::new();
         for process in sample.processes.iter().filter(|process| is_there(process)) {
@@ -122,7 +133,8 @@ impl Smi {
                     .reading
                     .sample(&process.pids, alone, process.began)
                     .filter(|_| there);
-                let told = shown.and_then(|shown| explain(process, device, &shown));
+                let left = &mut self.left;
+                let told = shown.and_then(|shown| explain(process, device, &shown, left));
                 if let Some(shown) = shown
                     && !sample.devices.iter().any(|state| state.uuid == known.uuid)
                 {
@@ -150,7 +162,12 @@ fn is_there(process: &ProcessSample) -> bool {
 }
 
 /// How far nvidia-smi's number of a process is explained; as `vramtrace reconcile` does it.
-fn explain(process: &ProcessSample, device: &Device, shown: &UseSample) -> Option<Shown> {
+fn explain(
+    process: &ProcessSample,
+    device: &Device,
+    shown: &UseSample,
+    all_left: &mut HashMap<(PathBuf, u8), i64>,
+) -> Option<Shown> {
     let process_bytes = shown.process_bytes?;
     let here = |of: Option<u8>| of == Some(device.ordinal);
     let account = process
@@ -163,23 +180,28 @@ fn explain(process: &ProcessSample, device: &Device, shown: &UseSample) -> Optio
         .filter(|kind| here(kind.device) && kind.kind == Kind::Managed)
         .fold(0u64, |sum, kind| sum.saturating_add(kind.live_bytes));
     let live = account.map_or(0, |account| account.live_bytes.saturating_sub(managed));
-    let own_bytes = device.used_at_start.map(|at_start| {
-        // What was in use when the first context was there was not all this process's.
-        let others = shown.used_bytes.saturating_sub(process_bytes);
-        let first = at_start.saturating_sub(others);
-        i64::try_from(first)
-            .unwrap_or(i64::MAX)
-            .saturating_add(device.own_growth)
+    let live = i64::try_from(live).unwrap_or(i64::MAX);
+    let number = i64::try_from(process_bytes).unwrap_or(i64::MAX);
+    let own_bytes = device.used_at_start.map(|used_at_start| {
+        let left = number
+            .saturating_sub(live)
+            .saturating_sub(device.own_growth);
+        let least = all_left
+            .entry((process.trace.clone(), device.ordinal))
+            .and_modify(|least| *least = left.min(*least))
+            .or_insert(left);
+        let first = reconcile::Known {
+            used_at_start,
+            others: Some(shown.used_bytes.saturating_sub(process_bytes)),
+            left: Some(*least),
+        };
+        first.bytes().saturating_add(device.own_growth)
     });
-    let explained = i64::try_from(live)
-        .unwrap_or(i64::MAX)
-        .saturating_add(own_bytes.unwrap_or(0));
+    let explained = live.saturating_add(own_bytes.unwrap_or(0));
     Some(Shown {
         process_bytes,
         own_bytes,
-        unexplained_bytes: i64::try_from(process_bytes)
-            .unwrap_or(i64::MAX)
-            .saturating_sub(explained),
+        unexplained_bytes: number.saturating_sub(explained),
     })
 }
 

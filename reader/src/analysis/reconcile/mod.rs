@@ -11,9 +11,11 @@
 //! Managed memory moves between device and host, imports are another process's, and what is
 //! page-locked is no device's: they are listed beside, never added.
 
+mod context;
 mod question;
 mod tree;
 
+pub use context::Known;
 pub use question::{Question, Shown};
 
 use super::Sum;
@@ -33,7 +35,7 @@ pub enum Basis {
     Gauge,
     /// By how much less memory was free after a call than before it.
     Measured,
-    /// As what was left of nvidia-smi's number when it was first there.
+    /// As what nvidia-smi's numbers left at least.
     Derived,
 }
 

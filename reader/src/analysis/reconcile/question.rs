@@ -16,9 +16,9 @@ pub struct Shown {
     pub device: u64,
     /// Part of that which is not this process's, where it is known: others' and the driver's.
     pub others: Option<u64>,
-    /// Of what was in use when the context was made, others' part, where that was not the same as
-    /// [`others`](Shown::others); found as what is left of the number when the process was first listed.
-    pub others_at_start: Option<i64>,
+    /// The least that the process's numbers were more than everything that was known of then but its first
+    /// context.
+    pub left: Option<i64>,
     /// When that was, event time.
     pub time: u64,
     /// How many bytes more are known of at the moment that is asked about than were then.
@@ -35,7 +35,7 @@ impl From<&UseSample> for Shown {
             assumed: sample.found_by == FoundBy::Assumed,
             device: sample.used_bytes,
             others: sample.process_bytes.filter(|_| comparable).map(others),
-            others_at_start: None,
+            left: None,
             time: sample.time,
             since: 0,
         }
@@ -55,29 +55,40 @@ fn known(process: &Process, device: u8, moment: Found) -> Option<i64> {
     Some(answer.trees.first()?.explained)
 }
 
-/// More than this of a device that is not the process's is not the driver's alone: another process is
-/// there. The driver counts some 9 MiB to nobody (H100, driver 580).
-const ANOTHER: u64 = 64 << 20;
-/// Others' part changed if it differs by this, bytes.
-const CHANGED: u64 = 8 << 20;
+/// Numbers that are looked at for what is left of them; each asks for the process as it was then.
+const LOOKED_AT: usize = 8;
 
 impl Shown {
-    /// Notices where others were not there yet, or still were, when the process's context was made:
-    /// what was in use then, less what others use now, is nonsense.
-    pub fn beside_others(mut self, process: &Process, device: u8) -> Shown {
-        let (Some(now), Some(own)) = (self.others.filter(|others| *others > ANOTHER), self.process)
-        else {
+    /// Looks at how much this number, and some of those in the trace that were taken before, leave for the
+    /// process's first context.
+    pub fn with_left(mut self, process: &Process, device: u8) -> Shown {
+        let Some(own) = self.process else { return self };
+        let footprint = process.trace.footprints.get(usize::from(device));
+        let at_start = footprint.map_or(0, |row| row.used_at_start);
+        if at_start == 0 {
             return self;
+        }
+        let recorded = process.device_use.get(&device).into_iter();
+        let before: Vec<(u64, u64)> = recorded
+            .flat_map(|all| &all.samples)
+            .filter(|sample| sample.time < self.time)
+            .filter_map(|sample| Some((sample.time, sample.process_bytes?)))
+            .collect();
+        // Evenly over all of them: what the driver gives back, it does not give back at once.
+        let some = before
+            .iter()
+            .step_by(before.len().div_ceil(LOOKED_AT).max(1));
+        let left = |(time, own): (u64, u64)| {
+            // Without a number the context's line is all that was in use.
+            let known = known(process, device, Found::Time(time))?;
+            let but_context = known.saturating_sub_unsigned(at_start);
+            Some(i64::try_from(own).ok()?.saturating_sub(but_context))
         };
-        let recorded = process.device_use.get(&device);
-        let first = recorded.and_then(|all| {
-            let mut samples = all.samples.iter();
-            samples.find_map(|sample| Some((sample.time, sample.process_bytes?)))
-        });
-        let (time, own) = first.unwrap_or((self.time, own));
-        let known = known(process, device, Found::Time(time));
-        let then = known.map(|known| known.saturating_sub_unsigned(own));
-        self.others_at_start = then.filter(|then| then.abs_diff(now as i64) > CHANGED);
+        self.left = some
+            .copied()
+            .chain([(self.time, own)])
+            .filter_map(left)
+            .min();
         self
     }
 }
@@ -135,7 +146,7 @@ impl Question {
                 Some(moment) => suiting(process, *device, all, moment),
                 None => all.samples.first().map(Shown::from),
             };
-            Some((*device, shown?.beside_others(process, *device)))
+            Some((*device, shown?.with_left(process, *device)))
         };
         Question {
             moment,

@@ -1,6 +1,6 @@
 //! The lines of one device's tree.
 
-use super::{Basis, Beside, Line, Part, Shown};
+use super::{Basis, Beside, Known, Line, Part, Shown};
 use crate::analysis::Sum;
 use crate::model::Process;
 use rustc_hash::FxHashMap;
@@ -166,16 +166,19 @@ fn own(row: Footprint, later: i64, shown: Option<Shown>, notes: &mut Vec<String>
                 .to_owned(),
         );
     }
-    let others = others.map_or(0, |others| i64::try_from(others).unwrap_or(i64::MAX));
-    let at_start = shown.and_then(|shown| shown.others_at_start);
-    if at_start.is_some() {
+    let known = Known {
+        used_at_start: row.used_at_start,
+        others,
+        left: shown.and_then(|shown| shown.left),
+    };
+    let derived = known.contradicted().is_some();
+    if derived {
         notes.push(
-            "other processes used more or less of the device when the context was made than later: its line is what \
-             was left of nvidia-smi's first number for the process"
+            "other processes used more or less of the device when the context was made than later, or the driver gave \
+             memory of it back: its line is what nvidia-smi's numbers for the process left at least"
                 .to_owned(),
         );
     }
-    let others = at_start.unwrap_or(others);
     if row.unmeasured > 0 {
         notes.push(format!(
             "{} of {} calls for which the driver may take memory were not measured: other memory changed \
@@ -189,13 +192,23 @@ fn own(row: Footprint, later: i64, shown: Option<Shown>, notes: &mut Vec<String>
         count,
         ..line(part, Sum::default(), Basis::Measured)
     };
-    let basis = match at_start {
-        Some(_) => Basis::Derived,
-        None => Basis::Measured,
+    let basis = match derived {
+        true => Basis::Derived,
+        false => Basis::Measured,
     };
-    let first = (row.used_at_start as i64).saturating_sub(others);
-    let context = first.saturating_add(row.contexts as i64);
+    let context = known.bytes().saturating_add(row.contexts as i64);
     let code = (row.code as i64).wrapping_sub(later);
+    // Others who take memory while code is loaded are in what is measured, and then missing here.
+    let (context, code) = match derived && context < 0 {
+        true => {
+            notes.push(
+                "what code takes can't be told from the context: other processes' memory changed while it was loaded"
+                    .to_owned(),
+            );
+            (context.saturating_add(code), 0)
+        }
+        false => (context, code),
+    };
     let lines = [
         Line {
             basis,
