@@ -153,6 +153,7 @@ export class Tables {
     const { start, end } = this.driven(state);
     const { keys, cells, duration_ns } = this.model.page;
     const seconds = (Math.min(to * cells.width, duration_ns) - from * cells.width) / 1e9;
+    const begun = this.summing.before(this.scope(), from);
     const rows: Row[] = [];
     for (let key = 0; key < keys.node.length; key++) {
       const by = end.bytes[key] - start.bytes[key];
@@ -163,7 +164,7 @@ export class Tables {
       });
     }
     return {
-      about: `What each stack holds at ${when(to)} less what it held at ${when(from)}, as vramtrace leaks --to says of both. Shapes (growing, warm-up, …) are of all the time: without a selection they are here.`,
+      about: `What each stack holds at ${when(to)} less what it held at ${when(from)}, as vramtrace leaks --to says of both.${begun ? ` Of the beginning: ${begun}.` : ""} Shapes (growing, warm-up, …) are of all the time: without a selection they are here.`,
       rows, usual: "-by",
       columns: [{ id: "where", label: "Where", text: true }, { id: "place", label: "Device", text: true }, { id: "kind", label: "Kind", text: true }, { id: "start", label: "At the beginning", ...B }, { id: "end", label: "At the end", ...B }, { id: "by", label: "Growth", ...B }, { id: "slope", label: "A second", ...B }, { id: "count", label: "More allocations", ...N }],
     };

@@ -241,6 +241,10 @@ for (const [colorScheme, width] of [["dark", 1280], ["light", 1280], ["dark", 24
   // Nothing was live before the program began: all that is live has grown.
   assert.ok((await said(page, "flame-title")).startsWith(bytes(figures.wrapped.live)), await said(page, "flame-title"));
   assert.ok(!/other stacks hold/.test(await said(page, "flame-title")));
+  // A selection that begins before the log: so does the table of growth.
+  await page.evaluate(() => (location.hash = "#tab=growth&selection=10000000000-30000000000"));
+  await settle(page);
+  assert.match(await said(page, "tables-title"), /Of the beginning: that is before the event log/);
   await context.close();
   assert.deepEqual(problems, []);
 }
