@@ -460,6 +460,21 @@ fn browser() {
             .find(|group| group["stack"][0]["function"] == "remember");
         group.unwrap()["bytes"].as_u64().unwrap()
     };
+    let html_of_many = std::fs::read_to_string(directory.join("many.html")).unwrap();
+    let many: Value = serde_json::from_str(&document(&html_of_many).unwrap()).unwrap();
+    let step = many["page"]["cells"]["width"].as_u64().unwrap();
+    let many_at = |step_number: u64| {
+        let to = format!("@{}", START + step_number * step - 1);
+        let said = ask(&["leaks", "many.vrt", "--json", "--to", &to], directory);
+        let groups = said["groups"].as_array().unwrap().clone();
+        let mut bytes: Vec<u64> = groups
+            .iter()
+            .filter(|group| group["count"] != 400)
+            .map(|group| group["bytes"].as_u64().unwrap())
+            .collect();
+        bytes.sort_unstable();
+        json!({ "time": step_number * step, "bytes": bytes })
+    };
     let after_from = bytes_of(&leaks(&["--from", &moments[0]]));
     let after_to = bytes_of(&leaks(&["--from", &moments[1]]));
     let last = ask(&["fragmentation", "training.vrt", "--json"], directory);
@@ -480,6 +495,11 @@ fn browser() {
             "live": bytes_of(&leaks(&["--to", &moments[1]])),
             "made": made(&["--from", &moments[0], "--to", &moments[1]]),
             "remember": of_remember(&between),
+            "remember_at": moments.each_ref().map(|to| of_remember(&leaks(&["--to", to]))),
+        },
+        "many": {
+            "duration": many["page"]["duration_ns"],
+            "moments": [many_at(200), many_at(450)],
         },
     });
     std::fs::write(directory.join("figures.json"), figures.to_string()).unwrap();

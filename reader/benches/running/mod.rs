@@ -3,21 +3,28 @@
 use super::support::{self, TraceFile};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::mem::offset_of;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::{Child, Command};
 use vramtrace_format::Section;
+use vramtrace_format::account::Account;
 use vramtrace_format::cold::Cold;
 use vramtrace_format::record::Kind;
+use vramtrace_format::totals::Totals;
 
 /// Call stacks of each.
 const STACKS: u64 = 400;
+/// Of these, how many hold more with each event.
+const CHANGING: usize = 20;
 
 /// Processes that run until it is dropped.
 pub struct Running {
     sleepers: Vec<Child>,
     words: Vec<(File, u64)>,
     journal: u64,
+    /// Where figures are that change with what happens: live bytes of the accounts, and of call stacks.
+    figures: Vec<(u64, u64)>,
 }
 
 impl Running {
@@ -27,11 +34,13 @@ impl Running {
             sleepers: Vec::new(),
             words: Vec::new(),
             journal: 0,
+            figures: Vec::new(),
         };
         for number in 0..count {
             let sleeper = Command::new("sleep").arg("3600").spawn().expect("sleep");
             let mut trace = trace(&sleeper, number as u64);
             running.journal = trace.layout.of(Section::Journal).offset;
+            running.figures = figures(&mut trace);
             let file = write(place, number, &mut trace);
             running.words.push((file, trace.seq));
             running.sleepers.push(sleeper);
@@ -45,6 +54,11 @@ impl Running {
             *seq += 1;
             let word = (*seq << 8 | 0xff).to_le_bytes();
             file.write_all_at(&word, self.journal).expect("an event");
+            // Other figures than before on every line that shows them.
+            for (at, figure) in &self.figures {
+                let figure = (figure + *seq * 4099).to_le_bytes();
+                file.write_all_at(&figure, *at).expect("a figure");
+            }
         }
     }
 }
@@ -84,6 +98,37 @@ fn trace(sleeper: &Child, seed: u64) -> TraceFile {
         }
     }
     file
+}
+
+/// Offsets and values of live bytes: of the accounts that are used, and of the stacks that hold most.
+fn figures(trace: &mut TraceFile) -> Vec<(u64, u64)> {
+    let of = |section| trace.layout.of(section).offset;
+    let (accounts, totals) = (of(Section::Accounts), of(Section::Totals));
+    let parts = trace.parts();
+    let rows = (0..).zip(&*parts.totals);
+    let at = |row: u64| totals + row * size_of::<Totals>() as u64;
+    let mut figures: Vec<(u64, u64)> = rows
+        .filter(|(_, row)| row.key.used != 0)
+        .map(|(at_row, row)| {
+            (
+                at(at_row) + offset_of!(Totals, live_bytes) as u64,
+                row.live_bytes,
+            )
+        })
+        .collect();
+    figures.sort_unstable_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    figures.truncate(CHANGING);
+    let used = (0..)
+        .zip(&*parts.accounts)
+        .filter(|(_, row)| row.live_bytes > 0);
+    figures.extend(used.map(|(row, account): (u64, &Account)| {
+        let at = accounts + row * size_of::<Account>() as u64;
+        (
+            at + offset_of!(Account, live_bytes) as u64,
+            account.live_bytes,
+        )
+    }));
+    figures
 }
 
 /// Writes what is not zero: what a recorder never touched takes no memory either.

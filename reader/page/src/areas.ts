@@ -1,9 +1,11 @@
-// Allocations stacked over time. What is drawn is chosen by bytes × time in view; the rest is one area.
+// Allocations stacked over time. What is drawn one by one is chosen by bytes × time in view; on it stand the rest, as an area for each
+// of the largest stacks, and what is left in grey.
 
 import { byteLabel, byteTicks } from "./axis";
 import type { Colours } from "./colour";
 import type { Model, Scope } from "./data";
 import { type Context, css } from "./dom";
+import { type Heap, Heaps } from "./heaps";
 import { bytes, duration, foreign, moment, short } from "./format";
 import type { Range } from "./state";
 
@@ -14,7 +16,7 @@ const COLUMN = 1.5;
 const ENDED: Record<number, string> = { 0: "live at the end", 2: "freed", 3: "free not seen", 4: "ended with its context", 5: "ended by a reset", 6: "freed in teardown", 8: "its pool changed size" };
 
 export interface Hit { key: number; track: number; row: number }
-interface Band extends Hit { start: number; end: number; size: number; xs: number[]; ys: number[] }
+interface Band extends Hit { start: number; end: number; size: number; live: boolean; xs: number[]; ys: number[] }
 
 export class Areas {
   private scope: Scope | null = null;
@@ -24,8 +26,11 @@ export class Areas {
   private less: number[] = [];
   private bands: Band[] = [];
   private top = 1;
+  private heaps: Heaps;
 
-  constructor(private model: Model, private colours: Colours) {}
+  constructor(private model: Model, private colours: Colours) {
+    this.heaps = new Heaps(model);
+  }
 
   setScope(scope: Scope): void {
     this.scope = scope;
@@ -57,7 +62,7 @@ export class Areas {
         if (end < a) continue;
         const weight = t.size[row] * Math.max(1, Math.min(end, b) - Math.max(start, a));
         if (weight <= least || !this.model.inScope(t.key[row], this.scope!)) continue;
-        found.push({ weight, band: { key: t.key[row], track, row, start, end, size: t.size[row], xs: [], ys: [] } });
+        found.push({ weight, band: { key: t.key[row], track, row, start, end, size: t.size[row], live: t.how[row] === 0, xs: [], ys: [] } });
         if (found.length > 4 * MOST) prune();
       }
     }
@@ -126,6 +131,17 @@ export class Areas {
     totals.forEach((total, i) => context.lineTo(i * COLUMN, y(total)));
     context.lineTo(width, height);
     context.fill();
+    this.heaps.lay(this.scope!, part, COLUMN * column, this.bands, totals);
+    const pale = (key: number, alpha: number) => (matching && !matching(key) ? 0.15 : alpha);
+    for (const heap of this.heaps.all) {
+      const { lower, upper } = heap;
+      context.beginPath();
+      for (let i = 0; i < lower.length; i++) context.lineTo(i * COLUMN, y(lower[i]));
+      for (let i = lower.length - 1; i >= 0; i--) context.lineTo(i * COLUMN, y(upper[i]));
+      context.globalAlpha = pale(heap.key, 0.6);
+      context.fillStyle = this.colours.of(heap.key);
+      context.fill();
+    }
     context.lineWidth = 0.6;
     context.strokeStyle = css("--card");
     for (const band of this.bands) {
@@ -142,7 +158,7 @@ export class Areas {
         context.lineTo(x(band.xs[i]), y(band.ys[i] + band.size));
       }
       context.closePath();
-      context.globalAlpha = matching && !matching(band.key) ? 0.15 : 1;
+      context.globalAlpha = pale(band.key, 1);
       context.fillStyle = this.colours.of(band.key);
       context.fill();
       if ((band.size / this.top) * height > 3) context.stroke();
@@ -165,9 +181,30 @@ export class Areas {
     return null;
   }
 
+  /** The stack whose smaller allocations are drawn there. */
+  heap(time: number, y: number, height: number): Heap | null {
+    return this.heaps.hit(time, (1 - y / height) * this.top);
+  }
+
+  /** A stack's smaller allocations, as of the step nearest to a time. */
+  describeHeap(heap: Heap, time: number): (string | [string, string])[] {
+    const { width } = this.model.page.cells;
+    const at = Math.round(time / width) * width;
+    const frames = this.model.stack(heap.key).slice(0, 4).map((node) => short(this.model.label(this.model.page.tree.frame[node])));
+    const process = this.model.page.keys.process[heap.key];
+    const several = this.model.page.processes.length > 1;
+    return [
+      ...frames,
+      ["its smaller allocations, together", bytes(this.heaps.value(heap, at))],
+      ["at", `${moment(at, width)} (a step)`],
+      ...(several ? [["process", foreign(this.model.process(process))] as [string, string]] : []),
+      ["kind", this.model.page.keys.kind[heap.key]],
+    ];
+  }
+
   rest(time: number): number {
     const sum = this.bands.reduce((all, band) => all + (time >= band.start && time < band.end ? band.size : 0), 0);
-    return Math.max(0, this.total(time, time + 1) - sum);
+    return Math.max(0, this.total(time, time + 1) - sum - this.heaps.sum(time));
   }
 
   describe(hit: Hit, step: number): (string | [string, string])[] {

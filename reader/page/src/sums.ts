@@ -135,7 +135,7 @@ export class Summing {
   }
 
   /** Said where a moment lies before the event log. */
-  private before(scope: Scope, bucket: number): string | undefined {
+  before(scope: Scope, bucket: number): string | undefined {
     const { width } = this.model.page.cells;
     const begins = logBegins(this.model, scope);
     if (bucket === 0 || bucket * width >= begins) return undefined;

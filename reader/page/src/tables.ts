@@ -8,7 +8,7 @@ import type { State, Store } from "./state";
 
 interface Column { id: string; label: string; text?: boolean; show?: (value: number) => string; title?: string }
 interface Row { values: (number | string)[]; open?: () => void; indent?: number }
-interface Table { columns: Column[]; rows: Row[]; about: string; sorted?: boolean }
+interface Table { columns: Column[]; rows: Row[]; about: string; sorted?: boolean; usual?: string }
 
 const TABS: [string, string][] = [
   ["stacks", "Stacks"], ["libraries", "Libraries"], ["leaks", "Leaks"], ["growth", "Growth"], ["oom", "Out of memory"], ["reconcile", "Whole number"], ["losses", "Losses"],
@@ -60,7 +60,7 @@ export class Tables {
     switch (state.tab) {
       case "libraries": return this.libraries(state, when);
       case "leaks": return this.leaks(state);
-      case "growth": return this.growth(state);
+      case "growth": return state.selection ? this.grown(state, when) : this.growth();
       case "oom": return this.oom(state);
       case "reconcile": return this.reconcile(state);
       case "losses": return this.losses();
@@ -122,11 +122,6 @@ export class Tables {
     return this.model.place(of.process, of.device);
   }
 
-  /** Where something is of the whole time though a part of it is selected. */
-  private whole(state: State): string {
-    return state.selection ? " It is of all the time, whatever is selected." : "";
-  }
-
   private since(unix: number): number {
     return unix - Number(this.model.page.base_ns);
   }
@@ -152,10 +147,33 @@ export class Tables {
     };
   }
 
-  private growth(state: State): Table {
+  /** Of a part of the time: what each stack held at both ends. What its shape was is known of all the time alone. */
+  private grown(state: State, when: (bucket: number) => string): Table {
+    const [from, to] = buckets(this.model, state);
+    const { start, end } = this.driven(state);
+    const { keys, cells, duration_ns } = this.model.page;
+    const seconds = (Math.min(to * cells.width, duration_ns) - from * cells.width) / 1e9;
+    const begun = this.summing.before(this.scope(), from);
+    const rows: Row[] = [];
+    for (let key = 0; key < keys.node.length; key++) {
+      const by = end.bytes[key] - start.bytes[key];
+      if (!by) continue;
+      rows.push({
+        values: [this.model.top(key), this.model.place(keys.process[key], keys.device[key]), keys.kind[key], start.bytes[key], end.bytes[key], by, by / seconds, end.count[key] - start.count[key]],
+        open: () => this.open(key),
+      });
+    }
+    return {
+      about: `What each stack holds at ${when(to)} less what it held at ${when(from)}, as vramtrace leaks --to says of both.${begun ? ` Of the beginning: ${begun}.` : ""} Shapes (growing, warm-up, …) are of all the time: without a selection they are here.`,
+      rows, usual: "-by",
+      columns: [{ id: "where", label: "Where", text: true }, { id: "place", label: "Device", text: true }, { id: "kind", label: "Kind", text: true }, { id: "start", label: "At the beginning", ...B }, { id: "end", label: "At the end", ...B }, { id: "by", label: "Growth", ...B }, { id: "slope", label: "A second", ...B }, { id: "count", label: "More allocations", ...N }],
+    };
+  }
+
+  private growth(): Table {
     const { growth } = this.model.all;
     return {
-      about: `As vramtrace growth: stacks whose live bytes keep growing come first.${this.whole(state)}`, sorted: true,
+      about: `As vramtrace growth: stacks whose live bytes keep growing come first. Of all the time.`, sorted: true,
       rows: growth.groups.map((g: Answer) => ({
         values: [this.top(g.stack, g.stack_missing), this.place(g), g.shape ?? "", g.slope ?? 0, g.bytes, g.count],
         open: () => this.openFrames(`${bytes(g.bytes)} live`, g.stack, [["shape", g.shape ?? ""]]),
@@ -193,7 +211,10 @@ export class Tables {
       lines(tree.lines, 1);
       if (tree.unexplained !== null) rows.push({ values: ["unexplained", tree.unexplained, 0, ""], indent: 1 });
     }
-    return { about: `As vramtrace reconcile: where the whole number goes that nvidia-smi shows.${this.whole(state)}`, rows, sorted: true, columns: [{ id: "part", label: "Part", text: true }, { id: "bytes", label: "Bytes", ...B }, { id: "count", label: "Allocations", ...N }, { id: "basis", label: "Known by", text: true }] };
+    // Contexts, code and pools are known of the moment that was asked about alone.
+    const moments = this.model.all.reconcile.trees.map((tree: Answer) => `${this.place(tree)} at ${moment(this.since(tree.at_ns), this.model.page.cells.width)}`);
+    const when = moments.length ? ` Of ${moments.join(", ")}${state.selection ? ", whatever is selected: vramtrace reconcile --to says it of other moments" : ""}.` : "";
+    return { about: `As vramtrace reconcile: where the whole number goes that nvidia-smi shows.${when}`, rows, sorted: true, columns: [{ id: "part", label: "Part", text: true }, { id: "bytes", label: "Bytes", ...B }, { id: "count", label: "Allocations", ...N }, { id: "basis", label: "Known by", text: true }] };
   }
 
   private losses(): Table {
@@ -206,7 +227,7 @@ export class Tables {
         const text = Array.isArray(value) ? `device layer ${count(value[0])}, framework layer ${count(value[1])}` : count(value);
         if (name !== "ring_capacity" && ([] as number[]).concat(value).some((n) => n > 0)) rows.push({ values: [`pid ${p.pid}: ${name.replaceAll("_", " ")}`, text] });
       }
-    return { about: page.inexact.length ? "Not all numbers are exact." : "All sums are exact. What is listed here was left out or is worth knowing.", rows, sorted: true, columns: [{ id: "what", label: "What", text: true }, { id: "text", label: "", text: true }] };
+    return { about: page.inexact.length ? "Not all numbers are exact. Of all the time." : "All sums are exact. What is listed here was left out or is worth knowing, of all the time.", rows, sorted: true, columns: [{ id: "what", label: "What", text: true }, { id: "text", label: "", text: true }] };
   }
 
   private current: { table: Table; rows: Row[] } = { table: { columns: [], rows: [], about: "" }, rows: [] };
@@ -214,7 +235,7 @@ export class Tables {
   private render(table: Table, state: State): void {
     const wanted = state.filter.toLowerCase();
     let rows = wanted ? table.rows.filter((row) => row.values.some((v) => typeof v === "string" && v.toLowerCase().includes(wanted))) : [...table.rows];
-    const usual = table.sorted ? "" : `-${table.columns.find((c) => c.id === (state.tab === "leaks" ? "bytes" : "kept") || c.id === "at")?.id ?? table.columns.find((c) => !c.text)?.id}`;
+    const usual = table.usual ? table.usual : table.sorted ? "" : `-${table.columns.find((c) => c.id === (state.tab === "leaks" ? "bytes" : "kept") || c.id === "at")?.id ?? table.columns.find((c) => !c.text)?.id}`;
     const [down, id] = (state.sort || usual).startsWith("-") ? [true, (state.sort || usual).slice(1)] : [false, state.sort || usual];
     const at = table.columns.findIndex((c) => c.id === id);
     if (at >= 0) {

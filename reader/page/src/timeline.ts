@@ -32,7 +32,7 @@ export class TimeView {
   private about = el("p", { class: "said" });
   private nothing = el("p", { class: "nothing", hidden: true }, "No memory was allocated in all this time.");
   private more = el("button", { type: "button", hidden: true, click: () => this.showLanes() });
-  private captions = [el("span", { class: "caption" }, "Live bytes"), el("span", { class: "caption" }, "Allocations; grey: the smaller ones together")];
+  private captions = [el("span", { class: "caption" }, "Live bytes"), el("span", { class: "caption" }, "Allocations; pale: smaller ones of a stack together; grey: all others")];
   private areas: Areas;
   private lines: Lines;
   private lanes: Lanes;
@@ -215,7 +215,10 @@ export class TimeView {
     const inAreas = y - this.areasTop;
     if (inAreas > 0 && inAreas < this.area) {
       const hit = this.areas.hit(time, inAreas, this.area);
-      if (hit) this.open(hit.key, this.areas.describe(hit, this.step()).filter((l): l is [string, string] => Array.isArray(l)));
+      const heap = hit ? null : this.areas.heap(time, inAreas, this.area);
+      const facts = (lines: (string | [string, string])[]) => lines.filter((l): l is [string, string] => Array.isArray(l));
+      if (hit) this.open(hit.key, facts(this.areas.describe(hit, this.step())));
+      else if (heap) this.open(heap.key, facts(this.areas.describeHeap(heap, time)));
     } else if (y >= this.lanesTop) {
       const slice = this.lanes.hit(time, y - this.lanesTop, this.time(x + 5) - time);
       if (slice?.kind === "range" && slice.end > slice.start) return this.store.set({ selection: [slice.start, slice.end], cursor: slice.end });
@@ -244,7 +247,9 @@ export class TimeView {
     if (inAreas > 0 && inAreas < this.area) {
       const hit = this.areas.hit(time, inAreas, this.area);
       if (hit) return tip(event.clientX, event.clientY, this.areas.describe(hit, this.step()));
-      return tip(event.clientX, event.clientY, [at, ["smaller allocations, together", bytes(this.areas.rest(time))]]);
+      const heap = this.areas.heap(time, inAreas, this.area);
+      if (heap) return tip(event.clientX, event.clientY, this.areas.describeHeap(heap, time));
+      return tip(event.clientX, event.clientY, [at, ["other smaller allocations, together", bytes(this.areas.rest(time))]]);
     }
     if (y >= this.lanesTop) {
       const slice = this.lanes.hit(time, y - this.lanesTop, this.time(x + 5) - time);

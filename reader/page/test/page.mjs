@@ -105,6 +105,18 @@ const said = (page, title) => page.locator(`section[aria-labelledby=${title}] > 
   assert.ok((await said(page, "flame-title")).startsWith(bytes(figures.selected.made)), await said(page, "flame-title"));
   const row = page.locator("[role=tabpanel] tr", { hasText: "remember metrics.py:12" });
   assert.ok((await row.textContent()).includes(bytes(figures.selected.remember)), await row.textContent());
+  // Growth is what leaks says of both ends of the selection.
+  await page.locator("[data-tab=growth]").click();
+  await settle(page);
+  const [begin, end] = figures.selected.remember_at;
+  const grown = await row.locator("td").allTextContents();
+  assert.deepEqual(grown.slice(3, 6), [begin, end, end - begin].map(bytes), String(grown));
+  // Where the whole number goes is known of one moment, which is said.
+  await page.locator("[data-tab=reconcile]").click();
+  await settle(page);
+  assert.match(await page.locator("section[aria-labelledby=tables-title] > .said").textContent(), /Of GPU 0 at \d.*, whatever is selected/);
+  await page.locator("[data-tab=stacks]").click();
+  await settle(page);
   // By mouse.
   await page.evaluate(() => scrollTo(0, 0));
   const plots = await page.locator(".plots").boundingBox();
@@ -183,6 +195,29 @@ for (const [colorScheme, width] of [["dark", 1280], ["light", 1280], ["dark", 24
   assert.deepEqual(problems, []);
 }
 {
+  // What is too small to be drawn one by one is an area for each stack, with what leaks says of it at that moment.
+  const { page, problems, context } = await open("many.html");
+  await page.evaluate(() => scrollTo(0, 0));
+  const plots = await page.locator(".plots").boundingBox();
+  for (const { time, bytes: expected } of figures.many.moments) {
+    const x = plots.x + 104 + (time / figures.many.duration) * (plots.width - 104 - 22);
+    const tips = new Set();
+    for (let y = plots.y + 190; y < plots.y + plots.height; y += 4) {
+      await page.mouse.move(x, y);
+      tips.add(await page.locator("#tip").textContent());
+    }
+    const areas = [...tips].filter((tip) => tip.includes("its smaller allocations, together"));
+    assert.equal(expected.length, 3);
+    for (const sum of expected) assert.equal(areas.filter((tip) => tip.includes(bytes(sum))).length, 1, `${bytes(sum)}: ${[...tips].join("\n")}`);
+  }
+  await page.screenshot({ path: `${folder}/many.png` });
+  await page.locator("[data-tab=losses]").click();
+  await settle(page);
+  assert.match(await page.locator("[role=tabpanel]").textContent(), /an area for each of the largest stacks, in steps of/);
+  await context.close();
+  assert.deepEqual(problems, []);
+}
+{
   // Nothing was allocated: that is said, and nothing is drawn that is not there.
   const { page, problems, context } = await open("empty.html");
   assert.ok(await page.getByText("No memory was allocated in all this time.").isVisible());
@@ -206,6 +241,10 @@ for (const [colorScheme, width] of [["dark", 1280], ["light", 1280], ["dark", 24
   // Nothing was live before the program began: all that is live has grown.
   assert.ok((await said(page, "flame-title")).startsWith(bytes(figures.wrapped.live)), await said(page, "flame-title"));
   assert.ok(!/other stacks hold/.test(await said(page, "flame-title")));
+  // A selection that begins before the log: so does the table of growth.
+  await page.evaluate(() => (location.hash = "#tab=growth&selection=10000000000-30000000000"));
+  await settle(page);
+  assert.match(await said(page, "tables-title"), /Of the beginning: that is before the event log/);
   await context.close();
   assert.deepEqual(problems, []);
 }

@@ -15,8 +15,8 @@ const ABOUT: &str = "\
 The file needs nothing else: no network, no server; it opens from disk, in any current browser. It has
 the timeline of each device with its allocations as areas, NVTX ranges, marks and failures; flame graphs
 of what is live, was held at peaks, leaked, came and went; maps of allocators' segments to play through;
-and the tables of leaks, summary, growth, oom and reconcile. A selection of time drives all of them, and
-the address keeps what is shown, so that it can be passed on.
+and the tables of leaks, summary, growth, oom and reconcile. A selection of time drives all of them but
+the last, which says of which moment it is; the address keeps what is shown, so that it can be passed on.
 
 Its size depends on screens, not on the number of events; the page says what was thinned.
 

@@ -442,11 +442,13 @@ impl Assembling<'_> {
         if (shown as u64) < seen {
             self.thinned.push(format!(
                 "{} of {} allocations are drawn one by one: the {} that take most bytes × time in \
-                 every {}, layer by layer; the others are one area",
+                 every {}, layer by layer; the others are an area for each of the largest stacks, in steps of {}, \
+                 and one for all other stacks",
                 count(shown as u64),
                 count(seen),
                 self.budget.in_window,
-                duration(finest.unwrap_or(0))
+                duration(finest.unwrap_or(0)),
+                duration(width)
             ));
         }
         self.thinned.push(format!(

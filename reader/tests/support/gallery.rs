@@ -28,6 +28,7 @@ pub fn write(directory: &Path) -> Vec<(&'static str, Vec<String>)> {
     one("week", week());
     one("short", Week::random(11, true).record());
     one("ranges", ranges());
+    one("many", many());
     let ranks = (0..4).map(|rank| {
         let trace = format!("rank{rank}.vrt");
         of_rank(rank).write(directory, &trace);
@@ -92,6 +93,32 @@ pub fn freed() -> TraceFile {
         file.at(n * SECOND / 10 + SECOND / 20).free(&entry);
     }
     file.at(3 * SECOND).exit();
+    file
+}
+
+/// More allocations than can be drawn one by one: few large ones, and of three stacks many small ones.
+pub fn many() -> TraceFile {
+    let mut file = TraceFile::new(16 << 20);
+    let large = file.program_stack(0x500);
+    for n in 0..400 {
+        file.at(n * SECOND / 1000).alloc(Kind::Device, MIB, large);
+    }
+    let small = [0x600, 0x700, 0x800].map(|offset| file.program_stack(offset));
+    let mut first = Vec::new();
+    for n in 0..2_000u64 {
+        for (stack, size) in small.into_iter().zip([40_000, 60_000, 80_000]) {
+            let entry = file
+                .at(SECOND / 2 + n * SECOND / 200)
+                .alloc(Kind::Device, size, stack);
+            if stack == small[0] && n < 1_000 {
+                first.push(entry);
+            }
+        }
+    }
+    for (n, entry) in (0..).zip(&first) {
+        file.at(11 * SECOND + n * SECOND / 1000).free(entry);
+    }
+    file.at(14 * SECOND).exit();
     file
 }
 

@@ -4,7 +4,7 @@ use crate::fixture::*;
 use crate::support::{MIB, allocation, module, native};
 use proptest::prelude::*;
 use ratatui::crossterm::event::KeyCode;
-use ratatui::style::Color;
+use ratatui::style::{Color, Modifier};
 use std::sync::Arc;
 use std::time::Duration;
 use vramtrace_format::cold::Cold;
@@ -131,6 +131,37 @@ fn without_colour_there_is_none_and_in_ascii_nothing_else() {
     };
     assert!(!coloured(&mut watched, false));
     assert!(coloured(&mut watched, true));
+}
+
+#[test]
+fn a_selected_row_is_of_one_colour() {
+    let mut watched = Watched::new();
+    let _a = busy(&watched);
+    watched.named();
+    watched.app.act(Action::Focus(Pane::Processes));
+    for pane in [Pane::Processes, Pane::Stacks] {
+        watched.app.act(Action::Focus(pane));
+        watched.app.act(Action::First);
+        let look = Look {
+            colour: true,
+            unicode: true,
+        };
+        let buffer = watched.draw(120, 40, look);
+        let dull = |y: u16| {
+            let cells = (0..120).map(|x| &buffer[(x, y)]);
+            let selected = cells.filter(|cell| cell.modifier.contains(Modifier::REVERSED));
+            selected
+                .map(|cell| (cell.fg, cell.bg, cell.modifier.contains(Modifier::DIM)))
+                .collect::<Vec<_>>()
+        };
+        // The name of a table is reversed, too, but not a whole line.
+        let row = (0..40).map(dull).find(|cells| cells.len() > 100).unwrap();
+        assert!(
+            row.iter()
+                .all(|cell| *cell == (Color::Reset, Color::Reset, false)),
+            "{pane:?} {row:?}"
+        );
+    }
 }
 
 /// Whether a text could do something to a terminal.

@@ -46,7 +46,8 @@ struct Sum<'a> {
     bytes: u64,
     count: u64,
     estimated: bool,
-    series: Vec<SeriesKey>,
+    /// Of all items but the first: most sums are of one.
+    more: Vec<SeriesKey>,
     growth: Option<f64>,
 }
 
@@ -69,7 +70,11 @@ pub fn groups(model: &Model, settings: &Settings, picture: &mut Picture) {
             (shown.number, keys.collect())
         })
         .collect();
-    let mut sums: FxHashMap<Compact<'_>, Sum<'_>> = FxHashMap::default();
+    // Room for a group of each place: a table that grows moves everything that is in it.
+    let places = model.shown().filter(wanted);
+    let places = places.map(|shown| shown.process.places.len() + 8).sum();
+    let mut sums: FxHashMap<Compact<'_>, Sum<'_>> =
+        FxHashMap::with_capacity_and_hasher(places, Default::default());
     for (shown, (_, devices)) in model.shown().filter(wanted).zip(&keys) {
         let name = who(shown.process);
         let is_wanted = settings.filter.to_lowercase();
@@ -103,10 +108,10 @@ pub fn groups(model: &Model, settings: &Settings, picture: &mut Picture) {
     let mut sums: Vec<(Compact<'_>, Sum<'_>)> = sums.into_iter().collect();
     if settings.sort == Sort::Growth {
         for (_, sum) in &mut sums {
-            sum.growth = model.growth(&sum.series, settings.window);
+            sum.growth = model.growth(&sum.series(), settings.window);
         }
     }
-    sums.sort_by(|a, b| {
+    let ordered = |a: &(Compact<'_>, Sum<'_>), b: &(Compact<'_>, Sum<'_>)| {
         let by = order(settings, &a.1, &b.1);
         let by = if settings.reverse { by.reverse() } else { by };
         // What is not told apart is no row like the others.
@@ -114,11 +119,16 @@ pub fn groups(model: &Model, settings: &Settings, picture: &mut Picture) {
             .cmp(&b.0.rest)
             .then(by)
             .then_with(|| tie(&a.0).cmp(&tie(&b.0)))
-    });
-    sums.truncate(MOST_GROUPS);
+    };
+    // What is not shown need not be in order.
+    if sums.len() > MOST_GROUPS {
+        sums.select_nth_unstable_by(MOST_GROUPS, ordered);
+        sums.truncate(MOST_GROUPS);
+    }
+    sums.sort_unstable_by(ordered);
     let rows = sums.into_iter().map(|(key, mut sum)| {
         if settings.sort != Sort::Growth {
-            sum.growth = model.growth(&sum.series, settings.window);
+            sum.growth = model.growth(&sum.series(), settings.window);
         }
         row(picture, settings.by, key, sum)
     });
@@ -268,7 +278,7 @@ impl<'a> Sum<'a> {
             bytes: item.bytes,
             count: item.count,
             estimated: item.estimated,
-            series: item.series.into_iter().collect(),
+            more: Vec::new(),
             growth: None,
             first: item,
         }
@@ -279,7 +289,12 @@ impl<'a> Sum<'a> {
         self.bytes = self.bytes.saturating_add(item.bytes);
         self.count = self.count.saturating_add(item.count);
         self.estimated |= item.estimated;
-        self.series.extend(item.series);
+        self.more.extend(item.series);
+    }
+
+    fn series(&self) -> Vec<SeriesKey> {
+        let first = self.first.series.iter();
+        first.chain(&self.more).copied().collect()
     }
 }
 
@@ -343,7 +358,7 @@ fn row(picture: &Picture, by: By, key: Compact<'_>, sum: Sum<'_>) -> GroupRow {
             _ => label(by, &sum.first).to_owned(),
         },
         named: sum.first.named.filter(|_| key.place.is_some()).cloned(),
-        series: sum.series,
+        series: sum.series(),
         rest: key.rest,
         key: GroupKey {
             process: key.process,

@@ -51,9 +51,13 @@ impl Look {
             .add_modifier(Modifier::BOLD)
     }
 
-    /// The row that is selected in the table that keys are for.
+    /// The row that is selected in the table that keys are for: of one colour, whatever is in it. Reversed, what is dim or
+    /// coloured would be patches.
     pub fn selected(self) -> Style {
-        Style::new().add_modifier(Modifier::REVERSED)
+        Style::new()
+            .fg(Color::Reset)
+            .add_modifier(Modifier::REVERSED)
+            .remove_modifier(Modifier::DIM)
     }
 
     /// What is bad.
