@@ -9,7 +9,7 @@ from .killed import killed
 from .nvidia_smi import nvidia_smi
 from .out_of_memory import rescue, torch_oom
 from .overhead import overhead
-from .reconcile import reconcile
+from .reconcile import reconcile, shared
 from .torch_blocks import moment, planted
 from .torch_pace import pace
 from .ranges import ranges
@@ -61,6 +61,7 @@ CASES = [
     # Alone: it looks at how much memory of the card is in use.
     driver("conformance", conformance_if_there, limit=180, alone=True),
     driver("nvidia_smi", nvidia_smi, alone=True),
+    driver("shared_card", shared, program="nvidia_smi", alone=True),
     # Alone: they need nearly all of the card's memory.
     driver("rescue", rescue, environment={"VRAMTRACE_ON_OOM": "rescue"}, alone=True),
     driver("rescue_without", rescue, program="rescue", environment={"VRAMTRACE_ON_OOM": "record"}, alone=True),
@@ -109,6 +110,7 @@ CASES = [
     jax_case("jax_preallocated", PREALLOCATE="true", MEM_FRACTION=".10"),
     Case("reconcile", "python/torch_reconcile.py", reconcile, alone=True, limit=150),
     Case("torch_pace", "python/torch_pace.py", pace, alone=True, limit=300),
+    Case("torch_pace_large", "python/torch_pace.py", pace, arguments=("large",), alone=True, limit=300),
     Case("overhead", "runtime_overhead", overhead, alone=True),
 ]
 

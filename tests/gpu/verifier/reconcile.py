@@ -36,6 +36,44 @@ def reconcile(box, case):
     return row
 
 
+def shared(box, case):
+    """Two processes that begin at the same time on one card: neither's context may be taken for more than it is."""
+    row = Row(case.name)
+    place, traces = folder(box, case), box.work / case.name
+    traces.mkdir(exist_ok=True)
+    both = ["sh", "-c", '"$@" & "$@"; code=$?; wait $! && exit $code', "sh", *command(box, case)]
+    ran = box.run([box.reader, "run", "-o", traces / "%p.vrt", "--", *both], case.limit, environment(case))
+    (place / "run.out").write_text(ran.out + ran.err)
+    if problem := ran.failure("under us the programs"):
+        row.wrong(problem)
+        return row
+    files = sorted(traces.glob("*.vrt"))
+    row.truth, row.ours = "2 processes", f"{len(files)} traces"
+    if len(files) != 2:
+        row.wrong("not a trace of each")
+    for file in files:
+        answer = box.run([box.reader, "reconcile", "--json", file], 60)
+        (place / f"reconcile-{file.stem}.json").write_text(answer.out + answer.err)
+        if problem := answer.failure("vramtrace reconcile"):
+            row.wrong(problem)
+            continue
+        [tree] = json.loads(answer.out)["trees"]
+        number = (tree["shown"] or {}).get("process_bytes")
+        if number is None:
+            row.verdict = SKIPPED
+            row.notes.append("NVML does not say what the processes have")
+            return row
+        [context] = [line for line in tree["lines"] if line["part"] == "context"]
+        left = number - tree["explained"]
+        row.notes.append(
+            f"shown {number / MIB:,.1f} MiB, context {context['bytes'] / MIB:,.1f} ({context['basis']}), "
+            f"unexplained {left / MIB:,.1f}"
+        )
+        if abs(left) > max(SMALL, SHARE * number):
+            row.wrong("too much is not explained")
+    return row
+
+
 def show(row, said, tree):
     shown = (tree["shown"] or {}).get("process_bytes")
     row.truth = f"{said['shown'] or 0:,} B"
@@ -57,6 +95,8 @@ def show(row, said, tree):
     row.notes.append(f"unexplained {left / MIB:,.1f} MiB, {left / number:.2%} of {number / MIB:,.1f}")
     if abs(left) > max(SMALL, SHARE * number):
         row.wrong("too much is not explained")
+    if [line["basis"] for line in tree["lines"] if line["part"] == "context"] != ["measured"]:
+        row.wrong("the context of a process that is alone was not measured")
     torch = [line for line in tree["lines"] if line["part"] == "torch-reserved"]
     if sum(line["bytes"] for line in torch) != said["reserved"]:
         row.wrong(f"PyTorch reserved {said['reserved']:,} B")

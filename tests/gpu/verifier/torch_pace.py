@@ -14,8 +14,9 @@ from .exact import command, folder
 from .frameworks import lacks
 
 ROUNDS = 31
-WORKERS = 5
-"""Of each kind: one process is faster than another of its kind by several percent, for as long as it lives."""
+WORKERS, LARGE_WORKERS = 5, 2
+"""Of each kind: one process is faster than another of its kind by several percent, for as long as it lives. Of large ones,
+as many as the card has room for."""
 ANSWER = 90
 """Seconds that one answer may take; the first includes loading PyTorch."""
 TRACED = {
@@ -72,9 +73,11 @@ def pace(box, case):
         return row
     place = Path("/dev/shm") if Path("/dev/shm").is_dir() else box.work
     logs, workers, traces = folder(box, case), {}, []
+    large = "large" in case.arguments
+    count = LARGE_WORKERS if large else WORKERS
     try:
         for kind in ("bare", *TRACED):
-            for number in range(WORKERS):
+            for number in range(count):
                 name, settings = f"{kind.replace(' ', '-')}-{number}", {}
                 if kind != "bare":
                     traces.append(place / f"vramtrace-pace-{os.getpid()}-{name}.vrt")
@@ -85,24 +88,30 @@ def pace(box, case):
         if missing := [trace.name for trace in traces if not trace.exists()]:
             row.wrong(f"there are no traces {missing}")
             return row
-        times = rounds(workers)
+        times = rounds(workers, ("step",) if large else ("pair", "step"))
     finally:
         for worker in sum(workers.values(), []):
             worker.end()
         for trace in traces:
             trace.unlink(missing_ok=True)
     (logs / "times.json").write_text(json.dumps(times))
-    report(times, row)
+    if not large:
+        report_pairs(times, row)
+    report_steps(times, row)
+    row.notes.append(
+        f"medians of {ROUNDS} interleaved rounds, {count} workers each; in brackets 95 % of 2,000 resamplings of the rounds"
+    )
     return row
 
 
-def rounds(workers):
+def rounds(workers, what_of):
     order, times = random.Random(1), {}
     for _ in range(ROUNDS):
         todo = [
-            (f"{kind} {what}", worker, what) for kind, all_of_it in workers.items() for worker in all_of_it for what in ("pair", "step")
+            (f"{kind} {what}", worker, what) for kind, all_of_it in workers.items() for worker in all_of_it for what in what_of
         ]
-        todo.append(("history", workers["bare"][0], "history"))
+        if "pair" in what_of:
+            todo.append(("history", workers["bare"][0], "history"))
         order.shuffle(todo)
         answers = {}
         for name, worker, what in todo:
@@ -112,26 +121,29 @@ def rounds(workers):
     return times
 
 
-def report(times, row):
+def report_pairs(times, row):
     middle = {name: median(values) for name, values in times.items()}
+    row.data |= {"pair_ns": middle, "added_ratio": {}}
     theirs = [history - bare for history, bare in zip(times["history"], times["bare pair"])]
     row.notes.append(
         f"torch.empty(1024) and its end: bare {middle['bare pair']:,.0f} ns, with PyTorch's own history {middle['history']:,.0f}; "
         + ", ".join(f"{kind} {middle[f'{kind} pair']:,.0f}" for kind in TRACED)
     )
-    row.data |= {"median_ns": middle, "added_ratio": {}, "step_ratio": {}}
     for kind in TRACED:
         ours = [traced - bare for traced, bare in zip(times[f"{kind} pair"], times["bare pair"])]
         costs = spread(ours, theirs, lambda a, b: median(a) / median(b) if median(b) > 0 else float("nan"))
-        steps = spread(times[f"{kind} step"], times["bare step"], lambda a, b: median(x / y for x, y in zip(a, b)))
-        row.notes.append(
-            f"{kind}: adds {median(ours):,.0f} ns, {said(costs)} what PyTorch's history adds; a training step {said(steps)} of bare"
-        )
-        row.data["added_ratio"][kind], row.data["step_ratio"][kind] = costs, steps
-    row.notes.append(
-        f"bare step {middle['bare step'] / 1e6:.3f} ms; medians of {ROUNDS} interleaved rounds, {WORKERS} workers each; "
-        "in brackets 95 % of 2,000 resamplings of the rounds"
-    )
+        row.notes.append(f"{kind}: adds {median(ours):,.0f} ns to a pair, {said(costs)} what PyTorch's history adds")
+        row.data["added_ratio"][kind] = costs
+
+
+def report_steps(times, row):
+    bare = times["bare step"]
+    row.data |= {"bare_step_ns": median(bare), "step_ratio": {}}
+    row.notes.append(f"a training step: bare {median(bare) / 1e6:.3f} ms")
+    for kind in TRACED:
+        steps = spread(times[f"{kind} step"], bare, lambda a, b: median(x / y for x, y in zip(a, b)))
+        row.notes.append(f"{kind}: a training step {said(steps)} of bare")
+        row.data["step_ratio"][kind] = steps
 
 
 def spread(first, second, of):

@@ -1,7 +1,8 @@
 """Measures, each time that it is told to by a line on its input; answers one JSON number, nanoseconds.
 
 pair: one torch.empty(1024) and its end. history: the same while PyTorch records its own history with Python stacks.
-step: one training step of four small transformer layers.
+step: one training step: of four small transformer layers, which a processor is busy with all the time, or, with the
+argument `large`, of twelve of GPT-2's size, which the GPU is busy with.
 """
 import json
 import sys
@@ -9,12 +10,15 @@ import time
 
 import torch
 
-PAIRS, STEPS = 20_000, 20
+PAIRS = 20_000
+LARGE = sys.argv[1:] == ["large"]
+LAYERS, WIDTH, HEADS, INNER = (12, 768, 12, 3072) if LARGE else (4, 256, 4, 512)
+SHAPE, STEPS = ((8, 512), 5) if LARGE else ((8, 64), 20)
 torch.manual_seed(0)
-layer = torch.nn.TransformerEncoderLayer(256, 4, 512, batch_first=True, dropout=0.0)
-model = torch.nn.TransformerEncoder(layer, 4, enable_nested_tensor=False).cuda()
+layer = torch.nn.TransformerEncoderLayer(WIDTH, HEADS, INNER, batch_first=True, dropout=0.0)
+model = torch.nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False).cuda()
 optimizer = torch.optim.AdamW(model.parameters())
-batch = torch.randn(8, 64, 256, device="cuda")
+batch = torch.randn(*SHAPE, WIDTH, device="cuda")
 
 
 def pair():
@@ -36,7 +40,8 @@ def step():
     torch.cuda.synchronize()
     began = time.perf_counter_ns()
     for _ in range(STEPS):
-        loss = (model(batch) - batch).pow(2).mean()
+        with torch.autocast("cuda", torch.bfloat16, enabled=LARGE):
+            loss = (model(batch) - batch).pow(2).mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
