@@ -3,7 +3,7 @@
 //! In a thread of its own, which may hang in a driver that hangs: then samples go on without. NVML is
 //! initialised only while a process uses a device.
 
-use super::sample::{Device, DeviceState, ProcessSample, Sample, Shown};
+use super::sample::{AccountSample, Device, DeviceState, ProcessSample, Sample, Shown};
 use crate::analysis::reconcile;
 use crate::model::{State, UseSample};
 use crate::nvml::{self, Handle, Reading, Session, Unavailable};
@@ -29,6 +29,31 @@ struct Known {
 
 type Answer = Result<HashMap<Key, Known>, Unavailable>;
 
+/// What the looks at a process on a device have shown of its first context.
+#[derive(Default)]
+struct Followed {
+    /// The least that a number was more than everything else, at looks between which nothing changed.
+    left: Option<i64>,
+    /// Another process was there at some look.
+    shared: bool,
+    /// At the last look: what would show a change, and what its number left.
+    last: Option<([u64; 4], i64)>,
+}
+
+impl Followed {
+    /// One more look: `left` is what the number that was asked for after it leaves.
+    fn look(&mut self, changes: [u64; 4], left: i64, others: u64) {
+        self.shared |= reconcile::is_another(others);
+        // A number is of some time between two looks, and allocations between them may be in it, or not.
+        if let Some((before, sure)) = self.last
+            && before == changes
+        {
+            self.left = Some(self.left.map_or(sure, |least| least.min(sure)));
+        }
+        self.last = Some((changes, left));
+    }
+}
+
 /// The thread, and what it said last.
 pub(super) struct Smi {
     ask: Option<(Sender<Vec<Key>>, Receiver<Answer>)>,
@@ -36,8 +61,7 @@ pub(super) struct Smi {
     waiting: bool,
     known: HashMap<Key, Known>,
     trouble: Option<Unavailable>,
-    /// The least that the numbers of each process on a device left for its first context.
-    left: HashMap<(PathBuf, u8), i64>,
+    followed: HashMap<(PathBuf, u8), Followed>,
 }
 
 impl Smi {
@@ -58,7 +82,7 @@ impl Smi {
             waiting: false,
             known: HashMap::new(),
             trouble: None,
-            left: HashMap::new(),
+            followed: HashMap::new(),
         }
     }
 
@@ -109,7 +133,8 @@ impl Smi {
             .iter()
             .map(|process| &process.trace)
             .collect();
-        self.left.retain(|(trace, _), _| present.contains(trace));
+        self.followed
+            .retain(|(trace, _), _| present.contains(trace));
         sample.nvml_error = self.trouble.as_ref().map(ToString::to_string);
         let mut users: HashMap<Key, usize> = HashMap::new();
         for process in sample.processes.iter().filter(|process| is_there(process)) {
@@ -133,8 +158,8 @@ impl Smi {
                     .reading
                     .sample(&process.pids, alone, process.began)
                     .filter(|_| there);
-                let left = &mut self.left;
-                let told = shown.and_then(|shown| explain(process, device, &shown, left));
+                let followed = &mut self.followed;
+                let told = shown.and_then(|shown| explain(process, device, &shown, followed));
                 if let Some(shown) = shown
                     && !sample.devices.iter().any(|state| state.uuid == known.uuid)
                 {
@@ -166,7 +191,7 @@ fn explain(
     process: &ProcessSample,
     device: &Device,
     shown: &UseSample,
-    all_left: &mut HashMap<(PathBuf, u8), i64>,
+    followed: &mut HashMap<(PathBuf, u8), Followed>,
 ) -> Option<Shown> {
     let process_bytes = shown.process_bytes?;
     let here = |of: Option<u8>| of == Some(device.ordinal);
@@ -186,14 +211,22 @@ fn explain(
         let left = number
             .saturating_sub(live)
             .saturating_sub(device.own_growth);
-        let least = all_left
-            .entry((process.trace.clone(), device.ordinal))
-            .and_modify(|least| *least = left.min(*least))
-            .or_insert(left);
+        let others = shown.used_bytes.saturating_sub(process_bytes);
+        let sum = |of: fn(&AccountSample) -> u64| account.map_or(0, of);
+        let changes = [
+            sum(|account| account.allocated_bytes),
+            sum(|account| account.freed_bytes),
+            sum(|account| account.ended_bytes),
+            device.own_growth as u64,
+        ];
+        let key = (process.trace.clone(), device.ordinal);
+        let followed = followed.entry(key).or_default();
+        followed.look(changes, left, others);
         let first = reconcile::Known {
             used_at_start,
-            others: Some(shown.used_bytes.saturating_sub(process_bytes)),
-            left: Some(*least),
+            others: Some(others),
+            left: followed.left,
+            shared: followed.shared,
         };
         first.bytes().saturating_add(device.own_growth)
     });

@@ -4,13 +4,19 @@
 //! others use, too, that is true only by chance: others come and go, and while two contexts are made at once the
 //! driver holds memory for them that it gives back within seconds (H100, driver 580: 1,281 MiB where 518 stay;
 //! NVML counts it to the process, too). What stays can't be more than what the process's number ever left
-//! unexplained by everything else, so the least of that is believed where the two contradict each other.
+//! unexplained by everything else, so there the least of that is believed where the two contradict each other.
+//! Of a process that was never seen beside another one the measurement is believed.
 
 /// More than this of a device that is not the process's is not the driver's alone: another process is
 /// there. The driver counts some 9 MiB to nobody (H100, driver 580).
 const ANOTHER: u64 = 64 << 20;
 /// So many bytes apart contradict each other.
 const APART: u64 = 8 << 20;
+
+/// Whether so many bytes that are not the process's are another process's.
+pub fn is_another(others: u64) -> bool {
+    others > ANOTHER
+}
 
 /// What is known of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +28,8 @@ pub struct Known {
     /// The least that the process's number was more than everything else that is known, where there are
     /// numbers of it.
     pub left: Option<i64>,
+    /// Another process was seen on the device.
+    pub shared: bool,
 }
 
 impl Known {
@@ -32,11 +40,12 @@ impl Known {
 
     /// What was left, if it is to be believed rather than what was measured.
     pub fn contradicted(&self) -> Option<i64> {
+        let left = self.left.filter(|_| self.shared)?;
         let others = self.others?;
-        let left = self.left?;
         let measured = self.measured();
         let apart = measured.abs_diff(left) > APART;
-        (apart && (left < measured || others > ANOTHER)).then_some(left)
+        // More than was measured can be anything, unless others who came since make that too little.
+        (apart && (left < measured || is_another(others))).then_some(left)
     }
 
     /// Bytes that it takes.
@@ -60,6 +69,7 @@ mod tests {
             used_at_start: used * MIB,
             others: Some(others * MIB),
             left: Some(left * MIB as i64),
+            shared: true,
         }
     }
 
@@ -68,6 +78,15 @@ mod tests {
         // What nobody explains stays unexplained.
         assert_eq!(known(527, 9, 600).bytes(), 518 * MIB as i64);
         assert_eq!(known(527, 9, 513).bytes(), 518 * MIB as i64);
+    }
+
+    #[test]
+    fn of_a_process_never_seen_beside_others_the_measurement_is_believed() {
+        let alone = Known {
+            shared: false,
+            ..known(527, 9, 430)
+        };
+        assert_eq!(alone.bytes(), 518 * MIB as i64);
     }
 
     #[test]

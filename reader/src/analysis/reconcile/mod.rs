@@ -15,7 +15,7 @@ mod context;
 mod question;
 mod tree;
 
-pub use context::Known;
+pub use context::{Known, is_another};
 pub use question::{Question, Shown};
 
 use super::Sum;

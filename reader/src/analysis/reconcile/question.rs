@@ -1,6 +1,6 @@
 //! What is asked: which numbers, of which moment.
 
-use super::{Answer, reconcile};
+use super::{Answer, is_another, reconcile};
 use crate::analysis::moment::Found;
 use crate::model::{DeviceUse, FoundBy, Process, UseSample};
 use std::collections::BTreeMap;
@@ -19,6 +19,8 @@ pub struct Shown {
     /// The least that the process's numbers were more than everything that was known of then but its first
     /// context.
     pub left: Option<i64>,
+    /// Another process was on the device, then or before.
+    pub shared: bool,
     /// When that was, event time.
     pub time: u64,
     /// How many bytes more are known of at the moment that is asked about than were then.
@@ -36,6 +38,7 @@ impl From<&UseSample> for Shown {
             device: sample.used_bytes,
             others: sample.process_bytes.filter(|_| comparable).map(others),
             left: None,
+            shared: false,
             time: sample.time,
             since: 0,
         }
@@ -60,34 +63,47 @@ const LOOKED_AT: usize = 8;
 
 impl Shown {
     /// Looks at how much this number, and some of those in the trace that were taken before, leave for the
-    /// process's first context.
+    /// process's first context, if another process was on the device in any of them.
     pub fn with_left(mut self, process: &Process, device: u8) -> Shown {
-        let Some(own) = self.process else { return self };
         let footprint = process.trace.footprints.get(usize::from(device));
-        let at_start = footprint.map_or(0, |row| row.used_at_start);
-        if at_start == 0 {
+        let Some((row, own)) = footprint.zip(self.process) else {
             return self;
-        }
+        };
         let recorded = process.device_use.get(&device).into_iter();
-        let before: Vec<(u64, u64)> = recorded
+        let before: Vec<(u64, u64, u64)> = recorded
             .flat_map(|all| &all.samples)
             .filter(|sample| sample.time < self.time)
-            .filter_map(|sample| Some((sample.time, sample.process_bytes?)))
+            .filter_map(|sample| Some((sample.time, sample.process_bytes?, sample.used_bytes)))
             .collect();
+        let here = (self.time, own, self.device);
+        self.shared = before
+            .iter()
+            .chain([&here])
+            .any(|(_, own, used)| is_another(used.saturating_sub(*own)));
+        if !self.shared || row.used_at_start == 0 {
+            return self;
+        }
+        let left = |(time, own, _): (u64, u64, u64)| {
+            // Without a number the context's line is all that was in use.
+            let known = known(process, device, Found::Time(time))?;
+            let but_context = known.saturating_sub_unsigned(row.used_at_start);
+            Some(i64::try_from(own).ok()?.saturating_sub(but_context))
+        };
         // Evenly over all of them: what the driver gives back, it does not give back at once.
         let some = before
             .iter()
             .step_by(before.len().div_ceil(LOOKED_AT).max(1));
-        let left = |(time, own): (u64, u64)| {
-            // Without a number the context's line is all that was in use.
-            let known = known(process, device, Found::Time(time))?;
-            let but_context = known.saturating_sub_unsigned(at_start);
-            Some(i64::try_from(own).ok()?.saturating_sub(but_context))
-        };
-        self.left = some
-            .copied()
-            .chain([(self.time, own)])
-            .filter_map(left)
+        // It is not known when this came, perhaps after some of them.
+        let undated = [row.contexts, row.limits, row.streams].map(|bytes| (bytes as i64).max(0));
+        let undated = undated.into_iter().fold(0i64, i64::saturating_add);
+        let mut earlier: Vec<i64> = some
+            .filter_map(|one| Some(left(*one)?.saturating_add(undated)))
+            .collect();
+        earlier.sort_unstable();
+        // Not the least: a number may have been taken in the middle of a change.
+        self.left = left(here)
+            .into_iter()
+            .chain(earlier.into_iter().nth(1))
             .min();
         self
     }
