@@ -138,6 +138,40 @@ fn leaks_are_exact_after_the_ring_wrapped_a_thousand_times() {
     assert_eq!(check(&process, 0).verdict, Verdict::HistoryLost);
 }
 
+/// In a ring that has wrapped, the next event takes the place of the oldest one: killed in the middle of
+/// that, neither is there, and nothing else is wrong.
+#[test]
+fn killed_while_the_oldest_event_was_overwritten() {
+    let mut file = TraceFile::new(1 << 20);
+    let stack = file.program_stack(0x500);
+    let capacity = file.parts().rings[0].len() as u64;
+    for _ in 0..capacity {
+        let entry = file.alloc(Kind::Device, 512, stack);
+        file.free(&entry);
+    }
+    let next = Record {
+        seq: 0,
+        ..allocation(Kind::Device, 0x1000, 100, stack)
+    };
+    let parts = file.parts();
+    let written = parts.control.ring_written[0];
+    parts.rings[0][(written % capacity) as usize] = next;
+    let trace = open(&mut file);
+    let mut events = trace.events();
+    assert_eq!(events.by_ref().count() as u64, capacity - 1);
+    assert_eq!((events.damaged(), events.overtaken()), (0, 1));
+    let checked = check(&Process::read(trace), 0);
+    assert_eq!(checked.contradictions, Vec::<String>::new());
+    assert_eq!(checked.verdict, Verdict::HistoryLost);
+    // Anywhere else an event without a number is damage.
+    file.parts().rings[0][((written + 5) % capacity) as usize].seq = 0;
+    let checked = check(&Process::read(open(&mut file)), 0);
+    assert_eq!(
+        (checked.broken_records, checked.verdict),
+        (1, Verdict::Damaged)
+    );
+}
+
 #[test]
 fn drops_make_the_answer_inexact_and_say_why() {
     let mut file = TraceFile::new(1 << 20);

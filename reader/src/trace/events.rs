@@ -126,6 +126,12 @@ impl<'a> Cursor<'a> {
         // In a file that is being written, the oldest record may be the one being replaced.
         let kept = ring.rows.saturating_sub(u64::from(copy.moving));
         cursor.next = written.saturating_sub(kept);
+        // A kill may have come while the oldest record was being replaced by one that is not there yet.
+        let wrapped = whole && written >= ring.rows;
+        if wrapped && !copy.moving && cursor.seq_at(cursor.next) == Some(0) {
+            cursor.next += 1;
+            cursor.overtaken += 1;
+        }
         cursor
     }
 
