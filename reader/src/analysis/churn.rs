@@ -12,6 +12,7 @@ use super::{Filter, Sum};
 use crate::model::{Loops, Process, VisibleStack};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Reverse;
+use std::ops::ControlFlow;
 use vramtrace_format::record::{Kind, Op, Record};
 use vramtrace_format::totals::End;
 
@@ -104,7 +105,8 @@ pub struct Pooling {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Churning {
     /// The group. Its bytes and count are those of its short-lived allocations; its times the
-    /// first allocation and the last free of these.
+    /// first allocation and the last free of these. Its age says nothing: what is short-lived is
+    /// gone.
     pub placed: Placed,
     /// Frees of what had lived longer, or was made before the event log begins.
     pub longer: u64,
@@ -171,8 +173,7 @@ impl Churn {
         };
         for (id, process) in processes.iter().enumerate() {
             let part = parts.get(id).copied().flatten();
-            let mut counting = Counting::new(process, options, part, limit);
-            counting.read_events();
+            let counting = Counting::read(process, options, part, limit);
             found.logs.push(counting.logs());
             for mut group in counting.finish(loops) {
                 let index = group.placed.group.device;
@@ -274,18 +275,32 @@ impl<'p> Counting<'p> {
             options,
             part,
             limit,
-            grouping: Grouping::new(process, options),
+            grouping: Grouping::new(process, options).without_ages(),
             counted: Vec::new(),
             idle: FxHashMap::default(),
             first: [None; 2],
         }
     }
 
-    fn read_events(&mut self) {
-        let taken_back = taken_back(self.process);
+    /// Reads the event log once; again where a free failed, since which one is known only when
+    /// what it freed has come back.
+    fn read(process: &'p Process, options: &'p Options, part: Part, limit: u64) -> Counting<'p> {
+        let mut counting = Counting::new(process, options, part, limit);
+        if counting.read_events(None).is_break() {
+            counting = Counting::new(process, options, part, limit);
+            let _ = counting.read_events(Some(&taken_back(process)));
+        }
+        counting
+    }
+
+    /// `taken_back`: frees that failed. Without these, stops where the first of them shows.
+    fn read_events(&mut self, taken_back: Option<&FxHashSet<u64>>) -> ControlFlow<()> {
         // Allocations that the log has and that are not freed yet.
         let mut begun: FxHashMap<u64, Begun> = FxHashMap::default();
         for event in self.process.events() {
+            if taken_back.is_none() && event.op == Op::Restore as u8 {
+                return ControlFlow::Break(());
+            }
             let (Some(op), Some(kind)) = (event.op(), event.kind()) else {
                 continue;
             };
@@ -306,11 +321,13 @@ impl<'p> Counting<'p> {
             } else if op.ends_allocation() {
                 let own = begun.remove(&event.ended_seq());
                 let counts = matches!(op, Op::Free | Op::FreeUnseen);
-                if counts && self.asks_about(event.time) && !taken_back.contains(&event.seq) {
+                let failed = taken_back.is_some_and(|frees| frees.contains(&event.seq));
+                if counts && self.asks_about(event.time) && !failed {
                     self.freed(own, &event, kind);
                 }
             }
         }
+        ControlFlow::Continue(())
     }
 
     fn asks_about(&self, time: u64) -> bool {
@@ -480,9 +497,6 @@ fn taken_back(process: &Process) -> FxHashSet<u64> {
     let keys: FxHashSet<(u8, u64)> = restores.map(|event| (event.space, event.key)).collect();
     let mut last: FxHashMap<(u8, u64), u64> = FxHashMap::default();
     let mut taken_back = FxHashSet::default();
-    if keys.is_empty() {
-        return taken_back;
-    }
     for event in process.events() {
         let key = (event.space, event.key);
         match event.op().filter(|_| keys.contains(&key)) {

@@ -20,6 +20,7 @@ pub mod output;
 pub mod parquet;
 pub mod perfetto;
 mod pickle;
+mod pipe;
 pub mod pprof;
 pub mod progress;
 mod protobuf;

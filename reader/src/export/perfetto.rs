@@ -5,24 +5,25 @@
 //! An allocation is a slice in one of as many lanes as there were allocations at once; lanes of one
 //! name are one track in the UI. Names and stacks are written once, with the first packet that has
 //! them. Times are Unix nanoseconds on the trace's own clock, which a snapshot of clocks says.
+//!
+//! One thread finds out what there is to tell ([`telling`]), another writes it.
 
 mod intern;
 mod layout;
+mod telling;
 
 use super::log::{self, Log};
+use super::pipe::{self, Feed};
 use super::progress::Progress;
 use super::protobuf::Message;
 use super::samples::{Selection, process_name};
 use super::stacks::Stacks;
-use crate::analysis::timeline::change;
 use crate::model::Process;
 use crate::report::words::foreign;
 use intern::{Interned, Said, Text};
 use layout::field;
-use rustc_hash::FxHashMap;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
 use std::io::{self, Write};
+use telling::{Telling, Told, TrackOf};
 use vramtrace_format::account::{self, ACCOUNT_ROWS};
 use vramtrace_format::record::{NO_DEVICE, Op, Record};
 
@@ -87,10 +88,45 @@ impl<'a, 'p> Trace<'a, 'p> {
                 pid = (pid + 10_000_000) & 0x7fff_ffff;
             }
             pids.push(pid);
-            let mut of = OfProcess::new(log, self.selection, pid, &mut writer)?;
-            of.write(progress)?;
+            self.process(log, pid, progress, &mut writer)?;
         }
         Ok(())
+    }
+}
+
+impl Trace<'_, '_> {
+    fn process(
+        &self,
+        log: &Log<'_>,
+        pid: u32,
+        progress: &mut Progress,
+        writer: &mut Writer<'_>,
+    ) -> io::Result<()> {
+        let name = process_name(log.process);
+        let root = writer.track(None, &name, |track| {
+            let mut own = Message::new();
+            own.number(field::process::PID, pid.into())
+                .text(field::process::NAME, foreign(&name));
+            track.message(field::track::PROCESS, &own);
+        })?;
+        let of = OfProcess { log, root };
+        let mut counters = [None; ACCOUNT_ROWS];
+        for (device, layer, account) in log.process.accounts() {
+            if !self.selection.filter.takes_account(device, layer) {
+                continue;
+            }
+            let track = of.track(TrackOf::Live(device, layer), writer)?;
+            let row = account::index(device.unwrap_or(NO_DEVICE), layer);
+            let base = account.live_bytes.wrapping_sub(log.changes[row]);
+            // What does not add up is a sign of damage.
+            let base = if base > u64::MAX / 2 { 0 } else { base };
+            counters[row] = Some((track, base));
+        }
+        let telling = Telling::new(log, self.selection, counters, writer.next_track);
+        let tell = |feed: &mut Feed<Told>| telling.tell(feed);
+        pipe::through(tell, progress, |told| {
+            told.iter().try_for_each(|told| of.write(told, writer))
+        })
     }
 }
 
@@ -183,304 +219,130 @@ impl Writer<'_> {
     }
 }
 
-/// An allocation whose slice has not begun, or has not ended.
-#[derive(Clone, Copy)]
-struct Open {
-    what: Record,
-    time: Option<u64>,
-    thread: u32,
-    stream: u32,
-}
-
-/// Lanes of the slices of one device, or of the host.
-#[derive(Default)]
-struct Lanes {
-    tracks: Vec<u64>,
-    free: BinaryHeap<Reverse<usize>>,
-}
-
-/// One process while it is written.
-struct OfProcess<'a, 'w> {
+/// What all packets of one process have in common.
+struct OfProcess<'a> {
     log: &'a Log<'a>,
-    selection: &'a Selection,
-    writer: &'a mut Writer<'w>,
+    /// Its own track, the parent of the others.
     root: u64,
-    /// By account: its track and live bytes.
-    counters: [Option<(u64, u64)>; ACCOUNT_ROWS],
-    /// Free memory of devices: tracks.
-    free_memory: BTreeMap<u8, u64>,
-    marks: Option<u64>,
-    others: Option<u64>,
-    lanes: BTreeMap<u8, Lanes>,
-    /// Allocations that are not told yet, by number.
-    waiting: BTreeMap<u64, Open>,
-    /// The latest time so far, Unix nanoseconds.
-    now: u64,
-    /// Slices that have begun: device and lane.
-    begun: FxHashMap<u64, (u8, usize)>,
 }
 
-impl<'a, 'w> OfProcess<'a, 'w> {
-    fn new(
-        log: &'a Log<'a>,
-        selection: &'a Selection,
-        pid: u32,
-        writer: &'a mut Writer<'w>,
-    ) -> io::Result<Self> {
-        let process = log.process;
-        let name = process_name(process);
-        let root = writer.track(None, &name, |track| {
-            let mut own = Message::new();
-            own.number(field::process::PID, pid.into())
-                .text(field::process::NAME, foreign(&name));
-            track.message(field::track::PROCESS, &own);
-        })?;
-        let mut counters = [None; ACCOUNT_ROWS];
-        for (device, layer, account) in process.accounts() {
-            if !selection.filter.takes_account(device, layer) {
-                continue;
+impl<'a> OfProcess<'a> {
+    fn track(&self, of: TrackOf, writer: &mut Writer<'_>) -> io::Result<u64> {
+        let (name, is_counter) = match of {
+            TrackOf::Live(Some(device), layer) => (
+                format!("GPU {device}: live bytes, {} layer", layer.name()),
+                true,
+            ),
+            TrackOf::Live(None, _) => ("host memory: live bytes".to_owned(), true),
+            TrackOf::FreeMemory(device) => (format!("GPU {device}: free memory"), true),
+            TrackOf::Allocations(NO_DEVICE) => ("host memory: allocations".to_owned(), false),
+            TrackOf::Allocations(device) => (format!("GPU {device}: allocations"), false),
+            TrackOf::Marks => ("marks".to_owned(), false),
+            TrackOf::Others => ("CUDA events".to_owned(), false),
+        };
+        writer.track(Some(self.root), &name, |track| {
+            if is_counter {
+                bytes_counter(track);
             }
-            let name = match device {
-                Some(device) => format!("GPU {device}: live bytes, {} layer", layer.name()),
-                None => "host memory: live bytes".to_owned(),
-            };
-            let track = writer.track(Some(root), &name, bytes_counter)?;
-            let row = account::index(device.unwrap_or(NO_DEVICE), layer);
-            let base = account.live_bytes.wrapping_sub(log.changes[row]);
-            // What does not add up is a sign of damage.
-            let base = if base > u64::MAX / 2 { 0 } else { base };
-            counters[row] = Some((track, base));
-        }
-        Ok(OfProcess {
-            log,
-            selection,
-            writer,
-            root,
-            counters,
-            free_memory: BTreeMap::new(),
-            marks: None,
-            others: None,
-            lanes: BTreeMap::new(),
-            waiting: BTreeMap::new(),
-            now: 0,
-            begun: FxHashMap::default(),
         })
     }
 
-    fn write(&mut self, progress: &mut Progress) -> io::Result<()> {
-        let log = self.log;
-        for lifetime in log.lifetimes.iter(log.process) {
-            progress.tick();
-            let forgotten_end = lifetime.end.is_some_and(|end| end.seq == 0);
-            if !lifetime.logged && !forgotten_end {
-                let open = Open {
-                    what: lifetime.what,
-                    time: lifetime.begun.map(|begun| begun.time),
-                    thread: lifetime.begun.map_or(0, |begun| begun.thread),
-                    stream: lifetime.begun.map_or(0, |begun| begun.stream),
-                };
-                self.waiting.insert(lifetime.seq, open);
-            }
+    fn write(&self, told: &Told, writer: &mut Writer<'_>) -> io::Result<()> {
+        match told {
+            Told::Track(of) => self.track(*of, writer).map(drop),
+            Told::Counter { at, track, value } => writer.counter(*at, *track, *value),
+            Told::Begin {
+                at,
+                track,
+                seq,
+                what,
+                is_dated,
+            } => self.begin(writer, (*at, *track), *seq, what, *is_dated),
+            Told::End { at, track } => writer.event(*at, END, *track, |_, _, _| {}),
+            Told::Instant { at, track, event } => self.instant(writer, (*at, *track), event),
         }
-        let mut told = false;
-        for event in log.process.events() {
-            progress.tick();
-            if log.is_after(&event) {
-                break;
-            }
-            if !told && !log.is_before(&event) {
-                told = true;
-                self.catch_up(event.time)?;
-            }
-            self.event(&event, told)?;
-        }
-        // Where nothing happens in the part that is asked about, what is there is still told.
-        if !told {
-            self.catch_up(log.process.duration_ns())?;
-        }
-        Ok(())
     }
 
-    /// Tells what was there already.
-    fn catch_up(&mut self, time: u64) -> io::Result<()> {
-        for (seq, open) in std::mem::take(&mut self.waiting) {
-            self.begin(seq, &open, open.time.unwrap_or(time))?;
-        }
-        let at = self.log.process.unix_ns(time);
-        for (track, value) in self.counters.iter().flatten() {
-            self.writer.counter(at, *track, *value)?;
-        }
-        Ok(())
-    }
-
-    fn event(&mut self, event: &Record, told: bool) -> io::Result<()> {
-        let lifetimes = &self.log.lifetimes;
-        let time = self.log.process.unix_ns(event.time);
-        // What comes back after a free that failed has its time of old.
-        self.now = self.now.max(time);
-        let now = self.now;
-        if let Some((row, change)) = change(event)
-            && let Some((track, value)) = &mut self.counters[row]
-        {
-            *value = value.wrapping_add(change);
-            if told {
-                self.writer.counter(now, *track, *value)?;
-            }
-        }
-        let Some(op) = event.op() else { return Ok(()) };
-        if op.begins_allocation() {
-            let seq = lifetimes.origin(event.seq);
-            if seq != event.seq {
-                return Ok(());
-            }
-            let open = Open {
-                what: *event,
-                time: Some(event.time),
-                thread: event.thread,
-                stream: event.stream,
-            };
-            if told {
-                self.begin(seq, &open, event.time)?;
-            } else {
-                self.waiting.insert(seq, open);
-            }
-        } else if op.ends_allocation() {
-            if let Some(seq) = lifetimes.ended_by(event) {
-                self.waiting.remove(&seq);
-                self.end(seq, time)?;
-            }
-        } else if told && op != Op::Resize {
-            self.instant(event, op, time)?;
-        }
-        Ok(())
-    }
-
-    fn begin(&mut self, seq: u64, open: &Open, time: u64) -> io::Result<()> {
-        let what = &open.what;
+    fn begin(
+        &self,
+        writer: &mut Writer<'_>,
+        (at, track): (u64, u64),
+        seq: u64,
+        what: &Record,
+        is_dated: bool,
+    ) -> io::Result<()> {
         let Some(kind) = what.kind() else {
             return Ok(());
         };
-        if !self.selection.filter.takes(what.device, kind) {
-            return Ok(());
-        }
-        let lanes = self.lanes.entry(what.device).or_default();
-        let lane = match lanes.free.pop() {
-            Some(Reverse(lane)) => lane,
-            None => {
-                let name = match what.device {
-                    NO_DEVICE => "host memory: allocations".to_owned(),
-                    device => format!("GPU {device}: allocations"),
-                };
-                let track = self.writer.track(Some(self.root), &name, |_| {})?;
-                lanes.tracks.push(track);
-                lanes.tracks.len() - 1
-            }
-        };
-        self.begun.insert(seq, (what.device, lane));
         let (process, id) = (self.log.process, self.log.id);
         let text = |id_of: u32, text| Text {
             process: id as u32,
             id: id_of,
             text,
         };
-        let track = lanes.tracks[lane];
-        let at = process.unix_ns(time);
-        self.writer
-            .event(at, BEGIN, track, |event, interned, stacks| {
-                event.number(field::event::CATEGORY_IIDS, interned.category(kind));
-                if let Some(stack) = stacks.id((id, what.stack, what.api)) {
-                    let callstack = interned.callstack(stack, stacks);
-                    event
-                        .number(field::event::NAME_IID, interned.site(stack, stacks))
-                        .number(field::event::CALLSTACK_IID, callstack);
-                }
-                interned.say_number(event, Said::Bytes, what.size);
-                let of_kind = Text {
-                    process: u32::MAX,
-                    id: kind as u32,
-                    text: kind.name(),
-                };
-                interned.say_text(event, Said::Kind, of_kind);
-                interned.say_pointer(event, Said::Address, what.key);
-                interned.say_number(event, Said::Allocation, seq);
-                if let Some(api) = process.api(what.api) {
-                    interned.say_text(event, Said::Api, text(what.api.into(), api));
-                }
-                if open.thread != 0 {
-                    interned.say_number(event, Said::Thread, open.thread.into());
-                }
-                if open.stream != 0 {
-                    interned.say_number(event, Said::Stream, open.stream.into());
-                }
-                if let Some(range) = process.ranges.name(what.range.into()) {
-                    interned.say_text(event, Said::Range, text(what.range.into(), range));
-                }
-                if open.time.is_none() {
-                    let why = "before the event log begins";
-                    interned.say_text(event, Said::Allocated, text(0, why));
-                }
-            })
-    }
-
-    fn end(&mut self, seq: u64, time: u64) -> io::Result<()> {
-        let Some((device, lane)) = self.begun.remove(&seq) else {
-            return Ok(());
-        };
-        let Some(lanes) = self.lanes.get_mut(&device) else {
-            return Ok(());
-        };
-        lanes.free.push(Reverse(lane));
-        let track = lanes.tracks[lane];
-        self.writer.event(time, END, track, |_, _, _| {})
-    }
-
-    fn instant(&mut self, event: &Record, op: Op, time: u64) -> io::Result<()> {
-        if !self.log.takes_event(event, self.selection) {
-            return Ok(());
-        }
-        let process = self.log.process;
-        if op == Op::MemInfo {
-            let track = match self.free_memory.get(&event.device) {
-                Some(track) => *track,
-                None => {
-                    let name = format!("GPU {}: free memory", event.device);
-                    let track = self.writer.track(Some(self.root), &name, bytes_counter)?;
-                    self.free_memory.insert(event.device, track);
-                    track
-                }
+        writer.event(at, BEGIN, track, |event, interned, stacks| {
+            event.number(field::event::CATEGORY_IIDS, interned.category(kind));
+            if let Some(stack) = stacks.id((id, what.stack, what.api)) {
+                let callstack = interned.callstack(stack, stacks);
+                event
+                    .number(field::event::NAME_IID, interned.site(stack, stacks))
+                    .number(field::event::CALLSTACK_IID, callstack);
+            }
+            interned.say_number(event, Said::Bytes, what.size);
+            let of_kind = Text {
+                process: u32::MAX,
+                id: kind as u32,
+                text: kind.name(),
             };
-            return self.writer.counter(time, track, event.aux);
-        }
-        let (track, name) = if op == Op::Mark {
-            (&mut self.marks, "marks")
-        } else {
-            (&mut self.others, "CUDA events")
-        };
-        let track = match *track {
-            Some(track) => track,
-            None => *track.insert(self.writer.track(Some(self.root), name, |_| {})?),
-        };
+            interned.say_text(event, Said::Kind, of_kind);
+            interned.say_pointer(event, Said::Address, what.key);
+            interned.say_number(event, Said::Allocation, seq);
+            if let Some(api) = process.api(what.api) {
+                interned.say_text(event, Said::Api, text(what.api.into(), api));
+            }
+            if what.thread != 0 {
+                interned.say_number(event, Said::Thread, what.thread.into());
+            }
+            if what.stream != 0 {
+                interned.say_number(event, Said::Stream, what.stream.into());
+            }
+            if let Some(range) = process.ranges.name(what.range.into()) {
+                interned.say_text(event, Said::Range, text(what.range.into(), range));
+            }
+            if !is_dated {
+                let why = "before the event log begins";
+                interned.say_text(event, Said::Allocated, text(0, why));
+            }
+        })
+    }
+
+    fn instant(
+        &self,
+        writer: &mut Writer<'_>,
+        (at, track): (u64, u64),
+        event: &Record,
+    ) -> io::Result<()> {
+        let Some(op) = event.op() else { return Ok(()) };
         let text = match op {
-            Op::Mark => process.mark(event.aux as u32).unwrap_or("mark"),
+            Op::Mark => self.log.process.mark(event.aux as u32).unwrap_or("mark"),
             op => op.name(),
         };
         let place = (self.log.id, event.stack, event.allocating_api());
         let has_stack = event.stack != vramtrace_format::stacks::NO_STACK;
-        self.writer
-            .event(time, INSTANT, track, |instant, interned, stacks| {
-                instant.number(field::event::NAME_IID, interned.name(text));
-                if event.thread != 0 {
-                    interned.say_number(instant, Said::Thread, event.thread.into());
-                }
-                if matches!(op, Op::AllocFailed | Op::FreeFailed) {
-                    interned.say_number(instant, Said::Error, event.aux);
-                    interned.say_number(instant, Said::Bytes, event.size);
-                }
-                if let Some(stack) = stacks.id(place).filter(|_| has_stack) {
-                    let callstack = interned.callstack(stack, stacks);
-                    instant.number(field::event::CALLSTACK_IID, callstack);
-                }
-            })
+        writer.event(at, INSTANT, track, |instant, interned, stacks| {
+            instant.number(field::event::NAME_IID, interned.name(text));
+            if event.thread != 0 {
+                interned.say_number(instant, Said::Thread, event.thread.into());
+            }
+            if matches!(op, Op::AllocFailed | Op::FreeFailed) {
+                interned.say_number(instant, Said::Error, event.aux);
+                interned.say_number(instant, Said::Bytes, event.size);
+            }
+            if let Some(stack) = stacks.id(place).filter(|_| has_stack) {
+                let callstack = interned.callstack(stack, stacks);
+                instant.number(field::event::CALLSTACK_IID, callstack);
+            }
+        })
     }
 }
 

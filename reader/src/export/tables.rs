@@ -2,18 +2,17 @@
 //! and `parquet` have in common: each of them writes rows of [`Cell`]s.
 
 mod logs;
-mod pipe;
 mod words;
 
 pub use words::{Spelled, Word, Words};
 
 use super::log::{self, Log};
+use super::pipe::{self, Feed};
 use super::progress::Progress;
 use super::samples::Selection;
 use super::stacks::{self, Stacks};
 use crate::analysis::view::ProcessView;
 use crate::model::Process;
-use pipe::Rows;
 use std::io;
 use std::sync::Arc;
 use vramtrace_format::record::Layer;
@@ -211,14 +210,21 @@ impl<'a, 'p> Source<'a, 'p> {
             Table::Stacks => self.frames(sink),
             Table::Allocations => {
                 let logs = &mut self.logs;
-                let rows =
-                    |rows: &mut Rows| logs::allocations(logs, stacks, words, selection, rows);
-                pipe::through(width, rows, progress, sink)
+                let rows = |rows: &mut Feed<Cell<'static>>| {
+                    logs::allocations(logs, stacks, words, selection, rows);
+                };
+                pipe::through(rows, progress, |cells| {
+                    cells.chunks_exact(width).try_for_each(&mut *sink)
+                })
             }
             Table::Events => {
                 let logs = &self.logs;
-                let rows = |rows: &mut Rows| logs::events(logs, stacks, words, selection, rows);
-                pipe::through(width, rows, progress, sink)
+                let rows = |rows: &mut Feed<Cell<'static>>| {
+                    logs::events(logs, stacks, words, selection, rows);
+                };
+                pipe::through(rows, progress, |cells| {
+                    cells.chunks_exact(width).try_for_each(&mut *sink)
+                })
             }
         }
     }

@@ -4,8 +4,11 @@
 //! [`super::replay`] tells the history; this writes it down while it is told. Stacks are written once
 //! and referred to.
 
+mod words;
+
 use super::log::{self, Log};
 use super::pickle::{Encoded, List, Memo, Pickle};
+use super::pipe::{self, Feed};
 use super::progress::Progress;
 use super::replay::{Action, Block, Replay, Segment, SegmentOf, Site, Step};
 use super::samples::Selection;
@@ -16,6 +19,7 @@ use crate::report::words::foreign;
 use rustc_hash::FxHashMap;
 use std::io::{self, Write};
 use vramtrace_format::record::Record;
+use words::Word;
 
 /// Devices that a process can number; histories are a list by that number.
 const MOST_DEVICES: u8 = 64;
@@ -75,14 +79,14 @@ impl<'p> Snapshot<'p> {
             pickle: Pickle::new(out)?,
             stacks: &self.stacks,
             process: self.log.process,
-            words: FxHashMap::default(),
+            words: [None; Word::COUNT],
             frames: FxHashMap::default(),
             lists: vec![None; self.stacks.all().len()],
-            shapes: FxHashMap::default(),
+            shapes: [const { None }; Told::COUNT],
             line: Encoded::default(),
         };
         writer.pickle.dict()?;
-        writer.word("device_traces")?;
+        writer.word(Word::DeviceTraces)?;
         let mut traces = writer.pickle.list()?;
         let mut ends = Vec::new();
         let highest = self.devices.last().map_or(0, |last| last + 1);
@@ -96,13 +100,13 @@ impl<'p> Snapshot<'p> {
             steps.end(&mut writer.pickle)?;
         }
         traces.end(&mut writer.pickle)?;
-        writer.word("segments")?;
+        writer.word(Word::Segments)?;
         let mut segments = writer.pickle.list()?;
         for (device, end) in &ends {
             writer.segments(*device, end, &mut segments)?;
         }
         segments.end(&mut writer.pickle)?;
-        writer.word("allocator_settings")?;
+        writer.word(Word::AllocatorSettings)?;
         writer.pickle.dict()?;
         writer.pickle.end_dict()?;
         writer.pickle.end_dict()?;
@@ -117,31 +121,30 @@ impl<'p> Snapshot<'p> {
         writer: &mut Writer<'_, '_>,
         steps: &mut List,
     ) -> io::Result<Replay<'p>> {
-        let log = &self.log;
-        let mut replay = Replay::of(log.process, device, &selection.filter.kinds);
-        replay.begin(&log.lifetimes);
-        let mut result = Ok(());
-        for event in log.process.events() {
-            progress.tick();
-            if log.is_after(&event) {
-                break;
-            }
-            let told = !log.is_before(&event);
-            let Some(seq) = self.lifetime(&event) else {
-                continue;
-            };
-            replay.event(&event, seq, &mut |step| {
-                if told && result.is_ok() {
-                    result = writer.step(&step, steps);
+        let tell = |told: &mut Feed<Step>| {
+            let log = &self.log;
+            let mut replay = Replay::of(log.process, device, &selection.filter.kinds);
+            replay.begin(&log.lifetimes);
+            for event in log.process.events() {
+                if !told.step() || log.is_after(&event) {
+                    break;
                 }
-            });
-            if result.is_err() {
-                break;
+                let is_asked_about = !log.is_before(&event);
+                let Some(seq) = self.lifetime(&event) else {
+                    continue;
+                };
+                replay.event(&event, seq, &mut |step| {
+                    if is_asked_about {
+                        told.push(&[step]);
+                    }
+                });
             }
-        }
-        result?;
-        replay.settle();
-        Ok(replay)
+            replay.settle();
+            replay
+        };
+        pipe::through(tell, progress, |told| {
+            told.iter().try_for_each(|step| writer.step(step, steps))
+        })
     }
 
     /// The allocation that an event begins or ends; `None` for a free that failed, and for what
@@ -164,17 +167,17 @@ struct Writer<'w, 's> {
     pickle: Pickle<'w>,
     stacks: &'s Stacks,
     process: &'s Process,
-    words: FxHashMap<&'static str, Memo>,
+    words: [Option<Memo>; Word::COUNT],
     /// By frame, and by stack.
     frames: FxHashMap<u32, Memo>,
     lists: Vec<Option<Memo>>,
     /// By action: what is the same in all its steps.
-    shapes: FxHashMap<Told, Shape>,
+    shapes: [Option<Shape>; Told::COUNT],
     line: Encoded,
 }
 
 /// The actions that the viewers know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
     Alloc,
     FreeRequested,
@@ -187,16 +190,18 @@ enum Told {
 }
 
 impl Told {
-    const fn name(self) -> &'static str {
+    const COUNT: usize = Told::OutOfMemory as usize + 1;
+
+    const fn word(self) -> Word {
         match self {
-            Told::Alloc => "alloc",
-            Told::FreeRequested => "free_requested",
-            Told::FreeCompleted => "free_completed",
-            Told::SegmentAlloc => "segment_alloc",
-            Told::SegmentFree => "segment_free",
-            Told::SegmentMap => "segment_map",
-            Told::SegmentUnmap => "segment_unmap",
-            Told::OutOfMemory => "oom",
+            Told::Alloc => Word::Alloc,
+            Told::FreeRequested => Word::FreeRequested,
+            Told::FreeCompleted => Word::FreeCompleted,
+            Told::SegmentAlloc => Word::SegmentAlloc,
+            Told::SegmentFree => Word::SegmentFree,
+            Told::SegmentMap => Word::SegmentMap,
+            Told::SegmentUnmap => Word::SegmentUnmap,
+            Told::OutOfMemory => Word::Oom,
         }
     }
 }
@@ -212,22 +217,21 @@ struct Shape {
 
 impl Writer<'_, '_> {
     /// Text that comes again and again.
-    fn word(&mut self, word: &'static str) -> io::Result<()> {
-        if let Some(&memo) = self.words.get(word) {
+    fn word(&mut self, word: Word) -> io::Result<()> {
+        if let Some(memo) = self.words[word as usize] {
             return self.pickle.again(memo);
         }
-        self.pickle.text(word)?;
-        let memo = self.pickle.remember()?;
-        self.words.insert(word, memo);
+        self.pickle.text(word.text())?;
+        self.words[word as usize] = Some(self.pickle.remember()?);
         Ok(())
     }
 
-    fn entry(&mut self, key: &'static str, value: u64) -> io::Result<()> {
+    fn entry(&mut self, key: Word, value: u64) -> io::Result<()> {
         self.word(key)?;
         self.pickle.number(value)
     }
 
-    fn entry_word(&mut self, key: &'static str, value: &'static str) -> io::Result<()> {
+    fn entry_word(&mut self, key: Word, value: Word) -> io::Result<()> {
         self.word(key)?;
         self.word(value)
     }
@@ -252,7 +256,7 @@ impl Writer<'_, '_> {
     fn one(&mut self, action: Told, step: &Step, steps: &mut List) -> io::Result<()> {
         steps.item(&mut self.pickle)?;
         let time = self.process.unix_ns(step.time) / 1000;
-        let Some(shape) = self.shapes.get(&action) else {
+        let Some(shape) = &self.shapes[action as usize] else {
             return self.first(action, step, time);
         };
         let line = &mut self.line;
@@ -280,39 +284,39 @@ impl Writer<'_, '_> {
     /// The first step of an action, after which all its words can be referred to.
     fn first(&mut self, action: Told, step: &Step, time: u64) -> io::Result<()> {
         let address = match action {
-            Told::OutOfMemory => "device_free",
-            _ => "addr",
+            Told::OutOfMemory => Word::DeviceFree,
+            _ => Word::Addr,
         };
         self.pickle.dict()?;
-        self.entry_word("action", action.name())?;
+        self.entry_word(Word::Action, action.word())?;
         self.entry(address, step.address)?;
-        self.entry("size", step.size)?;
-        self.entry("stream", step.stream.into())?;
-        self.entry("time_us", time)?;
-        self.word("frames")?;
+        self.entry(Word::Size, step.size)?;
+        self.entry(Word::Stream, step.stream.into())?;
+        self.entry(Word::TimeUs, time)?;
+        self.word(Word::Frames)?;
         self.site(step.site)?;
         self.pickle.end_dict()?;
         let words = &self.words;
-        let word = |word: &str| {
+        let word = |word: Word| {
             let mut encoded = Encoded::default();
-            if let Some(&memo) = words.get(word) {
+            if let Some(memo) = words[word as usize] {
                 encoded.again(memo);
             }
             encoded
         };
         let mut head = Encoded::default();
         head.dict();
-        for part in ["action", action.name(), address] {
+        for part in [Word::Action, action.word(), address] {
             head.append(&word(part));
         }
         let shape = Shape {
             address: head,
-            size: word("size"),
-            stream: word("stream"),
-            time: word("time_us"),
-            frames: word("frames"),
+            size: word(Word::Size),
+            stream: word(Word::Stream),
+            time: word(Word::TimeUs),
+            frames: word(Word::Frames),
         };
-        self.shapes.insert(action, shape);
+        self.shapes[action as usize] = Some(shape);
         Ok(())
     }
 
@@ -347,11 +351,11 @@ impl Writer<'_, '_> {
             .unwrap_or_else(|| stacks::label(frame));
         let file = frame.file.as_deref().or(frame.module.as_deref());
         self.pickle.dict()?;
-        self.word("name")?;
+        self.word(Word::Name)?;
         self.pickle.text(&foreign(&name))?;
-        self.word("filename")?;
+        self.word(Word::Filename)?;
         self.pickle.text(&foreign(file.unwrap_or("??")))?;
-        self.entry("line", frame.line.unwrap_or(0).into())?;
+        self.entry(Word::Line, frame.line.unwrap_or(0).into())?;
         self.pickle.end_dict()?;
         let memo = self.pickle.remember()?;
         self.frames.insert(number, memo);
@@ -389,26 +393,29 @@ impl Writer<'_, '_> {
     ) -> io::Result<()> {
         let used = added(blocks.iter().map(|(_, block)| block.size));
         self.pickle.dict()?;
-        self.entry("device", device.into())?;
-        self.entry("address", address)?;
-        self.entry("total_size", segment.size)?;
-        self.entry("allocated_size", used)?;
-        self.entry("active_size", used)?;
-        self.entry("requested_size", used)?;
-        self.entry("stream", segment.stream.into())?;
+        self.entry(Word::Device, device.into())?;
+        self.entry(Word::Address, address)?;
+        self.entry(Word::TotalSize, segment.size)?;
+        self.entry(Word::AllocatedSize, used)?;
+        self.entry(Word::ActiveSize, used)?;
+        self.entry(Word::RequestedSize, used)?;
+        self.entry(Word::Stream, segment.stream.into())?;
         // As PyTorch divides them: up to 2 MiB are of its small pool.
         let small = segment.of == SegmentOf::Cache && segment.size <= 2 << 20;
-        self.entry_word("segment_type", if small { "small" } else { "large" })?;
-        self.word("segment_pool_id")?;
+        self.entry_word(
+            Word::SegmentType,
+            if small { Word::Small } else { Word::Large },
+        )?;
+        self.word(Word::SegmentPoolId)?;
         self.pickle.number(0)?;
         self.pickle.number(0)?;
         self.pickle.pair()?;
-        self.word("is_expandable")?;
+        self.word(Word::IsExpandable)?;
         self.pickle
             .truth(matches!(segment.of, SegmentOf::Mapped(..)))?;
-        self.word("frames")?;
+        self.word(Word::Frames)?;
         self.site(segment.site)?;
-        self.word("blocks")?;
+        self.word(Word::Blocks)?;
         let mut list = self.pickle.list()?;
         let mut at = address;
         for (start, block) in blocks {
@@ -435,18 +442,18 @@ impl Writer<'_, '_> {
     ) -> io::Result<()> {
         list.item(&mut self.pickle)?;
         self.pickle.dict()?;
-        self.entry("address", address)?;
-        self.entry("size", size)?;
-        self.entry("requested_size", size)?;
+        self.entry(Word::Address, address)?;
+        self.entry(Word::Size, size)?;
+        self.entry(Word::RequestedSize, size)?;
         self.entry_word(
-            "state",
+            Word::State,
             if block.is_some() {
-                "active_allocated"
+                Word::ActiveAllocated
             } else {
-                "inactive"
+                Word::Inactive
             },
         )?;
-        self.word("frames")?;
+        self.word(Word::Frames)?;
         match block {
             Some(block) => self.site(block.site)?,
             None => self.pickle.list()?.end(&mut self.pickle)?,

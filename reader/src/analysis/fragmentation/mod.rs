@@ -14,8 +14,11 @@ use super::{Filter, Sum};
 use crate::model::Process;
 use rustc_hash::FxHashMap;
 pub(crate) use segments::held;
+use segments::{Allocators, Split};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
 use vramtrace_format::record::{Kind, Layer, NO_DEVICE, Op, Record};
 
 /// Sums of a device's segments at one moment.
@@ -35,15 +38,19 @@ impl Sums {
     fn of<'s>(segments: impl IntoIterator<Item = &'s Segment>) -> Sums {
         let mut sums = Sums::default();
         for segment in segments {
-            let used = segment.used();
-            sums.reserved.add(segment.size, 1);
-            sums.used.merge(used);
-            sums.largest_free = sums.largest_free.max(segment.largest_free());
-            if used.count == 0 {
-                sums.empty.add(segment.size, 1);
-            }
+            sums.add(segment.size, segment.used(), segment.largest_free());
         }
         sums
+    }
+
+    /// Adds a segment.
+    fn add(&mut self, size: u64, used: Sum, largest_free: u64) {
+        self.reserved.add(size, 1);
+        self.used.merge(used);
+        self.largest_free = self.largest_free.max(largest_free);
+        if used.count == 0 {
+            self.empty.add(size, 1);
+        }
     }
 
     /// Bytes that are not handed out.
@@ -215,41 +222,68 @@ fn of_device(held: &Held, past: &Past, index: u8, top: Option<usize>) -> OfDevic
     }
 }
 
-/// Sums over time, by device; from where both layers' logs are whole up to the moment.
+/// Sums over time, by device; from where both layers' logs are whole up to the moment. One thread goes through the
+/// events, and another adds up what was there at each point: both take about as long.
 fn course(process: &Process, until: &Past, filter: &Filter) -> FxHashMap<u8, Vec<(u64, Sums)>> {
-    let mut course: FxHashMap<u8, Vec<(u64, Sums)>> = FxHashMap::default();
     let torch = |kind: u8| kind == Kind::Torch as u8;
     if !process.totals().iter().any(|row| torch(row.key.kind)) {
-        return course;
+        return FxHashMap::default();
     }
     let Some(start) = whole_from(process).filter(|start| start.seq < until.seq) else {
-        return course;
+        return FxHashMap::default();
     };
+    thread::scope(|scope| {
+        let (put, points) = sync_channel(1);
+        let adding = scope.spawn(|| added_up(process, filter, points));
+        replay(process, start, until, |time, live| {
+            // It has ended only if it panicked, which is told below.
+            let _ = put.send((time, Split::of(live.values(), |_| {})));
+        });
+        drop(put);
+        match adding.join() {
+            Ok(course) => course,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// Sums at these times, by device.
+fn added_up(
+    process: &Process,
+    filter: &Filter,
+    points: Receiver<(u64, Split)>,
+) -> FxHashMap<u8, Vec<(u64, Sums)>> {
+    let mut course: FxHashMap<u8, Vec<(u64, Sums)>> = FxHashMap::default();
+    let mut allocators = Allocators::of(process);
+    for (time, live) in points {
+        let mut now = live.sums(&mut allocators);
+        // Also of a device that has nothing any more.
+        for device in course.keys() {
+            now.entry(*device).or_default();
+        }
+        for (device, sums) in now {
+            if filter.takes_account(Some(device), Layer::Device) {
+                course.entry(device).or_default().push((time, sums));
+            }
+        }
+    }
+    course
+}
+
+/// Goes from one moment to another, and shows what is live at each point on the way.
+fn replay(
+    process: &Process,
+    start: Past,
+    until: &Past,
+    mut note: impl FnMut(u64, &FxHashMap<(u8, u64), Record>),
+) {
     let mut live: FxHashMap<(u8, u64), Record> = start
         .live
-        .iter()
-        .map(|entry| ((entry.space, entry.key), *entry))
+        .into_iter()
+        .map(|entry| ((entry.space, entry.key), entry))
         .collect();
     let step = (until.time.saturating_sub(start.time) / POINTS as u64).max(1);
     let mut next = start.time.saturating_add(step);
-    let mut note = |time: u64, live: &FxHashMap<(u8, u64), Record>| {
-        let held = held(process, live.values());
-        let mut devices: BTreeSet<u8> = held.segments.iter().map(|one| one.device).collect();
-        devices.extend(course.keys());
-        for device in devices
-            .into_iter()
-            .filter(|&one| filter.takes_account(Some(one), Layer::Device))
-        {
-            let own = held
-                .segments
-                .iter()
-                .filter(|segment| segment.device == device);
-            course
-                .entry(device)
-                .or_default()
-                .push((time, Sums::of(own)));
-        }
-    };
     note(start.time, &live);
     let events = process.events().filter(|event| event.seq > start.seq);
     for event in events.take_while(|event| event.seq <= until.seq) {
@@ -271,7 +305,6 @@ fn course(process: &Process, until: &Past, filter: &Filter) -> FxHashMap<u8, Vec
         }
     }
     note(until.time, &live);
-    course
 }
 
 /// What was live where the event log begins to be whole.

@@ -1,6 +1,7 @@
 //! The segments of PyTorch's caching allocator, each with an exact map of what is in it, and the
 //! pools of the driver, of which only sums are known.
 
+use super::Sums;
 use crate::analysis::Sum;
 use crate::model::Process;
 use rustc_hash::FxHashMap;
@@ -108,58 +109,158 @@ struct Range {
     by_allocator: bool,
 }
 
-/// A live set by what its entries mean for allocators: looked through once, since it may be long.
-#[derive(Default)]
-struct Split<'r> {
-    /// Addresses and sizes of PyTorch's blocks, by address.
-    blocks: Vec<(u64, u64)>,
-    /// Device and managed memory.
-    linear: Vec<&'r Record>,
-    reservations: Vec<&'r Record>,
-    physical: Vec<&'r Record>,
-    mappings: Vec<&'r Record>,
-    /// Pools, and what is in them.
-    pooled: Vec<&'r Record>,
+/// Device or managed memory.
+struct Linear {
+    device: u8,
+    start: u64,
+    end: u64,
+    stack: u32,
 }
 
-impl<'r> Split<'r> {
-    fn of(live: impl Iterator<Item = &'r Record>) -> Split<'r> {
+/// Physical memory where it is mapped.
+struct Mapping {
+    device: u8,
+    start: u64,
+    end: u64,
+    stack: u32,
+    /// The physical memory.
+    of: u64,
+}
+
+/// A live set by what its entries mean for allocators: looked through once, since it may be long, and without what
+/// it was made from, so that another thread can go on with it.
+#[derive(Default)]
+pub struct Split {
+    /// Addresses and sizes of PyTorch's blocks.
+    blocks: Vec<(u64, u64)>,
+    linear: Vec<Linear>,
+    /// Where each begins and ends.
+    reservations: Vec<(u64, u64)>,
+    /// Physical memory: its handle and device.
+    physical: Vec<(u64, u8)>,
+    mappings: Vec<Mapping>,
+}
+
+impl Split {
+    /// `pooled` is shown pools, and what is in them.
+    pub fn of<'r>(
+        live: impl Iterator<Item = &'r Record>,
+        mut pooled: impl FnMut(&'r Record),
+    ) -> Split {
         let mut split = Split::default();
         for entry in live {
-            let kind = match entry.kind() {
-                Some(Kind::Torch) => {
-                    split.blocks.push((entry.key, entry.size));
-                    continue;
+            let (start, end) = (entry.key, entry.key.saturating_add(entry.size));
+            let (device, stack) = (entry.device, entry.stack);
+            match entry.kind() {
+                Some(Kind::Torch) => split.blocks.push((start, entry.size)),
+                Some(Kind::Device | Kind::Managed) if entry.space() == Some(Space::Device) => {
+                    split.linear.push(Linear {
+                        device,
+                        start,
+                        end,
+                        stack,
+                    });
                 }
-                Some(Kind::Device | Kind::Managed) => &mut split.linear,
-                Some(Kind::Reservation) => &mut split.reservations,
-                Some(Kind::Vmm) => &mut split.physical,
-                Some(Kind::Mapping) => &mut split.mappings,
-                Some(Kind::Pool | Kind::Async | Kind::Graph) => &mut split.pooled,
-                _ => continue,
-            };
-            kind.push(entry);
+                Some(Kind::Reservation) => split.reservations.push((start, end)),
+                Some(Kind::Vmm) => split.physical.push((start, device)),
+                Some(Kind::Mapping) => split.mappings.push(Mapping {
+                    device,
+                    start,
+                    end,
+                    stack,
+                    of: entry.aux,
+                }),
+                Some(Kind::Pool | Kind::Async | Kind::Graph) => pooled(entry),
+                _ => {}
+            }
         }
-        split.blocks.sort_unstable();
-        // An address has one block; a damaged trace may say otherwise.
-        split.blocks.dedup_by_key(|(at, _)| *at);
         split
+    }
+
+    /// Sums of the segments, by device: what [`Sums::of`] makes of [`held`], without the maps.
+    pub fn sums(self, allocators: &mut Allocators<'_>) -> BTreeMap<u8, Sums> {
+        let mut all: BTreeMap<u8, Sums> = BTreeMap::new();
+        for_each(&self.sorted(), allocators, |range, inside| {
+            let sums = all.entry(range.device).or_default();
+            let (mut used, mut largest_free) = (Sum::default(), 0);
+            tiles(range.start, range.end, inside, |block| match block.used {
+                true => used.add(block.size, 1),
+                false => largest_free = block.size.max(largest_free),
+            });
+            sums.add(range.end - range.start, used, largest_free);
+        });
+        all
+    }
+
+    /// With its blocks by address.
+    fn sorted(mut self) -> Split {
+        self.blocks.sort_unstable();
+        // An address has one block; a damaged trace may say otherwise.
+        self.blocks.dedup_by_key(|(at, _)| *at);
+        self
+    }
+}
+
+/// Which stacks are those of PyTorch's allocator: asked for each allocation, and known once it was asked.
+pub struct Allocators<'p> {
+    process: &'p Process,
+    by_stack: FxHashMap<u32, bool>,
+}
+
+impl<'p> Allocators<'p> {
+    /// Of a process.
+    pub fn of(process: &'p Process) -> Allocators<'p> {
+        Allocators {
+            process,
+            by_stack: FxHashMap::default(),
+        }
+    }
+
+    fn contains(&mut self, stack: u32) -> bool {
+        let process = self.process;
+        let known = self.by_stack.entry(stack);
+        *known.or_insert_with(|| process.is_torch_allocator(stack))
     }
 }
 
 /// What allocators hold of a live set.
-pub fn held<'r>(process: &Process, live: impl Iterator<Item = &'r Record> + Clone) -> Held {
-    let split = Split::of(live);
-    let blocks = &split.blocks;
-    let mut ranges = ranges(process, &split);
-    ranges.sort_unstable_by_key(|range| (range.device, range.start, range.end));
+pub fn held<'r>(process: &Process, live: impl Iterator<Item = &'r Record>) -> Held {
+    let mut pooled = Vec::new();
+    let split = Split::of(live, |entry| pooled.push(entry)).sorted();
     let mut found = Held {
-        pools: pools(&split.pooled),
+        pools: pools(&pooled),
         ..Held::default()
     };
-    for (_, size) in blocks {
+    for (_, size) in &split.blocks {
         found.homeless.add(*size, 1);
     }
+    for_each(&split, &mut Allocators::of(process), |range, inside| {
+        for (_, size) in inside {
+            found.homeless.bytes = found.homeless.bytes.saturating_sub(*size);
+            found.homeless.count = found.homeless.count.saturating_sub(1);
+        }
+        let mut blocks = Vec::with_capacity(2 * inside.len() + 1);
+        tiles(range.start, range.end, inside, |block| blocks.push(block));
+        found.segments.push(Segment {
+            device: range.device,
+            address: range.start,
+            size: range.end - range.start,
+            expandable: range.expandable,
+            blocks,
+        });
+    });
+    found
+}
+
+/// Hands on each segment, by device and address, with the blocks in it.
+fn for_each(
+    split: &Split,
+    allocators: &mut Allocators<'_>,
+    mut see: impl FnMut(&Range, &[(u64, u64)]),
+) {
+    let blocks = &split.blocks;
+    let mut ranges = ranges(split, allocators);
+    ranges.sort_unstable_by_key(|range| (range.device, range.start, range.end));
     let mut next = 0;
     for range in ranges {
         // Ranges come in the order of blocks, but begin anew with each device, and may overlap where the trace is
@@ -169,22 +270,10 @@ pub fn held<'r>(process: &Process, live: impl Iterator<Item = &'r Record> + Clon
         }
         next = reach(blocks, next, range.start);
         let inside = &blocks[next..reach(blocks, next, range.end)];
-        if inside.is_empty() && !range.by_allocator {
-            continue;
+        if !inside.is_empty() || range.by_allocator {
+            see(&range, inside);
         }
-        for (_, size) in inside {
-            found.homeless.bytes = found.homeless.bytes.saturating_sub(*size);
-            found.homeless.count = found.homeless.count.saturating_sub(1);
-        }
-        found.segments.push(Segment {
-            device: range.device,
-            address: range.start,
-            size: range.end - range.start,
-            expandable: range.expandable,
-            blocks: tiles(range.start, range.end, inside),
-        });
     }
-    found
 }
 
 /// The first block from the `from`-th on that is not below an address: close to it, most often.
@@ -200,12 +289,11 @@ fn reach(blocks: &[(u64, u64)], from: usize, address: u64) -> usize {
 
 /// Blocks and what is between them. What reaches beyond the end, or into the next one, is cut: a
 /// damaged trace may say so.
-fn tiles(start: u64, end: u64, blocks: &[(u64, u64)]) -> Vec<Block> {
-    let mut tiles = Vec::with_capacity(2 * blocks.len() + 1);
+fn tiles(start: u64, end: u64, blocks: &[(u64, u64)], mut see: impl FnMut(Block)) {
     let mut at = start;
     let mut put = |from: u64, to: u64, used: bool| {
         if from < to {
-            tiles.push(Block {
+            see(Block {
                 address: from,
                 size: to - from,
                 used,
@@ -220,32 +308,19 @@ fn tiles(start: u64, end: u64, blocks: &[(u64, u64)]) -> Vec<Block> {
         at = to;
     }
     put(at, end, false);
-    tiles
 }
 
 /// Allocations, and runs of mappings that touch each other within one reservation.
-fn ranges(process: &Process, split: &Split<'_>) -> Vec<Range> {
-    let mut by_stack: FxHashMap<u32, bool> = FxHashMap::default();
-    let mut is_allocator = |stack: u32| {
-        let known = by_stack.entry(stack);
-        *known.or_insert_with(|| process.is_torch_allocator(stack))
-    };
-    let mut ranges = Vec::with_capacity(split.linear.len());
-    let linear = split.linear.iter();
-    for entry in linear.filter(|entry| entry.space() == Some(Space::Device)) {
-        ranges.push(Range {
-            device: entry.device,
-            start: entry.key,
-            end: entry.key.saturating_add(entry.size),
-            expandable: false,
-            by_allocator: is_allocator(entry.stack),
-        });
-    }
-    let reserved: BTreeMap<u64, u64> = split
-        .reservations
-        .iter()
-        .map(|entry| (entry.key, entry.key.saturating_add(entry.size)))
-        .collect();
+fn ranges(split: &Split, allocators: &mut Allocators<'_>) -> Vec<Range> {
+    let linear = split.linear.iter().map(|own| Range {
+        device: own.device,
+        start: own.start,
+        end: own.end,
+        expandable: false,
+        by_allocator: allocators.contains(own.stack),
+    });
+    let mut ranges: Vec<Range> = linear.collect();
+    let reserved: BTreeMap<u64, u64> = split.reservations.iter().copied().collect();
     let reservation = |address: u64| {
         let before = reserved.range(..=address).next_back();
         before
@@ -253,18 +328,14 @@ fn ranges(process: &Process, split: &Split<'_>) -> Vec<Range> {
             .map(|(start, _)| *start)
     };
     // A mapping belongs to a process's own address space; its memory's device is its segment's.
-    let devices: FxHashMap<u64, u8> = split
-        .physical
-        .iter()
-        .map(|entry| (entry.key, entry.device))
-        .collect();
-    let mut mappings = split.mappings.clone();
-    mappings.sort_by_key(|entry| entry.key);
+    let devices: FxHashMap<u64, u8> = split.physical.iter().copied().collect();
+    let mut mappings: Vec<&Mapping> = split.mappings.iter().collect();
+    mappings.sort_by_key(|own| own.start);
     let mut last: Option<(Range, Option<u64>)> = None;
-    for entry in mappings {
-        let device = devices.get(&entry.aux).copied().unwrap_or(entry.device);
-        let (start, end) = (entry.key, entry.key.saturating_add(entry.size));
-        let (home, by_allocator) = (reservation(start), is_allocator(entry.stack));
+    for own in mappings {
+        let device = devices.get(&own.of).copied().unwrap_or(own.device);
+        let (start, end) = (own.start, own.end);
+        let (home, by_allocator) = (reservation(start), allocators.contains(own.stack));
         if let Some((range, its_home)) = &mut last
             && (range.end, range.device, *its_home) == (start, device, home)
         {
@@ -332,8 +403,9 @@ mod tests {
     #[test]
     fn tiles_cover_a_segment_whatever_the_blocks_are() {
         let shape = |blocks: &[(u64, u64)]| -> Vec<(u64, bool)> {
-            let tiles = tiles(100, 200, blocks);
-            tiles.iter().map(|tile| (tile.size, tile.used)).collect()
+            let mut shape = Vec::new();
+            tiles(100, 200, blocks, |tile| shape.push((tile.size, tile.used)));
+            shape
         };
         assert_eq!(shape(&[]), [(100, false)]);
         assert_eq!(shape(&[(100, 100)]), [(100, true)]);

@@ -218,7 +218,7 @@ impl Gathered {
         }
     }
 
-    fn add(&mut self, item: &Item) {
+    fn add(&mut self, item: &Item, ages: bool) {
         self.bytes = self.bytes.saturating_add(item.bytes);
         self.count = self.count.saturating_add(item.count);
         self.weighted.merge(item.weighted);
@@ -231,7 +231,7 @@ impl Gathered {
         if item.range != 0 {
             self.ranges.insert(item.range);
         }
-        if item.first_time == item.last_time && item.count > 0 {
+        if ages && item.first_time == item.last_time && item.count > 0 {
             self.survivors.push(Survivor {
                 time: item.first_time,
                 // The slope is one of estimates; the verdict is one about what was seen.
@@ -283,6 +283,8 @@ pub(crate) struct Grouping<'p> {
     numbers: FxHashMap<Raw, u32>,
     gathered: Vec<(Raw, Gathered)>,
     span: (u64, u64),
+    /// Whether it is of interest when what a group holds was made.
+    ages: bool,
 }
 
 impl<'p> Grouping<'p> {
@@ -294,6 +296,16 @@ impl<'p> Grouping<'p> {
             numbers: FxHashMap::default(),
             gathered: Vec::new(),
             span: (0, process.duration_ns()),
+            ages: true,
+        }
+    }
+
+    /// Does not keep when each item was made, which takes time and memory: [`Group::age`] is that
+    /// of a group without items.
+    pub fn without_ages(self) -> Grouping<'p> {
+        Grouping {
+            ages: false,
+            ..self
         }
     }
 
@@ -346,7 +358,7 @@ impl<'p> Grouping<'p> {
     /// Adds an item whose number is known.
     pub fn add_to(&mut self, number: usize, item: &Item) {
         let gathered = &mut self.gathered[number].1;
-        gathered.add(item);
+        gathered.add(item, self.ages);
         if self.options.members && item.key.is_some() {
             gathered.members.push(*item);
         }

@@ -1,9 +1,9 @@
 //! The rows of the long tables: allocations and events.
 
 use super::Cell;
-use super::pipe::Rows;
 use super::words::Vocabulary;
 use crate::export::log::{self, Log};
+use crate::export::pipe::Feed;
 use crate::export::samples::Selection;
 use crate::export::stacks::{Id, Stacks};
 use vramtrace_format::record::{NO_DEVICE, Op, Record};
@@ -27,7 +27,7 @@ pub fn allocations(
     stacks: &Stacks,
     words: &Vocabulary,
     selection: &Selection,
-    rows: &mut Rows,
+    rows: &mut Feed<Cell<'static>>,
 ) {
     for log in logs {
         let (id, process) = (log.id, log.process);
@@ -89,7 +89,7 @@ pub fn events(
     stacks: &Stacks,
     words: &Vocabulary,
     selection: &Selection,
-    rows: &mut Rows,
+    rows: &mut Feed<Cell<'static>>,
 ) {
     for log in logs {
         let (id, process) = (log.id, log.process);
