@@ -316,15 +316,19 @@ impl<'a> Curves<'a> {
                 max: most,
                 last: live,
             };
-            self.enter(curve, over);
+            // The event that begins a span is done again if a kill interrupted it; then its row's note may have
+            // been changed by it already, and says nothing of the span that was over before.
+            if self.cells[self.cell_at(curve, 0, span)].span != span {
+                self.enter(curve, over);
+            }
             self.notes[head.row as usize] = Note::of_span(live);
             crash_point();
         }
     }
 
-    /// A cell of level 0 enters all levels.
+    /// A cell of level 0 enters all levels, its own last: where it is there, it is in all.
     fn enter(&mut self, curve: usize, over: Cell) {
-        for level in 0..LEVELS {
+        for level in (0..LEVELS).rev() {
             let span = (over.span - 1) / COARSENING.pow(level as u32) + 1;
             let at = self.cell_at(curve, level, span);
             self.cells[at].fold(Cell { span, ..over });

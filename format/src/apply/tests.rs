@@ -365,11 +365,9 @@ proptest! {
     }
 }
 
-/// The comparison above is worth nothing if there is nothing to compare.
-#[test]
-fn curves_are_compared() {
-    let mut trace = Trace::new(64, 256, 8);
-    let mut all = Vec::new();
+/// Fifty allocations and their frees, each in a span of its own.
+fn events_far_apart() -> Vec<Record> {
+    let mut all: Vec<Record> = Vec::new();
     for n in 0..100u64 {
         let alloc = Record {
             seq: n + 1,
@@ -395,10 +393,52 @@ fn curves_are_compared() {
                 }
             }
         };
-        assert_eq!(trace.record(&event), Applied::Yes);
         all.push(event);
     }
+    all
+}
+
+/// The comparison above is worth nothing if there is nothing to compare.
+#[test]
+fn curves_are_compared() {
+    let all = events_far_apart();
+    let mut trace = Trace::new(64, 256, 8);
+    for event in &all {
+        assert_eq!(trace.record(event), Applied::Yes);
+    }
     assert!(compare_curves(&trace, &all) > 100);
+}
+
+/// What an event does to its row is not in the span that ended with it, also when it is done twice.
+#[test]
+fn a_span_that_ended_with_a_kill_is_as_it_was() {
+    let all = events_far_apart();
+    for cut in [20, 49, 50, 70] {
+        let mut trace = Trace::new(64, 256, 8);
+        for event in &all[..cut] {
+            trace.record(event);
+        }
+        for kill_points in 0.. {
+            let mut killed = trace.clone();
+            let done = killed_after(kill_points, || {
+                killed.record(&all[cut]);
+            });
+            killed.recover();
+            let complete = killed
+                .rings
+                .iter()
+                .flatten()
+                .any(|record| record.seq == all[cut].seq);
+            for event in &all[cut + usize::from(complete)..] {
+                killed.record(event);
+            }
+            compare_curves(&killed, &all);
+            if done {
+                assert!(kill_points >= 5);
+                break;
+            }
+        }
+    }
 }
 
 #[test]
