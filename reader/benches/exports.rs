@@ -172,7 +172,8 @@ struct Taken {
 /// Rounds of which the fastest counts.
 const ROUNDS: usize = 3;
 
-/// What this build takes and, where there is one, the other, in turn: of each the fastest round. `after` each of this one.
+/// What this build takes and, where there is one, the other, in turn: of each the fastest round. `after` each run, so that
+/// none finds, and has to replace, what another has written.
 fn in_turn(
     arguments: &[&str],
     traces: &[&Path],
@@ -182,16 +183,13 @@ fn in_turn(
     let other = std::env::var_os("VRAMTRACE_BENCH_AGAINST");
     let faster = |a: Taken, b: Taken| if a.clock < b.clock { a } else { b };
     let mut rounds = (0..ROUNDS).map(|_| {
-        let other = other
-            .as_ref()
-            .map(|other| run(Path::new(other), arguments, traces, place));
-        let own = run(
-            Path::new(env!("CARGO_BIN_EXE_vramtrace")),
-            arguments,
-            traces,
-            place,
-        );
-        after();
+        let mut taken = |program: &Path| {
+            let taken = run(program, arguments, traces, place);
+            after();
+            taken
+        };
+        let other = other.as_ref().map(|other| taken(Path::new(other)));
+        let own = taken(Path::new(env!("CARGO_BIN_EXE_vramtrace")));
         (own, other)
     });
     let first = rounds.next().expect("a round");
