@@ -115,9 +115,20 @@ fn sampled(process: Option<u64>) -> Shown {
         device: KNOWN + 5 * MIB + OTHERS,
         others: process.map(|_| OTHERS),
         left: None,
-        shared: false,
         time: 2 * SECOND,
         since: 0,
+    }
+}
+
+/// What NVML said: bytes of the process, and of all others.
+fn number(time: u64, process: u64, others: u64) -> UseSample {
+    UseSample {
+        time,
+        process_bytes: Some(process),
+        used_bytes: process + others,
+        reserved_bytes: Some(0),
+        total_bytes: 80 << 30,
+        found_by: FoundBy::Pid,
     }
 }
 
@@ -179,14 +190,7 @@ fn where_only_the_device_is_known_that_is_explained() {
 
 #[test]
 fn the_number_is_taken_when_as_much_was_held() {
-    let sample = |time, process| UseSample {
-        time,
-        process_bytes: Some(process),
-        used_bytes: process + OTHERS,
-        reserved_bytes: Some(0),
-        total_bytes: 80 << 30,
-        found_by: FoundBy::Pid,
-    };
+    let sample = |time, process| number(time, process, OTHERS);
     // At 5 s 208 MiB come; who asks about 5.1 s has a number 0.2 s before, and one 0.9 s after.
     let samples = [
         sample(2 * SECOND, KNOWN),
@@ -229,14 +233,7 @@ fn another_process_on_the_card_is_not_this_ones_context() {
         let mut footprint: Footprint = *bytemuck::from_bytes(row);
         footprint.used_at_start += other;
         row.copy_from_slice(bytemuck::bytes_of(&footprint));
-        let sample = |time, process, others| UseSample {
-            time,
-            process_bytes: Some(process),
-            used_bytes: process + OTHERS + others,
-            reserved_bytes: Some(0),
-            total_bytes: 80 << 30,
-            found_by: FoundBy::Pid,
-        };
+        let sample = |time, process, others| number(time, process, OTHERS + others);
         // By 6 s 208 MiB more were allocated, and 3 MiB nobody knows of.
         let samples = [
             sample(2 * SECOND, KNOWN, first),
@@ -284,14 +281,7 @@ fn what_the_driver_gave_back_is_not_the_context() {
     let mut footprint: Footprint = *bytemuck::from_bytes(row);
     footprint.used_at_start += transient + others - OTHERS;
     row.copy_from_slice(bytemuck::bytes_of(&footprint));
-    let sample = |time, process: u64| UseSample {
-        time,
-        process_bytes: Some(process),
-        used_bytes: process + others,
-        reserved_bytes: Some(0),
-        total_bytes: 80 << 30,
-        found_by: FoundBy::Pid,
-    };
+    let sample = |time, process| number(time, process, others);
     // At 2 s it is still there; from 3 s on it is not; at 6 s 5 MiB more that nobody knows of are.
     let samples = [
         sample(2 * SECOND, KNOWN + transient),
@@ -337,14 +327,7 @@ fn what_the_driver_gave_back_is_not_the_context() {
 #[test]
 fn of_a_process_alone_the_context_is_measured() {
     let mut file = story();
-    let sample = |time, process: u64| UseSample {
-        time,
-        process_bytes: Some(process),
-        used_bytes: process + OTHERS,
-        reserved_bytes: Some(0),
-        total_bytes: 80 << 30,
-        found_by: FoundBy::Pid,
-    };
+    let sample = |time, process| number(time, process, OTHERS);
     let samples = [2, 3, 4, 6].map(|second| {
         let later = if second < 6 { 0 } else { 208 + 71 };
         sample(second * SECOND, KNOWN + later * MIB - 71 * MIB)

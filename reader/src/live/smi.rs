@@ -225,8 +225,7 @@ fn explain(
         let first = reconcile::Known {
             used_at_start,
             others: Some(others),
-            left: followed.left,
-            shared: followed.shared,
+            left: followed.left.filter(|_| followed.shared),
         };
         first.bytes().saturating_add(device.own_growth)
     });

@@ -26,10 +26,8 @@ pub struct Known {
     /// Bytes of the device that are not the process's, where that is known.
     pub others: Option<u64>,
     /// The least that the process's number was more than everything else that is known, where there are
-    /// numbers of it.
+    /// numbers of it and another process was seen on the device.
     pub left: Option<i64>,
-    /// Another process was seen on the device.
-    pub shared: bool,
 }
 
 impl Known {
@@ -40,7 +38,7 @@ impl Known {
 
     /// What was left, if it is to be believed rather than what was measured.
     pub fn contradicted(&self) -> Option<i64> {
-        let left = self.left.filter(|_| self.shared)?;
+        let left = self.left?;
         let others = self.others?;
         let measured = self.measured();
         let apart = measured.abs_diff(left) > APART;
@@ -69,7 +67,6 @@ mod tests {
             used_at_start: used * MIB,
             others: Some(others * MIB),
             left: Some(left * MIB as i64),
-            shared: true,
         }
     }
 
@@ -83,7 +80,7 @@ mod tests {
     #[test]
     fn of_a_process_never_seen_beside_others_the_measurement_is_believed() {
         let alone = Known {
-            shared: false,
+            left: None,
             ..known(527, 9, 430)
         };
         assert_eq!(alone.bytes(), 518 * MIB as i64);

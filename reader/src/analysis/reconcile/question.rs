@@ -19,8 +19,6 @@ pub struct Shown {
     /// The least that the process's numbers were more than everything that was known of then but its first
     /// context.
     pub left: Option<i64>,
-    /// Another process was on the device, then or before.
-    pub shared: bool,
     /// When that was, event time.
     pub time: u64,
     /// How many bytes more are known of at the moment that is asked about than were then.
@@ -38,7 +36,6 @@ impl From<&UseSample> for Shown {
             device: sample.used_bytes,
             others: sample.process_bytes.filter(|_| comparable).map(others),
             left: None,
-            shared: false,
             time: sample.time,
             since: 0,
         }
@@ -76,11 +73,11 @@ impl Shown {
             .filter_map(|sample| Some((sample.time, sample.process_bytes?, sample.used_bytes)))
             .collect();
         let here = (self.time, own, self.device);
-        self.shared = before
+        let shared = before
             .iter()
             .chain([&here])
             .any(|(_, own, used)| is_another(used.saturating_sub(*own)));
-        if !self.shared || row.used_at_start == 0 {
+        if !shared || row.used_at_start == 0 {
             return self;
         }
         let left = |(time, own, _): (u64, u64, u64)| {

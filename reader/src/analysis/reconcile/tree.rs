@@ -170,7 +170,6 @@ fn own(row: Footprint, later: i64, shown: Option<Shown>, notes: &mut Vec<String>
         used_at_start: row.used_at_start,
         others,
         left: shown.and_then(|shown| shown.left),
-        shared: shown.is_some_and(|shown| shown.shared),
     };
     let derived = known.contradicted().is_some();
     if derived {
