@@ -83,6 +83,8 @@ static void storm(int times) {
 static volatile int going = 1;
 /* Pauses now and then, so that a slow machine can keep up with what is written. */
 static int unhurried;
+/* How many of them hold something: only then is there anything to look at. */
+static _Atomic int holding;
 
 /* Allocates and frees all the time; with an argument, from pools and on streams of its own that come and go. */
 static void *busy(void *pools) {
@@ -105,6 +107,7 @@ static void *busy(void *pools) {
         CUdeviceptr *one = &held[i * 7 % 64];
         if (*one) MUST(cuMemFreeAsync, *one, own);
         MUST(cuMemAllocAsync, one, 512 + i % 9 * 512, own);
+        if (!i) holding++;
         struct timespec moment = {0, 1000000};
         if (unhurried && i % 64 == 0) nanosleep(&moment, NULL);
     }
@@ -194,6 +197,7 @@ int main(int argc, char **argv) {
         pthread_t threads[2];
         unhurried = 1;
         for (int i = 0; i < 2; i++) pthread_create(&threads[i], NULL, busy, NULL);
+        while (holding < 2) sched_yield();
         printf("ready\n"), fflush(stdout);
         for (;;) pause();
     } else if (!strcmp(what, "busy")) { /* other threads go on */
