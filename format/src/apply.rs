@@ -7,7 +7,7 @@ use crate::curves::Curves;
 use crate::history::{self, Cell, History};
 use crate::journal::{CellKind, Journal, Saved, State, Undo};
 use crate::layout::Control;
-use crate::live::{LiveTable, Place, TOMBSTONE};
+use crate::live::{LiveTable, Place, VACATED, is_vacant};
 use crate::publish::crash_point;
 use crate::record::{Kind, Op, Record};
 use crate::ring::Ring;
@@ -74,7 +74,7 @@ impl Tables<'_> {
     ) -> Applied {
         let lane = kind.lane();
         let mut undo = Undo::new(event.seq);
-        let mut emptied = None;
+        let mut ended = None;
         let applied = if op.begins_allocation() {
             match slot.map_or_else(
                 || self.live[lane].place(event.space, event.key),
@@ -91,8 +91,8 @@ impl Tables<'_> {
         } else if op.ends_allocation() || op == Op::Resize {
             match slot.or_else(|| self.live[lane].find(event.space()?, event.key)) {
                 Some(at) => {
-                    if op.ends_allocation() && op != Op::FreeInTeardown {
-                        emptied = Some(at);
+                    if op.ends_allocation() {
+                        ended = Some(at);
                     }
                     self.change(op, kind, event, at, &mut undo, control)
                 }
@@ -109,8 +109,8 @@ impl Tables<'_> {
             Applied::Yes
         };
         self.journal.commit(event.seq);
-        if let Some(at) = emptied {
-            self.live[lane].sweep(at);
+        if let Some(at) = ended {
+            self.live[lane].ended(at);
         }
         applied
     }
@@ -135,7 +135,7 @@ impl Tables<'_> {
         ) else {
             return Applied::NotLive;
         };
-        if entry.op == 0 || entry.op == TOMBSTONE {
+        if is_vacant(entry.op) {
             // Of a vacant slot only that it is vacant matters.
             undo.save::<_, 1>(self.journal, LIVE_CELL[lane], at, Record::STATE_WORD, entry);
         } else if op == Op::Resize || op.begins_allocation() {
@@ -185,7 +185,7 @@ impl Tables<'_> {
             Op::Alloc | Op::Restore => *entry = *event,
             Op::Resize => entry.size = event.size,
             Op::FreeInTeardown => entry.op = Op::FreeInTeardown as u8,
-            _ => entry.op = TOMBSTONE,
+            _ => entry.op = VACATED,
         }
         crash_point();
         let epoch = account.peak_epoch;
@@ -211,10 +211,9 @@ impl Tables<'_> {
             crash_point();
         }
         if let Some((at, key)) = row
-            && let Some(row) = self.totals.row_mut(at)
+            && let Some((row, is_new)) = self.totals.row_for(at, key)
         {
-            if row.key.used == 0 {
-                row.key = key;
+            if is_new {
                 self.curves.note_new(at, key, event.time);
             }
             row.apply(op, event, epoch);
@@ -241,7 +240,9 @@ impl Tables<'_> {
                     save_sampled(self.journal, row, at, undo);
                 }
                 undo.arm(self.journal);
-                row.key = key;
+                let Some((row, _)) = self.totals.row_for(at, key) else {
+                    return Applied::Yes;
+                };
                 row.keep_ended(event);
                 if event.sampled != 0 {
                     row.sampled.keep_ended(event.weight());

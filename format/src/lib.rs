@@ -23,6 +23,7 @@ pub mod cold;
 pub mod curves;
 pub mod footprint;
 pub mod history;
+pub mod index;
 pub mod journal;
 pub mod layout;
 pub mod live;

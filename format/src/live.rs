@@ -1,45 +1,75 @@
 //! The live set: one slot per allocation that exists now.
 //!
-//! Open addressing over [`Record`]s. An event touches exactly one slot: entries never move, a
-//! removed one leaves a tombstone, and tombstones at the end of a run are swept when their run
-//! ends. `op` is a slot's state:
+//! [`Record`]s in no particular order. Entries never move; the slot that was vacated last is taken
+//! first, so that as many slots are in use as there were allocations at once, and those that come
+//! and go stay in the caches. `op` is a slot's state:
 //!
 //! | `op` | the slot |
 //! |---|---|
-//! | 0 | empty: ends every search |
-//! | [`TOMBSTONE`] | removed; may be taken, does not end a search |
+//! | 0 | never used |
+//! | [`VACATED`] | vacant again |
 //! | [`Op::Alloc`], [`Op::Restore`] | live |
 //! | [`Op::FreeInTeardown`] | freed while the process was going down; kept for reports, may be overwritten |
+//!
+//! A reader looks at all slots. The writer knows by a [`LiveIndex`], in its own memory, where keys
+//! are and which slots are vacant.
 
+use crate::index::{self, Index, Spot};
 use crate::record::{Op, Record, Space};
+use std::cell::Cell;
 
-/// State of a removed slot.
-pub const TOMBSTONE: u8 = 255;
-/// Longest walk from a key's home slot. An allocation that finds no slot within it is counted as
-/// dropped: bounded work matters more in someone else's allocation path.
-pub const PROBE_LIMIT: usize = 128;
+/// State of a slot that is vacant again.
+pub const VACATED: u8 = 255;
+/// How many slots are looked at for one that teardown left, where no other is vacant: bounded work
+/// matters more in someone else's allocation path.
+const LOOKED_AT: usize = 128;
+/// No slot.
+const NONE: u64 = u64::MAX;
 
 /// What a search for a place to insert found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// The key is live in this slot.
     Live(usize),
-    /// The key is not live, and may be inserted here.
+    /// The key is not live, and is to be inserted here.
     Vacant(usize),
-    /// No room within [`PROBE_LIMIT`].
+    /// There is no room.
     Full,
+}
+
+/// What the writer of a live table knows of it.
+#[derive(Clone)]
+pub struct LiveIndex {
+    index: Index,
+    /// The slot that was vacated last; its `key` is the one vacated before it, and so on to
+    /// [`NONE`].
+    vacated: u64,
+    /// Slots from here on were never used.
+    fresh: usize,
+    /// Where the search for slots that teardown left goes on.
+    hand: usize,
+    /// Where in the index the last key was found, which often is removed next.
+    found: Cell<Spot>,
+}
+
+impl LiveIndex {
+    /// Of an empty table of so many slots.
+    pub fn for_slots(slots: usize) -> LiveIndex {
+        LiveIndex {
+            index: Index::for_rows(slots),
+            vacated: NONE,
+            fresh: 0,
+            hand: 0,
+            found: Cell::default(),
+        }
+    }
 }
 
 /// One live table.
 pub struct LiveTable<'a> {
     slots: &'a mut [Record],
-}
-
-#[inline]
-fn home(space: u8, key: u64, slots: usize) -> usize {
-    // Fibonacci hashing: addresses come in arithmetic sequences, which it spreads evenly.
-    let hash = (key ^ (u64::from(space) << 57)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    ((u128::from(hash) * slots as u128) >> 64) as usize
+    /// Without it every search looks at all slots.
+    known: Option<&'a mut LiveIndex>,
 }
 
 /// Whether a slot in this state holds a live allocation.
@@ -48,25 +78,46 @@ pub fn is_live(state: u8) -> bool {
     state == Op::Alloc as u8 || state == Op::Restore as u8
 }
 
+/// Whether a slot in this state holds nothing.
+#[inline]
+pub fn is_vacant(state: u8) -> bool {
+    state == 0 || state == VACATED
+}
+
+#[inline(always)]
+fn hash(space: u8, key: u64) -> u32 {
+    index::hash(key ^ (u64::from(space) << 57))
+}
+
+#[inline(always)]
+fn holds(slot: &Record, space: u8, key: u64) -> bool {
+    is_live(slot.op) && slot.key == key && slot.space == space
+}
+
 impl<'a> LiveTable<'a> {
-    /// Over the slots of a live section.
+    /// Over the slots of a live section, for who applies an event or two.
     pub fn new(slots: &'a mut [Record]) -> LiveTable<'a> {
-        LiveTable { slots }
+        LiveTable { slots, known: None }
     }
 
-    /// Where a key's search begins, as an address to prefetch.
-    #[inline]
-    pub fn home_of(slots: usize, space: Space, key: u64) -> usize {
-        if slots == 0 {
-            0
-        } else {
-            home(space as u8, key, slots)
+    /// Over the slots of a live section, for its writer.
+    pub fn indexed(slots: &'a mut [Record], known: &'a mut LiveIndex) -> LiveTable<'a> {
+        LiveTable {
+            slots,
+            known: Some(known),
         }
     }
 
-    /// All slots, in whatever state.
+    /// The slots that were ever used.
+    #[inline]
     pub fn slots(&self) -> &[Record] {
-        self.slots
+        let used = self.known.as_ref().map(|known| known.fresh);
+        &self.slots[..used.unwrap_or(usize::MAX).min(self.slots.len())]
+    }
+
+    /// How many slots there are.
+    pub fn capacity(&self) -> usize {
+        self.slots.len()
     }
 
     /// One slot.
@@ -80,71 +131,124 @@ impl<'a> LiveTable<'a> {
         self.slots.get_mut(at)
     }
 
+    #[inline(always)]
+    fn is(&self, space: u8, key: u64) -> impl Fn(usize) -> bool {
+        move |at| {
+            let slot = self.slots.get(at);
+            slot.is_some_and(|slot| holds(slot, space, key))
+        }
+    }
+
     /// The slot where `key` is live.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, space: Space, key: u64) -> Option<usize> {
-        match self.place(space as u8, key) {
-            Place::Live(at) => Some(at),
-            _ => None,
+        let space = space as u8;
+        match &self.known {
+            Some(known) => {
+                let (at, spot) = known
+                    .index
+                    .find(hash(space, key), self.is(space, key))
+                    .ok()?;
+                known.found.set(spot);
+                Some(at)
+            }
+            None => self.slots.iter().position(|slot| holds(slot, space, key)),
         }
     }
 
-    /// Where `key` is, or where it may be inserted.
-    #[inline]
-    pub fn place(&self, space: u8, key: u64) -> Place {
-        let slots = self.slots.len();
-        if slots == 0 {
-            return Place::Full;
-        }
-        let mut at = home(space, key, slots);
-        let mut vacant = None;
-        let mut marked = None;
-        for _ in 0..PROBE_LIMIT.min(slots) {
-            let slot = &self.slots[at];
-            match slot.op {
-                0 => return Place::Vacant(vacant.unwrap_or(at)),
-                state if is_live(state) => {
-                    if slot.key == key && slot.space == space {
-                        return Place::Live(at);
-                    }
-                }
-                TOMBSTONE => vacant = vacant.or(Some(at)),
-                // Marked in teardown: worth keeping, so taken only where nothing else is free.
-                _ => marked = marked.or(Some(at)),
+    /// Where `key` is, or a slot that is set aside for it: its allocation has to be recorded there.
+    #[inline(always)]
+    pub fn place(&mut self, space: u8, key: u64) -> Place {
+        let hash = hash(space, key);
+        let found = match &self.known {
+            Some(known) => known.index.find(hash, self.is(space, key)),
+            None => return place_among_all(self.slots, space, key),
+        };
+        let (gap, known) = match (found, &mut self.known) {
+            (Ok((at, _)), _) => return Place::Live(at),
+            (Err(gap), Some(known)) => (gap, known),
+            (Err(_), None) => return Place::Full,
+        };
+        let vacated = usize::try_from(known.vacated).unwrap_or(usize::MAX);
+        let at = match self.slots.get(vacated) {
+            Some(slot) if slot.op == VACATED => {
+                known.vacated = slot.key;
+                vacated
             }
-            at += 1;
-            if at == slots {
-                at = 0;
+            _ if known.fresh < self.slots.len() => {
+                known.fresh += 1;
+                known.fresh - 1
+            }
+            _ => match known.left_by_teardown(self.slots) {
+                Some(at) => at,
+                None => return Place::Full,
+            },
+        };
+        match known.index.insert(gap, hash, at) {
+            true => Place::Vacant(at),
+            false => {
+                self.vacate(at);
+                Place::Full
             }
         }
-        vacant.or(marked).map_or(Place::Full, Place::Vacant)
     }
 
-    /// Turns the tombstone at `at`, and those before it, into empty slots if their run ends here.
-    /// Safe at any time (no search needs a tombstone that nothing follows), so it is done after
-    /// an event is committed and not journalled.
-    #[inline]
-    pub fn sweep(&mut self, at: usize) {
-        let slots = self.slots.len();
-        let next = if at + 1 == slots { 0 } else { at + 1 };
-        if slots == 0 || self.slots[next].op != 0 {
-            return;
-        }
-        let mut at = at;
-        for _ in 0..PROBE_LIMIT {
-            let Some(slot) = self.slots.get_mut(at) else {
-                return;
-            };
-            if slot.op != TOMBSTONE {
-                return;
+    /// The entry in this slot has ended, and that is complete in the file: neither is any of this
+    /// there, nor does a reader miss it.
+    #[inline(always)]
+    pub(crate) fn ended(&mut self, at: usize) {
+        if let Some(known) = &mut self.known
+            && let Some(slot) = self.slots.get(at)
+        {
+            let last = known.found.get();
+            known.index.remove(last, hash(slot.space, slot.key), at);
+            if slot.op == VACATED {
+                self.vacate(at);
             }
-            slot.op = 0;
-            at = if at == 0 { slots - 1 } else { at - 1 };
+        }
+    }
+
+    /// Makes a slot the next to be taken.
+    #[inline(always)]
+    fn vacate(&mut self, at: usize) {
+        if let Some(known) = &mut self.known
+            && let Some(slot) = self.slots.get_mut(at)
+        {
+            slot.op = VACATED;
+            slot.key = known.vacated;
+            known.vacated = at as u64;
         }
     }
 
     /// Live entries, in slot order.
     pub fn live(&self) -> impl Iterator<Item = &Record> {
-        self.slots.iter().filter(|slot| is_live(slot.op))
+        self.slots().iter().filter(|slot| is_live(slot.op))
     }
+}
+
+impl LiveIndex {
+    /// A slot whose entry was freed in teardown: worth keeping, so taken only where nothing else is
+    /// vacant.
+    #[cold]
+    fn left_by_teardown(&mut self, slots: &[Record]) -> Option<usize> {
+        for _ in 0..LOOKED_AT.min(slots.len()) {
+            let at = self.hand % slots.len();
+            self.hand = at + 1;
+            if slots[at].op == Op::FreeInTeardown as u8 {
+                return Some(at);
+            }
+        }
+        None
+    }
+}
+
+#[cold]
+fn place_among_all(slots: &[Record], space: u8, key: u64) -> Place {
+    let first = |is: &dyn Fn(&Record) -> bool| slots.iter().position(is);
+    if let Some(at) = first(&|slot| holds(slot, space, key)) {
+        return Place::Live(at);
+    }
+    first(&|slot| is_vacant(slot.op))
+        .or_else(|| first(&|slot| slot.op == Op::FreeInTeardown as u8))
+        .map_or(Place::Full, Place::Vacant)
 }

@@ -1,8 +1,10 @@
 //! Totals by call stack: who allocated how much, how much of it is live, what it held at the peak.
 
+use crate::index::{self, Index};
 use crate::record::{Kind, Op, Record};
 use crate::sampling::Weight;
 use bytemuck::{Pod, Zeroable};
+use std::cell::Cell;
 
 /// How the allocations of a row ended, or that they have not. Part of a row's key, so that what
 /// ended with a context stays exact without keeping an entry for each allocation.
@@ -185,11 +187,11 @@ impl TotalsKey {
     }
 
     #[inline(always)]
-    fn hash(&self) -> u64 {
+    fn hash(&self) -> u32 {
         let low =
             u64::from(self.stack) | (u64::from(self.api) << 32) | (u64::from(self.kind) << 48);
         let high = u64::from(self.device) | (u64::from(self.end) << 8);
-        (low ^ high.wrapping_mul(0xff51_afd7_ed55_8ccd)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        index::hash(low ^ high.wrapping_mul(0xff51_afd7_ed55_8ccd))
     }
 }
 
@@ -270,18 +272,74 @@ impl Totals {
 /// Rows at the table's end that only coarsened keys may use: all of a small file's 64 first
 /// devices × kinds × ends that really occur fit many times over.
 const OVERFLOW_ROWS: usize = 128;
-/// Longest walk through the table before a key counts as having no place.
-const PROBE_LIMIT: usize = 64;
 
-/// The table: open addressing, rows are never removed.
+fn main_rows(rows: usize) -> usize {
+    rows.saturating_sub(OVERFLOW_ROWS)
+}
+
+/// Where the rows of a table are.
+#[derive(Clone)]
+pub struct TotalsIndex {
+    index: Index,
+    /// The next row to be begun.
+    next: usize,
+    /// The row that was found last: events of stacks that are not taken all have the same.
+    last: Cell<usize>,
+}
+
+impl TotalsIndex {
+    /// Of an empty table of so many rows.
+    pub fn for_rows(rows: usize) -> TotalsIndex {
+        TotalsIndex {
+            index: Index::for_rows(rows),
+            next: 0,
+            last: Cell::new(0),
+        }
+    }
+
+    /// Of these rows.
+    pub fn of(rows: &[Totals]) -> TotalsIndex {
+        let mut known = TotalsIndex::for_rows(rows.len());
+        let main = &rows[..main_rows(rows.len())];
+        let used = main.iter().enumerate().filter(|(_, row)| row.key.used != 0);
+        used.for_each(|(at, row)| known.note(row.key.hash(), at));
+        known.next = first_unused(main, 0);
+        known
+    }
+
+    fn note(&mut self, hash: u32, at: usize) {
+        if let Err(gap) = self.index.find(hash, |row| row == at) {
+            self.index.insert(gap, hash, at);
+        }
+    }
+}
+
+fn first_unused(rows: &[Totals], from: usize) -> usize {
+    let behind = rows.get(from..).unwrap_or_default();
+    let unused = behind.iter().position(|row| row.key.used == 0);
+    unused.map_or(rows.len(), |at| from + at)
+}
+
+/// The table: rows in the order in which they were first needed, never removed; behind them those
+/// for what found no row.
 pub struct TotalsTable<'a> {
     rows: &'a mut [Totals],
+    /// Without it every search goes through the rows.
+    known: Option<&'a mut TotalsIndex>,
 }
 
 impl<'a> TotalsTable<'a> {
-    /// Over the rows of the totals section.
+    /// Over the rows of the totals section, for who applies an event or two.
     pub fn new(rows: &'a mut [Totals]) -> TotalsTable<'a> {
-        TotalsTable { rows }
+        TotalsTable { rows, known: None }
+    }
+
+    /// Over the rows of the totals section, for who applies many.
+    pub fn indexed(rows: &'a mut [Totals], known: &'a mut TotalsIndex) -> TotalsTable<'a> {
+        TotalsTable {
+            rows,
+            known: Some(known),
+        }
     }
 
     /// All rows, used or not.
@@ -299,24 +357,57 @@ impl<'a> TotalsTable<'a> {
     /// finds no room.
     #[inline(always)]
     pub fn locate(&self, key: &TotalsKey) -> Option<(usize, TotalsKey)> {
-        let main = self.rows.len().saturating_sub(OVERFLOW_ROWS);
-        if main > 0 {
-            let start = ((u128::from(key.hash()) * main as u128) >> 64) as usize;
-            let mut at = start;
-            for _ in 0..PROBE_LIMIT.min(main) {
-                let row = &self.rows[at];
-                if row.key.is(key) || row.key.used == 0 {
-                    return Some((at, *key));
+        let is = |at: usize| self.rows.get(at).is_some_and(|row| row.key.is(key));
+        let main = main_rows(self.rows.len());
+        let (found, next) = match &self.known {
+            Some(known) => {
+                let last = known.last.get();
+                if is(last) {
+                    return Some((last, *key));
                 }
-                at += 1;
-                if at == main {
-                    at = 0;
-                }
+                let found = known.index.find(key.hash(), is).ok();
+                let found = found.map(|(at, _)| at);
+                known.last.set(found.unwrap_or(last));
+                (found, known.next)
             }
+            None => {
+                let found = (0..main).find(|&at| is(at));
+                (found, first_unused(&self.rows[..main], 0))
+            }
+        };
+        match found {
+            Some(at) => Some((at, *key)),
+            None if next < main => Some((next, *key)),
+            None => self.coarse(key.coarsened()),
         }
-        let coarse = key.coarsened();
-        (main..self.rows.len())
-            .find(|&at| self.rows[at].key == coarse || self.rows[at].key.used == 0)
-            .map(|at| (at, coarse))
+    }
+
+    #[cold]
+    fn coarse(&self, key: TotalsKey) -> Option<(usize, TotalsKey)> {
+        (main_rows(self.rows.len())..self.rows.len())
+            .find(|&at| self.rows[at].key == key || self.rows[at].key.used == 0)
+            .map(|at| (at, key))
+    }
+
+    /// The row that [`TotalsTable::locate`] found for this key, and whether it is new.
+    #[inline(always)]
+    pub fn row_for(&mut self, at: usize, key: TotalsKey) -> Option<(&mut Totals, bool)> {
+        let is_new = self.rows.get(at)?.key.used == 0;
+        if is_new {
+            self.begin(at, key);
+        }
+        self.rows.get_mut(at).map(|row| (row, is_new))
+    }
+
+    #[cold]
+    fn begin(&mut self, at: usize, key: TotalsKey) {
+        let main = main_rows(self.rows.len());
+        self.rows[at].key = key;
+        if let Some(known) = &mut self.known
+            && at < main
+        {
+            known.note(key.hash(), at);
+            known.next = first_unused(&self.rows[..main], known.next);
+        }
     }
 }

@@ -167,7 +167,8 @@ fn write(path: &Path, events: &[Record], pause: Duration, stop: &AtomicBool) {
     let layout = TraceFile::bare(file.metadata().unwrap().len()).layout;
     // SAFETY: a test's own file; readers only ever read it.
     let mut map = unsafe { memmap2::MmapMut::map_mut(&file).unwrap() };
-    let mut parts = Parts::of(&mut map, &layout);
+    let mut known = Known::of(&layout);
+    let mut parts = Parts::of(&mut map, &layout, &mut known);
     for event in events {
         if stop.load(Ordering::Relaxed) {
             return;

@@ -6,6 +6,7 @@ mod support;
 
 use support::*;
 use vramtrace_format::journal::CellKind;
+use vramtrace_format::live::VACATED;
 use vramtrace_format::record::{Kind, Op, Record};
 use vramtrace_reader::analysis::check::{Verdict, check};
 use vramtrace_reader::analysis::leaks::{Options, leaks};
@@ -17,11 +18,22 @@ fn open(file: &mut TraceFile) -> Trace {
     Trace::open(&file.write(dir.path(), "t.vrt")).unwrap()
 }
 
+fn keys_of(slots: &[Record]) -> Vec<u64> {
+    slots.iter().map(|slot| slot.key).collect()
+}
+
 /// The file as a kill would leave it after the event's first `done` cells were changed.
 fn killed(before: &TraceFile, event: &Record, done: usize) -> TraceFile {
     let mut file = before.clone();
     let mut parts = file.parts();
+    let mut keys = parts.live.each_ref().map(|slots| keys_of(slots));
     parts.record(event);
+    // What a writer notes in a slot that it vacated comes after the event.
+    for (slots, keys) in parts.live.iter_mut().zip(&mut keys) {
+        let vacated = slots.iter_mut().zip(keys);
+        let vacated = vacated.filter(|(slot, _)| slot.op == VACATED);
+        vacated.for_each(|(slot, key)| slot.key = *key);
+    }
     let journal = *parts.journal;
     let saved: Vec<_> = journal.saved(journal.words.len()).collect();
     let used: usize = saved.iter().map(|saved| 1 + saved.words.len()).sum();

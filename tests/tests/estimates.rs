@@ -8,12 +8,12 @@ use vramtrace_format::apply::Tables;
 use vramtrace_format::curves::Curves;
 use vramtrace_format::history::History;
 use vramtrace_format::layout::{Control, Header, Layout};
-use vramtrace_format::live::LiveTable;
+use vramtrace_format::live::{LiveIndex, LiveTable};
 use vramtrace_format::record::{Kind, Op, Record, Space};
 use vramtrace_format::ring::Ring;
 use vramtrace_format::sampling::{Sampling, interval, step_of};
 use vramtrace_format::stacks::{Frame, Interned, NOT_SAMPLED, StackTable};
-use vramtrace_format::totals::TotalsTable;
+use vramtrace_format::totals::{Totals, TotalsIndex, TotalsTable};
 use vramtrace_reader::analysis::Filter;
 use vramtrace_reader::analysis::Sum;
 use vramtrace_reader::analysis::diff::{Diff, Side};
@@ -276,12 +276,21 @@ fn trace(program: &[Made], seed: u64) -> Vec<u8> {
     };
     next();
     let mut stacks = StackTable::new(cast_slice_mut(next()), cast_slice_mut(next()));
-    tables.totals = TotalsTable::new(cast_slice_mut(next()));
+    let rows: &mut [Totals] = cast_slice_mut(next());
+    let mut known = TotalsIndex::for_rows(rows.len());
+    tables.totals = TotalsTable::indexed(rows, &mut known);
     tables.history = History::new(cast_slice_mut(next()));
-    tables.live = [
-        LiveTable::new(cast_slice_mut(next())),
-        LiveTable::new(cast_slice_mut(next())),
-    ];
+    let slots: [&mut [Record]; 2] = [cast_slice_mut(next()), cast_slice_mut(next())];
+    let mut indexes = slots
+        .each_ref()
+        .map(|slots| LiveIndex::for_slots(slots.len()));
+    let pairs = slots.into_iter().zip(&mut indexes);
+    let [device, framework] = pairs
+        .map(|(slots, index)| LiveTable::indexed(slots, index))
+        .collect::<Vec<_>>()
+        .try_into()
+        .unwrap_or_else(|_| unreachable!("two lanes"));
+    tables.live = [device, framework];
     let mut rings = [
         Ring::new(cast_slice_mut(next()), 0),
         Ring::new(cast_slice_mut(next()), 0),

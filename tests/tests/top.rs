@@ -272,7 +272,7 @@ fn keys_on_a_terminal() {
     terminal.keys(&["Escape"]);
     // A click, as a terminal reports it: on the first process, twice.
     terminal.until_has("Processes 2");
-    let screen = terminal.screen();
+    let screen = terminal.until_has("PROGRAM");
     let row = screen
         .lines()
         .position(|line| line.contains("PROGRAM"))

@@ -21,7 +21,7 @@ use vramtrace_format::account::Account;
 use vramtrace_format::history::Cell;
 use vramtrace_format::journal::{Journal, State};
 use vramtrace_format::layout::Control;
-use vramtrace_format::live::TOMBSTONE;
+use vramtrace_format::live::is_vacant;
 use vramtrace_format::record::Record;
 use vramtrace_format::totals::Totals;
 use vramtrace_format::{Section, layout};
@@ -369,7 +369,7 @@ fn dropped_count(source: &Source, sections: &Sections) -> io::Result<u64> {
 /// Whether a live slot holds something that reports may want: a live allocation, or one that was
 /// freed in teardown.
 pub(super) fn is_kept(row: &Record) -> bool {
-    row.op != 0 && row.op != TOMBSTONE
+    !is_vacant(row.op)
 }
 
 /// Copies all rows of a section without looking at the journal.

@@ -7,7 +7,7 @@ use bytemuck::Zeroable;
 use rustc_hash::FxHashMap;
 use vramtrace_format::account;
 use vramtrace_format::record::{Op, Record};
-use vramtrace_format::totals::{End, TotalsKey, TotalsTable};
+use vramtrace_format::totals::{End, TotalsIndex, TotalsKey, TotalsTable};
 
 /// Records read from a ring at once.
 const PIECE: u64 = 4096;
@@ -89,7 +89,8 @@ type Entries = FxHashMap<(u8, u64), Option<Record>>;
 /// knows of it.
 pub(super) fn forward(copy: &mut Copy, accounts: &Tags, totals: &Tags, events: &[Record]) {
     let (mut entries, originals) = take_changing(&mut copy.live, events);
-    let mut table = TotalsTable::new(&mut copy.totals);
+    let mut known = TotalsIndex::of(&copy.totals);
+    let mut table = TotalsTable::indexed(&mut copy.totals, &mut known);
     let mut marked = Vec::new();
     for event in events {
         let (Some(op), Some(kind)) = (event.op(), event.kind()) else {
@@ -195,8 +196,7 @@ fn count(table: &mut TotalsTable<'_>, tags: &Tags, event: &Record, op: Op, epoch
         if event.seq <= tags.of(at) {
             continue;
         }
-        if let Some(row) = table.row_mut(at) {
-            row.key = key;
+        if let Some((row, _)) = table.row_for(at, key) {
             if end == End::Live {
                 row.apply(op, event, epoch);
             } else {

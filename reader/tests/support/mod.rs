@@ -11,11 +11,11 @@ use vramtrace_format::curves::Curves;
 use vramtrace_format::history::{Cell, History};
 use vramtrace_format::journal::Journal;
 use vramtrace_format::layout::{Control, Header, Layout, Section};
-use vramtrace_format::live::LiveTable;
+use vramtrace_format::live::{LiveIndex, LiveTable};
 use vramtrace_format::record::{Kind, NO_DEVICE, Op, Record, Space};
 use vramtrace_format::ring::Ring;
 use vramtrace_format::stacks::{Frame, Interned, StackTable};
-use vramtrace_format::totals::{Totals, TotalsTable};
+use vramtrace_format::totals::{Totals, TotalsIndex, TotalsTable};
 
 /// 2026-01-01 00:00:00 UTC.
 pub const START: u64 = 1_767_225_600_000_000_000;
@@ -35,10 +35,32 @@ pub struct Parts<'a> {
     pub live: [&'a mut [Record]; 2],
     pub rings: [&'a mut [Record]; 2],
     pub curves: &'a mut [u64],
+    known: &'a mut Known,
+}
+
+/// What a writer knows of its tables besides what is in them.
+#[derive(Clone)]
+pub struct Known {
+    live: [LiveIndex; 2],
+    totals: TotalsIndex,
+}
+
+impl Known {
+    pub fn of(layout: &Layout) -> Known {
+        let rows = |section| {
+            let entry = layout.of(section);
+            entry.length as usize / entry.entry_size as usize
+        };
+        Known {
+            live: [Section::LiveDevice, Section::LiveFramework]
+                .map(|lane| LiveIndex::for_slots(rows(lane))),
+            totals: TotalsIndex::for_rows(rows(Section::Totals)),
+        }
+    }
 }
 
 impl<'a> Parts<'a> {
-    pub fn of(file: &'a mut [u8], layout: &Layout) -> Parts<'a> {
+    pub fn of(file: &'a mut [u8], layout: &Layout, known: &'a mut Known) -> Parts<'a> {
         let mut sections = Vec::new();
         let mut curves = None;
         let (mut rest, mut at) = (file, 0);
@@ -67,6 +89,7 @@ impl<'a> Parts<'a> {
             live: [cast_slice_mut(next()), cast_slice_mut(next())],
             rings: [cast_slice_mut(next()), cast_slice_mut(next())],
             curves: cast_slice_mut(curves.unwrap()),
+            known,
         }
     }
 
@@ -86,12 +109,16 @@ impl<'a> Parts<'a> {
     pub fn apply(&mut self, event: &Record) -> Applied {
         self.control.last_time = self.control.last_time.max(event.time);
         let [device, framework] = &mut self.live;
+        let [first, second] = &mut self.known.live;
         let rows = self.totals.len();
         Tables {
             journal: self.journal,
             accounts: self.accounts,
-            live: [LiveTable::new(device), LiveTable::new(framework)],
-            totals: TotalsTable::new(self.totals),
+            live: [
+                LiveTable::indexed(device, first),
+                LiveTable::indexed(framework, second),
+            ],
+            totals: TotalsTable::indexed(self.totals, &mut self.known.totals),
             history: History::new(self.history),
             curves: Curves::new(self.curves, rows),
         }
@@ -108,6 +135,7 @@ impl<'a> Parts<'a> {
 pub struct TraceFile {
     pub layout: Layout,
     words: Vec<u64>,
+    known: Known,
     pub seq: u64,
     pub time: u64,
     next_key: u64,
@@ -146,6 +174,7 @@ impl TraceFile {
         let layout = Layout::for_size(size);
         let mut file = TraceFile {
             words: vec![0; layout.file_size as usize / 8],
+            known: Known::of(&layout),
             layout,
             seq: 0,
             time: 0,
@@ -207,7 +236,7 @@ impl TraceFile {
 
     pub fn parts(&mut self) -> Parts<'_> {
         let layout = self.layout.clone();
-        Parts::of(cast_slice_mut(&mut self.words), &layout)
+        Parts::of(cast_slice_mut(&mut self.words), &layout, &mut self.known)
     }
 
     /// Makes it one of those that do without a section: nobody knows its number.

@@ -4,7 +4,7 @@
 use crate::ledger::By;
 pub use crate::ledger::Holds;
 use crate::process;
-use crate::recorder::{allocated_and, event_with_stack, prefetch};
+use crate::recorder::{allocated_and, event_with_stack};
 use crate::snapshot::{self, OutOfMemory};
 use crate::turn::{Request, guarded, leave, with};
 use crate::waiting::Ticket;
@@ -42,7 +42,6 @@ pub fn block_handed_out(block: Block, holds: Holds) {
 #[inline(always)]
 pub fn block_given_back(block: Block, holds: Holds) {
     const LANE: usize = Kind::Torch.lane();
-    prefetch(LANE, Space::Torch, block.address);
     let thread = process::thread_id();
     let by = By {
         how: Op::Free,

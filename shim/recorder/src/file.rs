@@ -18,12 +18,12 @@ use vramtrace_format::footprint::Footprint;
 use vramtrace_format::history::History;
 use vramtrace_format::journal::Journal;
 use vramtrace_format::layout::{Control, Header, MIN_SIZE, PAGE};
-use vramtrace_format::live::LiveTable;
+use vramtrace_format::live::{LiveIndex, LiveTable};
 use vramtrace_format::reported::Reported;
 use vramtrace_format::ring::Ring;
 use vramtrace_format::sampling::{self, Sampling};
 use vramtrace_format::stacks::StackTable;
-use vramtrace_format::totals::TotalsTable;
+use vramtrace_format::totals::{Totals, TotalsIndex, TotalsTable};
 use vramtrace_format::{Layout, Record, Section};
 
 /// A new trace, mapped and empty.
@@ -342,15 +342,18 @@ impl TraceFile {
             }
         }
         let control = &mut section::<Control>(&self, Section::Control)[0];
-        let totals = TotalsTable::new(section(&self, Section::Totals));
+        let rows = section::<Totals>(&self, Section::Totals);
+        let index = TotalsIndex::for_rows(rows.len());
+        let totals = TotalsTable::indexed(rows, Box::leak(Box::new(index)));
         Sections {
             tables: Tables {
                 journal: &mut section::<Journal>(&self, Section::Journal)[0],
                 accounts: section::<Account>(&self, Section::Accounts),
-                live: [
-                    LiveTable::new(section(&self, Section::LiveDevice)),
-                    LiveTable::new(section(&self, Section::LiveFramework)),
-                ],
+                live: [Section::LiveDevice, Section::LiveFramework].map(|lane| {
+                    let slots = section::<Record>(&self, lane);
+                    let index = LiveIndex::for_slots(slots.len());
+                    LiveTable::indexed(slots, Box::leak(Box::new(index)))
+                }),
                 history: History::new(section(&self, Section::History)),
                 curves: Curves::new(section(&self, Section::Curves), totals.rows().len()),
                 totals,

@@ -2,7 +2,7 @@
 
 use crate::ledger::By;
 use crate::process;
-use crate::recorder::{event, prefetch};
+use crate::recorder::event;
 use crate::turn::{self, Request, guarded, leave, unmatched, with};
 use crate::waiting::Ticket;
 use vramtrace_format::record::{Op, Record, Space};
@@ -54,7 +54,6 @@ pub fn freeing(lane: usize, space: Space, key: u64, api: u16, stream: u32) -> Fr
 /// As [`freeing`], for any way in which an allocation can end.
 #[inline(always)]
 pub fn ending(lane: usize, space: Space, key: u64, how: Op, api: u16, stream: u32) -> FreeToken {
-    prefetch(lane, space, key);
     let by = By {
         how,
         api,

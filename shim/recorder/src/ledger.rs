@@ -306,7 +306,7 @@ impl Ledger {
     /// A free turned out to have failed: its entry is live again, unchanged but for its number.
     pub fn restore(&mut self, entry: &Record) {
         let Some(kind) = entry.kind() else { return };
-        let table = &self.trace.tables.live[kind.lane()];
+        let table = &mut self.trace.tables.live[kind.lane()];
         if let Place::Vacant(at) = table.place(entry.space, entry.key) {
             self.seq += 1;
             let event = Record {
@@ -322,9 +322,10 @@ impl Ledger {
     /// Changes a sampled gauge to `bytes`; creates it if it does not exist.
     pub fn gauge(&mut self, mut entry: Record) {
         let Some(kind) = entry.kind() else { return };
+        let Some(space) = entry.space() else { return };
         let lane = kind.lane();
-        match self.trace.tables.live[lane].place(entry.space, entry.key) {
-            Place::Live(at) => {
+        match self.trace.tables.live[lane].find(space, entry.key) {
+            Some(at) => {
                 let old = self.trace.tables.live[lane]
                     .slot(at)
                     .copied()
@@ -337,8 +338,8 @@ impl Ledger {
                     self.write(Op::Resize, kind, &mut entry, Some(at));
                 }
             }
-            _ if entry.size == 0 => {}
-            _ => {
+            None if entry.size == 0 => {}
+            None => {
                 entry.op = Op::Alloc as u8;
                 self.allocated(&mut entry);
             }

@@ -3,7 +3,6 @@
 
 use crate::clock::Clock;
 use crate::ledger::Ledger;
-use crate::recorder::prefetch_from;
 use crate::sampling::Governor;
 use crate::settings::{self, Log};
 use crate::stack;
@@ -130,7 +129,6 @@ fn try_start(describe: &dyn Fn() -> Vec<Cold>) -> bool {
     snapshot::prepare(&settings, &file);
     let clock = Clock::new(crate::clock::monotonic_ns());
     let mut ledger = Ledger::new(file.into_sections(), clock);
-    prefetch_from(&ledger);
     ranges::paths::write_to(ledger.range_rows());
     let share = settings.budget.map(|percent| percent / 100.0);
     let governor = Governor::new(settings.sample.step(), share);

@@ -7,42 +7,12 @@ use crate::ranges;
 use crate::sampling::{self, Stopwatch};
 use crate::stack::{self, Wanted};
 use crate::turn::{self, Request, guarded, leave, with};
-use std::sync::atomic::{AtomicU64, Ordering};
 use vramtrace_format::account::Account;
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::footprint::Footprint;
-use vramtrace_format::live::LiveTable;
 use vramtrace_format::record::{Allocation, Op, Record, Space};
 use vramtrace_format::sampling::interval;
 use vramtrace_format::stacks::{NO_STACK, NOT_SAMPLED, STACK_SKIPPED};
-
-/// First slot and number of slots of each live table, to fetch a key's slot into the cache while
-/// the lock is taken and the clock is read. Never used to read or write.
-static LIVE: [(AtomicU64, AtomicU64); 2] = [const { (AtomicU64::new(0), AtomicU64::new(0)) }; 2];
-
-/// From now on keys' slots are fetched from this trace.
-pub(crate) fn prefetch_from(ledger: &Ledger) {
-    for (lane, (base, slots)) in LIVE.iter().enumerate() {
-        let table = ledger.live_slots(lane);
-        base.store(table.as_ptr() as u64, Ordering::Relaxed);
-        slots.store(table.len() as u64, Ordering::Relaxed);
-    }
-}
-
-#[inline(always)]
-pub(crate) fn prefetch(lane: usize, space: Space, key: u64) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        let (base, slots) = (
-            LIVE[lane].0.load(Ordering::Relaxed),
-            LIVE[lane].1.load(Ordering::Relaxed),
-        );
-        let slot = base + 64 * LiveTable::home_of(slots as usize, space, key) as u64;
-        // SAFETY: a prefetch is a hint: it reads nothing and faults at no address.
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(slot as *const i8) };
-    }
-}
 
 /// Records an allocation that succeeded. Returns its time, or 0 if it is not known yet.
 #[inline(always)]
@@ -58,7 +28,6 @@ pub(crate) fn allocated_and(allocation: Allocation, then: impl Fn(&mut Ledger)) 
         name_thread(thread);
     }
     let lane = allocation.kind.lane();
-    prefetch(lane, allocation.space, allocation.key);
     let mut entry = allocation.record();
     let range = ranges::current();
     if range != 0 {

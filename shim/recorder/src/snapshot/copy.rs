@@ -13,7 +13,7 @@ use bytemuck::Zeroable;
 use std::collections::TryReserveError;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
-use vramtrace_format::live::TOMBSTONE;
+use vramtrace_format::live::is_vacant;
 use vramtrace_format::record::{Op, Record};
 use vramtrace_format::ring::Ring;
 use vramtrace_format::sampling::Sampling;
@@ -92,7 +92,7 @@ fn attempt() -> Result<Option<Contents>, Trouble> {
 
 /// Whether a slot holds something that reports may want.
 fn is_kept(slot: &Record) -> bool {
-    slot.op != 0 && slot.op != TOMBSTONE
+    !is_vacant(slot.op)
 }
 
 fn live(lane: usize, into: &mut Vec<Record>) -> Result<(), Trouble> {
