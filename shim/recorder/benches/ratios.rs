@@ -275,7 +275,7 @@ fn stacks() {
     deep(DEPTH, &mut || {
         for _ in 0..ROUNDS {
             let ours = time(WALKS, || {
-                let mut capture = recorder::stack::capture(recorder::stack::Wanted::Native)
+                let mut capture = recorder::stack::capture(recorder::stack::Wanted::Native, 0)
                     .expect("there is stack enough");
                 if black_box(capture.known()).is_none() {
                     capture.remember(7);

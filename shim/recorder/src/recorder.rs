@@ -46,7 +46,7 @@ pub(crate) fn allocated_and(allocation: Allocation, then: impl Fn(&mut Ledger)) 
                 let mut watch = Stopwatch::start(lane, allocation.size);
                 let step = sampling::step(lane);
                 if step == 0 || sampled(&mut entry, &mut watch, step) {
-                    with_stack(wanted, &mut watch, |ledger, stack| {
+                    with_stack(wanted, allocation.size, &mut watch, |ledger, stack| {
                         entry.set_stack_and_thread(stack, thread);
                         let time = ledger.allocated(&mut entry);
                         then(ledger);
@@ -119,7 +119,7 @@ pub fn event_with_stack(record: &Record) -> u64 {
             ..*record
         };
         let mut watch = Stopwatch::start(0, 0);
-        let recorded = with_stack(Wanted::of(None), &mut watch, |ledger, stack| {
+        let recorded = with_stack(Wanted::of(None), 0, &mut watch, |ledger, stack| {
             ledger.event(Record { stack, ..event });
             ledger.last_seq()
         });
@@ -138,10 +138,11 @@ pub fn event_with_stack(record: &Record) -> u64 {
 #[inline]
 fn with_stack<R>(
     wanted: Wanted,
+    hint: u64,
     watch: &mut Stopwatch,
     act: impl FnOnce(&mut Ledger, u32) -> R,
 ) -> Option<R> {
-    let Some(mut capture) = stack::capture(wanted) else {
+    let Some(mut capture) = stack::capture(wanted, hint) else {
         watch.without_stack();
         return with(|ledger| act(ledger, NO_STACK));
     };

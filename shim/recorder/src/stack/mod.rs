@@ -5,8 +5,10 @@
 //! return addresses and code objects and is an id at once; only a new one is put into the form
 //! that the trace stores (module and offset, function and line). Walking never leaves the thread's
 //! own stack, reads unwind data only from our own mappings of the files (a dlclose cannot pull it
-//! away), and allocates nothing.
+//! away), and allocates nothing. Where nothing that a walk depends on has changed since it was made, it
+//! is not made again ([`again`]).
 
+mod again;
 mod bounds;
 mod image;
 pub mod modules;
@@ -15,6 +17,8 @@ pub mod python;
 pub use image::SectionBytes;
 
 use crate::settings::{Log, Stacks};
+use again::{Answer, Start, Walks};
+use bounds::Readable;
 use framehop::{
     CacheNative, FrameAddress, MustNotAllocateDuringUnwind, UnwindRegsNative, Unwinder,
 };
@@ -94,11 +98,17 @@ struct Walker {
     modules: Arc<Modules>,
     /// Stacks seen before, direct-mapped by the hash of their return addresses: hash and id.
     memory: Box<[(u64, u32)]>,
-    /// The stack taken last: return addresses, innermost first.
+    walks: Walks,
+    /// The stack taken last: return addresses, innermost first, unless it is [`Walker::again`].
     addresses: [u64; MAX_FRAMES],
     len: usize,
     flags: u16,
+    /// Of the native part.
+    native: u64,
+    /// Of both parts.
     hash: u64,
+    /// The walk was not made again: only what it comes to is known.
+    again: bool,
     /// How often the modules changed under it.
     updates: u32,
     /// The Python part of that stack.
@@ -157,9 +167,10 @@ const ROOM_TO_WALK: u64 = 24 << 10;
 const ROOM_TO_MAKE: u64 = 256 << 10;
 
 /// Takes the stack of the calling thread, without the frames of this library. `None` on a stack
-/// too small for it (threads may have 16 KiB), or one whose bounds nobody knows.
+/// too small for it (threads may have 16 KiB), or one whose bounds nobody knows. `hint` is anything
+/// that is often the same where the stack is, as the bytes are that are allocated.
 #[inline(never)]
-pub fn capture(wanted: Wanted) -> Option<Capture> {
+pub fn capture(wanted: Wanted, hint: u64) -> Option<Capture> {
     if wanted == Wanted::Nothing {
         return None;
     }
@@ -176,7 +187,7 @@ pub fn capture(wanted: Wanted) -> Option<Capture> {
             Some(make())
         }
     })?;
-    walker.take(wanted);
+    walker.take(wanted, hint);
     Some(Capture {
         walker: Some(walker),
         home,
@@ -196,10 +207,19 @@ impl Capture {
 
     /// The id it was given before, if it was seen before.
     #[inline]
-    pub fn known(&self) -> Option<u32> {
+    pub fn known(&mut self) -> Option<u32> {
         let walker = self.walker();
         let (hash, id) = walker.memory[walker.memory_slot()];
-        (hash == walker.hash).then_some(id)
+        if hash == walker.hash {
+            return Some(id);
+        }
+        if let Some(walker) = &mut self.walker
+            && walker.again
+        {
+            // Forgotten, which a walk that was made before is not: now the frames are wanted.
+            walker.walk_anew();
+        }
+        None
     }
 
     /// Remembers the id that the stack was given.
@@ -275,13 +295,23 @@ fn make() -> Box<Walker> {
         caches: fresh_caches(),
         modules: modules::current(),
         memory: vec![(0, 0); MEMORY].into_boxed_slice(),
+        walks: Walks::new(),
         addresses: [0; MAX_FRAMES],
         len: 0,
         flags: 0,
+        native: 0,
         hash: 0,
+        again: false,
         updates: 0,
         python: python::Frames::default(),
     })
+}
+
+/// Which of the tables has the rule for a frame.
+#[inline(always)]
+fn cache_of(frame: FrameAddress) -> usize {
+    let spread = frame.address_for_lookup().wrapping_mul(SPREAD);
+    (spread >> (64 - CACHES.ilog2())) as usize
 }
 
 fn room_to_make() -> bool {
@@ -313,10 +343,11 @@ impl Walker {
 
     /// Takes the stack.
     #[inline(always)]
-    fn take(&mut self, wanted: Wanted) {
+    fn take(&mut self, wanted: Wanted, hint: u64) {
+        self.again = false;
         let mut python = wanted != Wanted::Native && python::capture(&mut self.python);
         if !python || wanted != Wanted::PythonElseNative {
-            self.walk();
+            self.walk(Some(hint));
             // The walk looks for new modules: an interpreter may be among them.
             if wanted != Wanted::Native && !python && python::may_have_come() {
                 python = python::capture(&mut self.python);
@@ -326,27 +357,85 @@ impl Walker {
             if modules::generation() != self.modules.generation {
                 self.update();
             }
-            (self.len, self.flags, self.hash) = (0, 0, 0);
+            (self.len, self.flags, self.native, self.again) = (0, 0, 0, false);
         }
-        if python {
+        if !python {
+            self.python.len = 0;
+        }
+        self.join();
+    }
+
+    /// Makes one of the native and the Python part.
+    #[inline(always)]
+    fn join(&mut self) {
+        self.hash = self.native;
+        if self.python.len != 0 {
             self.hash = (self.hash.rotate_left(23) ^ self.python.hash).wrapping_mul(SPREAD);
             if self.python.truncated {
                 self.flags |= TRUNCATED;
                 self.hash ^= 1;
             }
-        } else {
-            self.python.len = 0;
         }
     }
 
+    /// Makes the walk that was spared.
+    #[cold]
+    fn walk_anew(&mut self) {
+        self.again = false;
+        self.walk(None);
+        self.join();
+    }
+
+    /// Takes the native part. Without a hint all of it is wanted, not only what it comes to.
     #[inline(never)]
-    fn walk(&mut self) {
+    fn walk(&mut self, hint: Option<u64>) {
         modules::refresh_if_stale();
         if modules::generation() != self.modules.generation {
             self.update();
         }
-        let (ip, mut regs) = here();
+        let (ip, regs) = here();
         let readable = bounds::of_this_thread(regs.sp());
+        let start = hint.map(|hint| Start {
+            ip,
+            sp: regs.sp(),
+            bp: regs.bp(),
+            hint,
+            updates: self.updates,
+        });
+        if let Some(start) = &start
+            && let Some(answer) = self.walks.find(start, readable)
+        {
+            (self.len, self.flags, self.native) = (answer.len, answer.flags, answer.hash);
+            self.again = true;
+            return;
+        }
+        let whole = self.walk_from(ip, regs, readable);
+        if let Some(start) = start
+            && whole
+        {
+            let answer = Answer {
+                hash: self.native,
+                len: self.len,
+                flags: self.flags,
+            };
+            if self.walks.is_to_be_recorded(&start, answer) {
+                // SAFETY: the bounds of this thread's stack, from this function's frame on.
+                unsafe {
+                    self.walks.record(
+                        &start,
+                        answer,
+                        readable,
+                        &self.modules.unwinder,
+                        &mut self.caches,
+                    );
+                }
+            }
+        }
+    }
+
+    /// Unwinds frame by frame; false if the end was not found this way.
+    #[inline(always)]
+    fn walk_from(&mut self, ip: u64, mut regs: UnwindRegsNative, readable: Readable) -> bool {
         let mut read_stack = |address: u64| {
             if !readable.contains(address) {
                 return Err(());
@@ -362,8 +451,7 @@ impl Walker {
         let (mut len, mut hash, mut flags) = (0, SPREAD, 0);
         let mut frame = FrameAddress::from_instruction_pointer(ip);
         loop {
-            let spread = frame.address_for_lookup().wrapping_mul(SPREAD);
-            let cache = &mut self.caches[(spread >> (64 - CACHES.ilog2())) as usize];
+            let cache = &mut self.caches[cache_of(frame)];
             let caller =
                 match self
                     .modules
@@ -392,13 +480,14 @@ impl Walker {
             len += 1;
             hash = (hash.rotate_left(23) ^ caller).wrapping_mul(SPREAD);
         }
-        (self.len, self.flags, self.hash) = (len, flags, hash ^ u64::from(flags));
+        (self.len, self.flags, self.native) = (len, flags, hash ^ u64::from(flags));
         // framehop knows the common rules and guesses by frame pointer at the rest; where the
         // guess led nowhere the system's unwinder, ten times slower, may know. Not on a stack
         // whose end nobody knows: that one reads without bounds.
         if flags == TRUNCATED && len < MAX_FRAMES && readable.headroom >= 2 * ROOM_TO_WALK {
             self.fallback();
         }
+        flags == 0
     }
 
     /// Asks the system's unwinder for the whole stack, and takes its answer if it is longer.
@@ -422,7 +511,7 @@ impl Walker {
             let hash = addresses[..len].iter().fold(!SPREAD, |hash, a| {
                 (hash.rotate_left(23) ^ a).wrapping_mul(SPREAD)
             });
-            (self.addresses, self.len, self.hash) = (addresses, len, hash);
+            (self.addresses, self.len, self.native) = (addresses, len, hash);
             self.flags = if len == MAX_FRAMES { TRUNCATED } else { 0 };
         }
     }
