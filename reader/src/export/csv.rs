@@ -2,11 +2,8 @@
 //! found; moments are Unix nanoseconds; what is not known is empty.
 
 use super::progress::Progress;
-use super::tables::{Cell, Source, Spelled, Table, decimal};
+use super::tables::{Cell, Lines, Source, Spelled, Table};
 use std::io::{self, Write};
-
-/// Bytes that are put together before they are handed on.
-const BUFFER: usize = 1 << 16;
 
 /// Writes a table.
 pub fn write(
@@ -18,27 +15,30 @@ pub fn write(
     let names: Vec<&str> = table.columns().iter().map(|column| column.name).collect();
     writeln!(out, "{}", names.join(","))?;
     let words = Spelled::of(&source.words, field);
-    let mut lines = Vec::with_capacity(2 * BUFFER);
+    let (mut lines, mut quoted) = (Lines::default(), Vec::new());
     source.rows(table, progress, &mut |row| {
         for cell in row {
             match cell {
                 Cell::Null => {}
-                Cell::Number(number) => decimal(*number, &mut lines),
-                Cell::Text(text) => field(text, &mut lines),
-                Cell::Word(word) => lines.extend_from_slice(words.get(*word)),
+                Cell::Number(number) => lines.number(*number),
+                Cell::Text(text) => {
+                    quoted.clear();
+                    field(text, &mut quoted);
+                    lines.text(&quoted);
+                }
+                Cell::Word(word) => lines.piece(words.get(*word)),
             }
-            lines.push(b',');
+            lines.text(b",");
         }
         // The last comma.
         lines.pop();
-        lines.push(b'\n');
-        if lines.len() >= BUFFER {
-            out.write_all(&lines)?;
-            lines.clear();
+        lines.text(b"\n");
+        if lines.are_enough() {
+            out.write_all(lines.take())?;
         }
         Ok(())
     })?;
-    out.write_all(&lines)
+    out.write_all(lines.take())
 }
 
 /// Text in a field, in quotation marks where it needs them. Empty text has them, too: it is known.

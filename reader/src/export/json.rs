@@ -3,11 +3,8 @@
 //! known is left out.
 
 use super::progress::Progress;
-use super::tables::{Cell, Source, Spelled, Table, decimal};
+use super::tables::{Cell, Lines, Piece, Source, Spelled, Table};
 use std::io::{self, Write};
-
-/// Bytes that are put together before they are handed on.
-const BUFFER: usize = 1 << 16;
 
 /// Writes tables, one after the other.
 pub fn write(
@@ -17,37 +14,40 @@ pub fn write(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let words = Spelled::of(&source.words, string);
-    let mut lines = Vec::with_capacity(2 * BUFFER);
+    let (mut lines, mut quoted) = (Lines::default(), Vec::new());
     for &table in tables {
-        let head = format!("{{\"type\":\"{}\"", table.row_name());
-        let keys: Vec<String> = table
-            .columns()
-            .iter()
-            .map(|column| format!(",\"{}\":", column.name))
+        let piece = |text: String| Piece::from(text.as_bytes());
+        let head = piece(format!("{{\"type\":\"{}\"", table.row_name()));
+        let columns = table.columns().iter();
+        let keys: Vec<Piece> = columns
+            .map(|column| piece(format!(",\"{}\":", column.name)))
             .collect();
         source.rows(table, progress, &mut |row| {
-            lines.extend_from_slice(head.as_bytes());
+            lines.piece(&head);
             for (key, cell) in keys.iter().zip(row) {
                 if *cell == Cell::Null {
                     continue;
                 }
-                lines.extend_from_slice(key.as_bytes());
+                lines.piece(key);
                 match cell {
                     Cell::Null => {}
-                    Cell::Number(number) => decimal(*number, &mut lines),
-                    Cell::Text(text) => string(text, &mut lines),
-                    Cell::Word(word) => lines.extend_from_slice(words.get(*word)),
+                    Cell::Number(number) => lines.number(*number),
+                    Cell::Text(text) => {
+                        quoted.clear();
+                        string(text, &mut quoted);
+                        lines.text(&quoted);
+                    }
+                    Cell::Word(word) => lines.piece(words.get(*word)),
                 }
             }
-            lines.extend_from_slice(b"}\n");
-            if lines.len() >= BUFFER {
-                out.write_all(&lines)?;
-                lines.clear();
+            lines.text(b"}\n");
+            if lines.are_enough() {
+                out.write_all(lines.take())?;
             }
             Ok(())
         })?;
     }
-    out.write_all(&lines)
+    out.write_all(lines.take())
 }
 
 /// Text as JSON has it.

@@ -298,7 +298,7 @@ impl Writer {
             return known;
         }
         let location = self.location(&ShownFrame {
-            function: Some(text.to_owned()),
+            function: Some(text.into()),
             ..ShownFrame::default()
         });
         self.pseudo.insert(text.to_owned(), location);
@@ -309,7 +309,7 @@ impl Writer {
         let name = frame
             .function
             .clone()
-            .unwrap_or_else(|| stacks::label(frame));
+            .unwrap_or_else(|| stacks::label(frame).into());
         let function = self.function(&name, frame.file.as_deref().unwrap_or_default());
         self.next_location += 1;
         let id = self.next_location;

@@ -141,7 +141,7 @@ impl Names {
 
 fn frame(frame: &ShownFrame) -> Frame {
     let name = match &frame.function {
-        Some(function) => function.clone(),
+        Some(function) => function.to_string(),
         None => stacks::label(frame),
     };
     Frame {

@@ -164,7 +164,7 @@ fn reduced(mut frames: Vec<ShownFrame>, by: By) -> Vec<ShownFrame> {
             for frame in &mut frames {
                 *frame = ShownFrame {
                     language: frame.language,
-                    function: Some(library(frame).unwrap_or("unknown library").to_owned()),
+                    function: Some(library(frame).unwrap_or("unknown library").into()),
                     module: frame.module.take(),
                     ..ShownFrame::default()
                 };
@@ -194,7 +194,7 @@ pub fn source(frame: &ShownFrame) -> Option<&str> {
 /// A frame on one line: `function file:line`, or where it is in which library.
 pub fn label(frame: &ShownFrame) -> String {
     let function = match (&frame.function, library(frame), frame.offset) {
-        (Some(function), ..) => function.clone(),
+        (Some(function), ..) => function.to_string(),
         (None, Some(library), Some(offset)) => format!("{library}+{offset:#x}"),
         (None, None, Some(offset)) => format!("{offset:#x}"),
         (None, library, None) => library.unwrap_or("??").to_owned(),

@@ -1,9 +1,11 @@
 //! Traces as tables: processes, devices, frames of stacks, allocations, events. What `csv`, `json`
 //! and `parquet` have in common: each of them writes rows of [`Cell`]s.
 
+mod lines;
 mod logs;
 mod words;
 
+pub use lines::{Lines, Piece};
 pub use words::{Spelled, Word, Words};
 
 use super::log::{self, Log};
@@ -76,11 +78,6 @@ impl<'a> From<Option<&'a str>> for Cell<'a> {
     fn from(text: Option<&'a str>) -> Cell<'a> {
         text.map_or(Cell::Null, Cell::Text)
     }
-}
-
-/// Appends a number in digits, which is most of what there is to write.
-pub fn decimal(number: u64, out: &mut Vec<u8>) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 macro_rules! columns {
@@ -315,19 +312,5 @@ impl<'a, 'p> Source<'a, 'p> {
             }
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::decimal;
-
-    #[test]
-    fn numbers_in_digits() {
-        for number in [0, 9, 10, 1_234_567, u64::MAX] {
-            let mut out = Vec::new();
-            decimal(number, &mut out);
-            assert_eq!(out, number.to_string().as_bytes());
-        }
     }
 }

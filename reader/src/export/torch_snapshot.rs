@@ -348,7 +348,7 @@ impl Writer<'_, '_> {
         let name = frame
             .function
             .clone()
-            .unwrap_or_else(|| stacks::label(frame));
+            .unwrap_or_else(|| stacks::label(frame).into());
         let file = frame.file.as_deref().or(frame.module.as_deref());
         self.pickle.dict()?;
         self.word(Word::Name)?;

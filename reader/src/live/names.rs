@@ -339,7 +339,7 @@ fn is_own(frame: &ShownFrame) -> bool {
 fn site(frame: &ShownFrame) -> String {
     let base = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
     let function = match (&frame.function, frame.offset) {
-        (Some(function), _) => function.clone(),
+        (Some(function), _) => function.to_string(),
         (None, Some(offset)) => format!("0x{offset:x}"),
         (None, None) => "unknown".to_owned(),
     };
@@ -366,26 +366,26 @@ mod tests {
     fn a_site_is_a_function_and_its_line() {
         let mut frame = ShownFrame {
             language: "python",
-            function: Some("step".to_owned()),
-            file: Some("/home/me/train.py".to_owned()),
+            function: Some("step".into()),
+            file: Some("/home/me/train.py".into()),
             line: Some(12),
             ..ShownFrame::default()
         };
         assert_eq!(site(&frame), "step train.py:12");
         frame.file = None;
-        frame.module = Some("/opt/app".to_owned());
+        frame.module = Some("/opt/app".into());
         assert_eq!(site(&frame), "step app");
         frame.function = None;
         frame.offset = Some(255);
         assert_eq!(site(&frame), "0xff app");
-        frame.function = Some("x".repeat(10_000));
+        frame.function = Some("x".repeat(10_000).into());
         assert_eq!(site(&frame).chars().count(), MOST_CHARACTERS);
         let library = ShownFrame {
-            file: Some("/v/lib/python3.12/site-packages/torch/nn.py".to_owned()),
+            file: Some("/v/lib/python3.12/site-packages/torch/nn.py".into()),
             ..frame.clone()
         };
         let own_frame = ShownFrame {
-            file: Some("train.py".to_owned()),
+            file: Some("train.py".into()),
             ..frame.clone()
         };
         let named = name(&[&library, &own_frame]);

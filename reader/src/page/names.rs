@@ -7,6 +7,7 @@ use crate::model::{Process, Unhidden};
 use crate::report::frames::{Frames, ShownFrame};
 use rustc_hash::FxHashMap;
 use serde::Serialize;
+use std::sync::Arc;
 
 /// Texts by number; number 0 is the empty one.
 pub struct Texts {
@@ -62,7 +63,7 @@ pub struct FrameColumns {
 
 impl FrameColumns {
     fn push(&mut self, frame: &ShownFrame, texts: &mut Texts) -> u32 {
-        let mut text = |text: &Option<String>| texts.number(text.as_deref().unwrap_or_default());
+        let mut text = |text: &Option<Arc<str>>| texts.number(text.as_deref().unwrap_or_default());
         self.function.push(text(&frame.function));
         self.file.push(text(&frame.file));
         self.module.push(text(&frame.module));
@@ -74,7 +75,7 @@ impl FrameColumns {
 
     fn words(&mut self, words: &str, texts: &mut Texts) -> u32 {
         let frame = ShownFrame {
-            function: Some(words.to_owned()),
+            function: Some(words.into()),
             ..ShownFrame::default()
         };
         self.push(&frame, texts)

@@ -3,6 +3,7 @@
 use crate::model::{Loops, Name, Process, VisibleStack};
 use crate::symbols::{SymbolOptions, Symbolizer};
 use rustc_hash::FxHashMap;
+use std::sync::Arc;
 use vramtrace_format::cold::Module;
 use vramtrace_format::stacks::Frame;
 
@@ -12,13 +13,13 @@ pub struct ShownFrame {
     /// `native` or `python`.
     pub language: &'static str,
     /// Function, if known.
-    pub function: Option<String>,
+    pub function: Option<Arc<str>>,
     /// Source file, if known.
-    pub file: Option<String>,
+    pub file: Option<Arc<str>>,
     /// Line in it, if known.
     pub line: Option<u32>,
     /// Path of its program or library, if it has one.
-    pub module: Option<String>,
+    pub module: Option<Arc<str>>,
     /// Return address as the module's ELF file numbers it; the address itself if it has none.
     pub offset: Option<u64>,
 }
@@ -105,7 +106,7 @@ impl Frames {
             let Some(module) = process.modules.get(&module) else {
                 return vec![ShownFrame {
                     language: "native",
-                    module: Some(format!("module {module}")),
+                    module: Some(format!("module {module}").into()),
                     offset: Some(offset),
                     ..ShownFrame::default()
                 }];
@@ -115,10 +116,10 @@ impl Frames {
                 .into_iter()
                 .map(|frame| ShownFrame {
                     language: "native",
-                    function: frame.function,
-                    file: frame.file,
+                    function: frame.function.map(Arc::from),
+                    file: frame.file.map(Arc::from),
                     line: frame.line,
-                    module: Some(frame.module),
+                    module: Some(frame.module.into()),
                     offset: Some(frame.offset),
                 })
                 .collect()
@@ -159,10 +160,10 @@ fn python(process: &Process, code: u32, line: u32) -> ShownFrame {
     ShownFrame {
         language: "python",
         function: Some(known.map_or_else(
-            || format!("Python function {code}"),
-            |known| known.function.clone(),
+            || format!("Python function {code}").into(),
+            |known| known.function.as_str().into(),
         )),
-        file: known.map(|known| known.file.clone()),
+        file: known.map(|known| known.file.as_str().into()),
         line: (line != 0).then_some(line),
         ..ShownFrame::default()
     }
@@ -171,14 +172,16 @@ fn python(process: &Process, code: u32, line: u32) -> ShownFrame {
 /// How many frames, from the innermost, are the program's own: what calls `main`, or a thread's
 /// function, says nothing about the program.
 pub fn up_to_main(stack: &[ShownFrame]) -> usize {
-    let name = |frame: &ShownFrame| match frame.language {
-        // A function `main` of a script is not the one that starts the program.
-        "python" => String::new(),
-        _ => frame.function.clone().unwrap_or_default(),
-    };
+    fn name(frame: &ShownFrame) -> &str {
+        match frame.language {
+            // A function `main` of a script is not the one that starts the program.
+            "python" => "",
+            _ => frame.function.as_deref().unwrap_or_default(),
+        }
+    }
     let is = |frame: &ShownFrame, names: &[&str]| {
         let function = name(frame);
-        names.contains(&function.split('(').next().unwrap_or(&function))
+        names.contains(&function.split('(').next().unwrap_or(function))
     };
     let rust = |frame: &ShownFrame| name(frame).contains("__rust_begin_short_backtrace");
     let call_once =
@@ -224,7 +227,7 @@ mod tests {
 
     fn stack(functions: &[&str]) -> Vec<ShownFrame> {
         let frame = |function: &&str| ShownFrame {
-            function: Some((*function).to_owned()),
+            function: Some((*function).into()),
             ..ShownFrame::default()
         };
         functions.iter().map(frame).collect()

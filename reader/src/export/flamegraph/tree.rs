@@ -144,7 +144,7 @@ impl Growing {
 fn place(frame: &ShownFrame) -> String {
     match (&frame.file, &frame.module) {
         (Some(file), Some(module)) => format!("{file} in {module}"),
-        (Some(place), None) | (None, Some(place)) => place.clone(),
+        (Some(place), None) | (None, Some(place)) => place.to_string(),
         (None, None) => String::new(),
     }
 }

@@ -111,7 +111,7 @@ impl Interned {
         let name = frame
             .function
             .clone()
-            .unwrap_or_else(|| stacks::label(frame));
+            .unwrap_or_else(|| stacks::label(frame).into());
         let mut entry = Message::new();
         entry
             .number(field::frame::IID, u64::from(number) + 1)

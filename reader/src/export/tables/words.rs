@@ -2,6 +2,7 @@
 //! comes again and again. Rows have their numbers, and what writes rows spells each text once.
 
 use super::Cell;
+use super::lines::Piece;
 use crate::export::log::{Role, State};
 use crate::export::stacks::{self, Id, Stacks};
 use crate::model::Process;
@@ -53,28 +54,27 @@ impl Words {
 
 /// All words as a format spells them.
 pub struct Spelled {
-    bytes: Vec<u8>,
-    /// Where each begins, and where the last ends.
-    starts: Vec<usize>,
+    pieces: Vec<Piece>,
 }
 
 impl Spelled {
     /// Spells each word once.
     pub fn of(words: &Words, mut spell: impl FnMut(&str, &mut Vec<u8>)) -> Spelled {
         let mut bytes = Vec::new();
-        let mut starts = vec![0];
-        for text in words.all() {
+        let piece = |text| {
+            bytes.clear();
             spell(text, &mut bytes);
-            starts.push(bytes.len());
+            Piece::from(&bytes[..])
+        };
+        Spelled {
+            pieces: words.all().map(piece).collect(),
         }
-        Spelled { bytes, starts }
     }
 
     /// One of them.
     #[inline]
-    pub fn get(&self, word: Word) -> &[u8] {
-        let at = word as usize;
-        &self.bytes[self.starts[at]..self.starts[at + 1]]
+    pub fn get(&self, word: Word) -> &Piece {
+        &self.pieces[word as usize]
     }
 }
 
@@ -206,6 +206,7 @@ impl Vocabulary {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Lines;
     use super::*;
 
     #[test]
@@ -217,10 +218,9 @@ mod tests {
             out.push(b'<');
             out.extend_from_slice(text.as_bytes());
         });
-        assert_eq!(
-            [0, 1, 2].map(|word| spelled.get(word)),
-            [&b"<a"[..], b"<", b"<b"]
-        );
+        let mut lines = Lines::default();
+        (0..3).for_each(|word| lines.piece(spelled.get(word)));
+        assert_eq!(lines.take(), b"<a<<b");
         assert_eq!(words.get(2), "b");
     }
 

@@ -77,7 +77,7 @@ mod tests {
 
     fn stack(words: &str) -> Vec<ShownFrame> {
         let frames = words.split(' ').map(|word| ShownFrame {
-            function: Some(word.to_owned()),
+            function: Some(word.into()),
             ..ShownFrame::default()
         });
         frames.collect()
