@@ -7,6 +7,7 @@ use crate::export::log::{Role, State};
 use crate::export::stacks::{self, Id, Stacks};
 use crate::model::Process;
 use rustc_hash::FxHashMap;
+use std::sync::Arc;
 use vramtrace_format::record::{Kind, Layer, Op};
 
 /// A text's number in [`Words`].
@@ -15,8 +16,8 @@ pub type Word = u32;
 /// Texts by number; each is there once.
 #[derive(Default)]
 pub struct Words {
-    texts: Vec<Box<str>>,
-    known: FxHashMap<Box<str>, Word>,
+    texts: Vec<Arc<str>>,
+    known: FxHashMap<Arc<str>, Word>,
 }
 
 impl Words {
@@ -26,8 +27,9 @@ impl Words {
             return known;
         }
         let word = self.texts.len() as Word;
-        self.texts.push(text.into());
-        self.known.insert(text.into(), word);
+        let text: Arc<str> = text.into();
+        self.texts.push(text.clone());
+        self.known.insert(text, word);
         word
     }
 
