@@ -77,18 +77,19 @@ pub fn hash(key: u64) -> u32 {
 }
 
 impl Index {
-    /// For a table of so many rows. The memory is asked for zeroed and touched where it is used.
-    pub fn for_rows(rows: usize) -> Index {
+    /// For a table of so many rows. The memory is asked for zeroed and touched where it is used;
+    /// `None` if it cannot be had.
+    pub fn for_rows(rows: usize) -> Option<Index> {
         // Pages are 40 to 80 % full when their time comes to be split.
-        let pages = (rows * 4).div_ceil(PAGE) + 4;
+        let pages = (rows * 3).div_ceil(PAGE) + 4;
         let depth = pages.next_power_of_two().trailing_zeros() + 3;
-        Index {
-            entries: vec![0; pages * PAGE].into_boxed_slice(),
-            directory: vec![0; 1 << depth].into_boxed_slice(),
-            common: vec![0; pages].into_boxed_slice(),
+        Some(Index {
+            entries: bytemuck::try_zeroed_slice_box(pages * PAGE).ok()?,
+            directory: bytemuck::try_zeroed_slice_box(1 << depth).ok()?,
+            common: bytemuck::try_zeroed_slice_box(pages).ok()?,
             depth: 0,
             pages: 1,
-        }
+        })
     }
 
     #[inline(always)]
@@ -305,7 +306,7 @@ mod tests {
     #[test]
     fn it_grows_with_what_is_in_it() {
         let rows = 100_000;
-        let mut index = Index::for_rows(rows);
+        let mut index = Index::for_rows(rows).unwrap();
         let key = |row: usize| 0x7f00_0000_0000 + row as u64 * 512;
         for row in 0..rows {
             assert!(index.put(hash(key(row)), row), "{row}");
@@ -324,9 +325,16 @@ mod tests {
         assert!(index.entries.iter().all(|&entry| entry == 0));
     }
 
+    /// A program that may not have much memory is not ended for it.
+    #[test]
+    #[cfg_attr(miri, ignore = "has no end of memory")]
+    fn memory_that_cannot_be_had_is_said() {
+        assert!(Index::for_rows(1 << 45).is_none());
+    }
+
     #[test]
     fn without_room_for_another_page_the_last_ones_fill_up() {
-        let mut index = Index::for_rows(1);
+        let mut index = Index::for_rows(1).unwrap();
         let room = index.common.len() * PAGE;
         let mut held = Vec::new();
         for row in 0..2 * room {
@@ -344,7 +352,7 @@ mod tests {
 
     #[test]
     fn as_many_of_one_hash_as_a_page_has() {
-        let mut index = Index::for_rows(10_000);
+        let mut index = Index::for_rows(10_000).unwrap();
         let held: Vec<usize> = (0..2000).filter(|&row| index.put(7, row)).collect();
         assert_eq!(held.len(), PAGE);
         assert!(index.has(7, 511));
@@ -360,7 +368,7 @@ mod tests {
             steps in proptest::collection::vec((any::<bool>(), 0u32..600, 0u32..3), 0..3000),
             spread in prop_oneof![Just(1u32), Just(1 << 9), Just(1 << 23), Just(0x9e37_79b9)],
         ) {
-            let mut index = Index::for_rows(700);
+            let mut index = Index::for_rows(700).unwrap();
             let mut map: HashMap<(u32, usize), ()> = HashMap::new();
             for (inserts, which, twin) in steps {
                 let hash = which.wrapping_mul(spread);

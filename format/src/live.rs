@@ -53,15 +53,15 @@ pub struct LiveIndex {
 }
 
 impl LiveIndex {
-    /// Of an empty table of so many slots.
-    pub fn for_slots(slots: usize) -> LiveIndex {
-        LiveIndex {
-            index: Index::for_rows(slots),
+    /// Of an empty table of so many slots; `None` if there is no memory for it.
+    pub fn for_slots(slots: usize) -> Option<LiveIndex> {
+        Some(LiveIndex {
+            index: Index::for_rows(slots)?,
             vacated: NONE,
             fresh: 0,
             hand: 0,
             found: Cell::default(),
-        }
+        })
     }
 }
 

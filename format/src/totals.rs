@@ -288,23 +288,23 @@ pub struct TotalsIndex {
 }
 
 impl TotalsIndex {
-    /// Of an empty table of so many rows.
-    pub fn for_rows(rows: usize) -> TotalsIndex {
-        TotalsIndex {
-            index: Index::for_rows(rows),
+    /// Of an empty table of so many rows; `None` if there is no memory for it.
+    pub fn for_rows(rows: usize) -> Option<TotalsIndex> {
+        Some(TotalsIndex {
+            index: Index::for_rows(rows)?,
             next: 0,
             last: Cell::new(0),
-        }
+        })
     }
 
     /// Of these rows.
-    pub fn of(rows: &[Totals]) -> TotalsIndex {
-        let mut known = TotalsIndex::for_rows(rows.len());
+    pub fn of(rows: &[Totals]) -> Option<TotalsIndex> {
+        let mut known = TotalsIndex::for_rows(rows.len())?;
         let main = &rows[..main_rows(rows.len())];
         let used = main.iter().enumerate().filter(|(_, row)| row.key.used != 0);
         used.for_each(|(at, row)| known.note(row.key.hash(), at));
         known.next = first_unused(main, 0);
-        known
+        Some(known)
     }
 
     fn note(&mut self, hash: u32, at: usize) {

@@ -277,13 +277,13 @@ fn trace(program: &[Made], seed: u64) -> Vec<u8> {
     next();
     let mut stacks = StackTable::new(cast_slice_mut(next()), cast_slice_mut(next()));
     let rows: &mut [Totals] = cast_slice_mut(next());
-    let mut known = TotalsIndex::for_rows(rows.len());
+    let mut known = TotalsIndex::for_rows(rows.len()).expect("memory");
     tables.totals = TotalsTable::indexed(rows, &mut known);
     tables.history = History::new(cast_slice_mut(next()));
     let slots: [&mut [Record]; 2] = [cast_slice_mut(next()), cast_slice_mut(next())];
     let mut indexes = slots
         .each_ref()
-        .map(|slots| LiveIndex::for_slots(slots.len()));
+        .map(|slots| LiveIndex::for_slots(slots.len()).expect("memory"));
     let pairs = slots.into_iter().zip(&mut indexes);
     let [device, framework] = pairs
         .map(|(slots, index)| LiveTable::indexed(slots, index))

@@ -33,8 +33,8 @@ impl Trace {
             accounts: vec![Account::zeroed(); ACCOUNT_ROWS],
             live: [vec![Record::zeroed(); live], vec![Record::zeroed(); live]],
             known: Some((
-                [LiveIndex::for_slots(live), LiveIndex::for_slots(live)],
-                TotalsIndex::for_rows(totals),
+                [0, 1].map(|_| LiveIndex::for_slots(live).unwrap()),
+                TotalsIndex::for_rows(totals).unwrap(),
             )),
             totals: vec![Totals::zeroed(); totals],
             history: vec![Cell::zeroed(); 4096],

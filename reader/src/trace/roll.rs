@@ -90,7 +90,10 @@ type Entries = FxHashMap<(u8, u64), Option<Record>>;
 pub(super) fn forward(copy: &mut Copy, accounts: &Tags, totals: &Tags, events: &[Record]) {
     let (mut entries, originals) = take_changing(&mut copy.live, events);
     let mut known = TotalsIndex::of(&copy.totals);
-    let mut table = TotalsTable::indexed(&mut copy.totals, &mut known);
+    let mut table = match &mut known {
+        Some(known) => TotalsTable::indexed(&mut copy.totals, known),
+        None => TotalsTable::new(&mut copy.totals),
+    };
     let mut marked = Vec::new();
     for event in events {
         let (Some(op), Some(kind)) = (event.op(), event.kind()) else {

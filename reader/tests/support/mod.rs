@@ -53,8 +53,8 @@ impl Known {
         };
         Known {
             live: [Section::LiveDevice, Section::LiveFramework]
-                .map(|lane| LiveIndex::for_slots(rows(lane))),
-            totals: TotalsIndex::for_rows(rows(Section::Totals)),
+                .map(|lane| LiveIndex::for_slots(rows(lane)).unwrap()),
+            totals: TotalsIndex::for_rows(rows(Section::Totals)).unwrap(),
         }
     }
 }

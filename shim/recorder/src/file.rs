@@ -39,6 +39,30 @@ pub struct TraceFile {
     /// Others need the storage that it is on: see [`Candidate::modest`].
     pub modest: bool,
     base: *mut u8,
+    indexes: Box<Indexes>,
+}
+
+/// What is known of the tables that is not in the file: as much memory as the tables have rows, 24 bytes
+/// each, touched where it is used.
+struct Indexes {
+    live: [LiveIndex; 2],
+    totals: TotalsIndex,
+}
+
+impl Indexes {
+    fn of(layout: &Layout) -> Option<Indexes> {
+        let rows = |section| {
+            let entry = layout.of(section);
+            entry.length as usize / entry.entry_size as usize
+        };
+        Some(Indexes {
+            live: [
+                LiveIndex::for_slots(rows(Section::LiveDevice))?,
+                LiveIndex::for_slots(rows(Section::LiveFramework))?,
+            ],
+            totals: TotalsIndex::for_rows(rows(Section::Totals))?,
+        })
+    }
 }
 
 // SAFETY: the mapping belongs to whoever owns this value, in whatever thread.
@@ -85,6 +109,10 @@ fn create_at(
     }
     let file = unnamed(&directory)?;
     let layout = reserve(&file.fd, wished)?;
+    let indexes = Indexes::of(&layout).ok_or_else(|| {
+        let error = io::Error::from(io::ErrorKind::OutOfMemory);
+        Unusable::Io("can't get memory for the index of a trace", error)
+    })?;
     let base = map(&file.fd, layout.file_size)?;
     let now = (crate::clock::unix_ns(), crate::clock::monotonic_ns());
     let mut header = layout.header(std::process::id(), now.0, now.1);
@@ -123,6 +151,7 @@ fn create_at(
         header,
         modest: candidate.modest,
         base,
+        indexes: Box::new(indexes),
     })
 }
 
@@ -327,7 +356,12 @@ impl TraceFile {
     /// Splits the mapping. Consumes the file, whose mapping then lives as long as the process:
     /// calls arrive until the very end, so nothing is ever unmapped.
     pub fn into_sections(self) -> Sections {
-        fn section<T: bytemuck::Pod>(file: &TraceFile, section: Section) -> &'static mut [T] {
+        /// How the file is divided, and its first byte.
+        struct Mapped {
+            layout: Layout,
+            base: *mut u8,
+        }
+        fn section<T: bytemuck::Pod>(file: &Mapped, section: Section) -> &'static mut [T] {
             let entry = file.layout.of(section);
             assert!(entry.entry_size as usize == size_of::<T>() && entry.offset >= PAGE);
             assert!(entry.offset + entry.length <= file.layout.file_size);
@@ -341,41 +375,47 @@ impl TraceFile {
                 )
             }
         }
-        let control = &mut section::<Control>(&self, Section::Control)[0];
-        let rows = section::<Totals>(&self, Section::Totals);
-        let index = TotalsIndex::for_rows(rows.len());
-        let totals = TotalsTable::indexed(rows, Box::leak(Box::new(index)));
+        let file = Mapped {
+            layout: self.layout,
+            base: self.base,
+        };
+        let Indexes {
+            live: [device, framework],
+            totals,
+        } = Box::leak(self.indexes);
+        let control = &mut section::<Control>(&file, Section::Control)[0];
+        let rows = section::<Totals>(&file, Section::Totals);
+        let totals = TotalsTable::indexed(rows, totals);
         Sections {
             tables: Tables {
-                journal: &mut section::<Journal>(&self, Section::Journal)[0],
-                accounts: section::<Account>(&self, Section::Accounts),
-                live: [Section::LiveDevice, Section::LiveFramework].map(|lane| {
-                    let slots = section::<Record>(&self, lane);
-                    let index = LiveIndex::for_slots(slots.len());
-                    LiveTable::indexed(slots, Box::leak(Box::new(index)))
-                }),
-                history: History::new(section(&self, Section::History)),
-                curves: Curves::new(section(&self, Section::Curves), totals.rows().len()),
+                journal: &mut section::<Journal>(&file, Section::Journal)[0],
+                accounts: section::<Account>(&file, Section::Accounts),
+                live: [
+                    LiveTable::indexed(section(&file, Section::LiveDevice), device),
+                    LiveTable::indexed(section(&file, Section::LiveFramework), framework),
+                ],
+                history: History::new(section(&file, Section::History)),
+                curves: Curves::new(section(&file, Section::Curves), totals.rows().len()),
                 totals,
             },
             rings: [
-                Ring::new(section::<Record>(&self, Section::RingDevice), 0),
-                Ring::new(section::<Record>(&self, Section::RingFramework), 0),
+                Ring::new(section::<Record>(&file, Section::RingDevice), 0),
+                Ring::new(section::<Record>(&file, Section::RingFramework), 0),
             ],
             stacks: StackTable::new(
-                section(&self, Section::Stacks),
-                section(&self, Section::StackIndex),
+                section(&file, Section::Stacks),
+                section(&file, Section::StackIndex),
             ),
-            cold: section(&self, Section::Cold),
-            footprints: section(&self, Section::Footprints),
-            reported: section(&self, Section::Reported),
+            cold: section(&file, Section::Cold),
+            footprints: section(&file, Section::Footprints),
+            reported: section(&file, Section::Reported),
             ranges: {
-                let rows = section::<u64>(&self, Section::Ranges);
+                let rows = section::<u64>(&file, Section::Ranges);
                 // SAFETY: as the slice itself, which nobody uses otherwise; the types are alike.
                 unsafe { std::slice::from_raw_parts(rows.as_ptr().cast(), rows.len()) }
             },
             sampling: {
-                let rows = section::<sampling::Row>(&self, Section::Sampling);
+                let rows = section::<sampling::Row>(&file, Section::Sampling);
                 bytemuck::from_bytes_mut(bytemuck::cast_slice_mut(rows))
             },
             control,
