@@ -158,6 +158,10 @@ fn with_stack<R>(
         });
     }
     watch.is_fresh();
+    // A walk that was spared is made by now, and may have met what came meanwhile.
+    if stack::modules::has_unreported() {
+        report();
+    }
     let Some(mut stored) = capture.stored() else {
         return with(|ledger| {
             ledger.control().stacks_skipped += 1;

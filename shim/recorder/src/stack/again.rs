@@ -78,6 +78,9 @@ pub(super) struct Answer {
 /// The walks that are kept, by where they started.
 pub(super) struct Walks {
     kept: Box<[Walk]>,
+    /// Rules for unwinding with frame pointers that are none: what fails is remembered as found by
+    /// frame pointer, which must not be what real walks go by.
+    trials: Box<RuleCache>,
 }
 
 impl Walks {
@@ -85,6 +88,7 @@ impl Walks {
     pub fn new() -> Walks {
         Walks {
             kept: bytemuck::zeroed_slice_box(KEPT),
+            trials: Box::new(RuleCache::new_in()),
         }
     }
 
@@ -144,6 +148,7 @@ impl Walks {
         unwinder: &U,
         caches: &mut [RuleCache],
     ) {
+        let trials = &mut *self.trials;
         let walk = &mut self.kept[Self::place(start)];
         walk.recorded += 1;
         walk.reads = 0;
@@ -158,8 +163,9 @@ impl Walks {
             Ok(unsafe { (at as *const u64).read_unaligned() })
         };
         let mut frames = 0;
-        while words.is_whole && frames <= 2 * READS {
+        while words.is_whole {
             frames += 1;
+            words.is_whole = frames <= 2 * READS;
             let cache = &mut caches[super::cache_of(frame)];
             let before = regs;
             let mut reads = Reads::default();
@@ -171,8 +177,8 @@ impl Walks {
             let (mut uses_bp, mut keeps_bp) = (false, true);
             for other in [0, !before.bp()] {
                 let mut changed = UnwindRegsNative::new(before.ip(), before.sp(), other);
-                let same =
-                    unwinder.unwind_frame(frame, &mut changed, cache, &mut |at| read(at)) == result;
+                let trial = unwinder.unwind_frame(frame, &mut changed, trials, &mut |at| read(at));
+                let same = trial == result;
                 uses_bp |= !same || changed.sp() != regs.sp();
                 keeps_bp &= same && changed.bp() == other;
             }
@@ -482,6 +488,47 @@ mod tests {
             );
         }
         assert!(seen.again >= 96, "{}", seen.again);
+    }
+
+    /// Calls `act(seen)` from a frame that is found by its frame pointer, but not as most are: what
+    /// libffi's are like.
+    #[unsafe(naked)]
+    extern "C" fn strange(act: extern "C" fn(&mut Seen), seen: &mut Seen) {
+        core::arch::naked_asm!(
+            ".cfi_startproc",
+            "push rbp",
+            ".cfi_def_cfa_offset 16",
+            ".cfi_offset rbp, -16",
+            "sub rsp, 16",
+            ".cfi_def_cfa_offset 32",
+            "mov rbp, rsp",
+            ".cfi_def_cfa rbp, 32",
+            "mov rax, rdi",
+            "mov rdi, rsi",
+            "call rax",
+            "mov rsp, rbp",
+            ".cfi_def_cfa rsp, 32",
+            "add rsp, 16",
+            ".cfi_def_cfa_offset 16",
+            "pop rbp",
+            ".cfi_def_cfa_offset 8",
+            "ret",
+            ".cfi_endproc",
+        )
+    }
+
+    /// What was tried in order to record a walk is nothing that later walks go by.
+    #[test]
+    fn trials_do_not_change_how_others_walk() {
+        extern "C" fn look(seen: &mut Seen) {
+            seen.look(0);
+            assert_eq!(seen.walker.flags, 0);
+        }
+        let mut seen = Seen::new();
+        for &() in black_box(&[(); 6][..]) {
+            strange(look, &mut seen);
+        }
+        assert!(seen.again >= 3);
     }
 
     /// Modules that came or went may mean other addresses.
