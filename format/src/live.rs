@@ -187,7 +187,9 @@ impl<'a> LiveTable<'a> {
         match known.index.insert(gap, hash, at) {
             true => Place::Vacant(at),
             false => {
-                self.vacate(at);
+                if self.slots.get(at).is_some_and(|slot| is_vacant(slot.op)) {
+                    self.vacate(at);
+                }
                 Place::Full
             }
         }

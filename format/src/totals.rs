@@ -169,7 +169,7 @@ impl TotalsKey {
         }
     }
 
-    /// Equality by all 16 bytes at once: it is asked of every row on the way, for every event.
+    /// Equality by all 16 bytes at once: it is asked for every event.
     #[inline(always)]
     fn is(&self, other: &TotalsKey) -> bool {
         let words: fn(&TotalsKey) -> [u64; 2] = |key| bytemuck::cast(*key);

@@ -280,17 +280,13 @@ fn trace(program: &[Made], seed: u64) -> Vec<u8> {
     let mut known = TotalsIndex::for_rows(rows.len()).expect("memory");
     tables.totals = TotalsTable::indexed(rows, &mut known);
     tables.history = History::new(cast_slice_mut(next()));
-    let slots: [&mut [Record]; 2] = [cast_slice_mut(next()), cast_slice_mut(next())];
-    let mut indexes = slots
-        .each_ref()
-        .map(|slots| LiveIndex::for_slots(slots.len()).expect("memory"));
-    let pairs = slots.into_iter().zip(&mut indexes);
-    let [device, framework] = pairs
-        .map(|(slots, index)| LiveTable::indexed(slots, index))
-        .collect::<Vec<_>>()
-        .try_into()
-        .unwrap_or_else(|_| unreachable!("two lanes"));
-    tables.live = [device, framework];
+    let [device, framework]: [&mut [Record]; 2] = [cast_slice_mut(next()), cast_slice_mut(next())];
+    let index = |slots: &[Record]| LiveIndex::for_slots(slots.len()).expect("memory");
+    let (mut first, mut second) = (index(device), index(framework));
+    tables.live = [
+        LiveTable::indexed(device, &mut first),
+        LiveTable::indexed(framework, &mut second),
+    ];
     let mut rings = [
         Ring::new(cast_slice_mut(next()), 0),
         Ring::new(cast_slice_mut(next()), 0),

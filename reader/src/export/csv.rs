@@ -2,7 +2,7 @@
 //! found; moments are Unix nanoseconds; what is not known is empty.
 
 use super::progress::Progress;
-use super::tables::{Cell, Lines, Source, Spelled, Table};
+use super::tables::{Lines, Source, Spelled, Table};
 use std::io::{self, Write};
 
 /// Writes a table.
@@ -15,19 +15,10 @@ pub fn write(
     let names: Vec<&str> = table.columns().iter().map(|column| column.name).collect();
     writeln!(out, "{}", names.join(","))?;
     let words = Spelled::of(&source.words, field);
-    let (mut lines, mut quoted) = (Lines::default(), Vec::new());
+    let mut lines = Lines::default();
     source.rows(table, progress, &mut |row| {
         for cell in row {
-            match cell {
-                Cell::Null => {}
-                Cell::Number(number) => lines.number(*number),
-                Cell::Text(text) => {
-                    quoted.clear();
-                    field(text, &mut quoted);
-                    lines.text(&quoted);
-                }
-                Cell::Word(word) => lines.piece(words.get(*word)),
-            }
+            lines.cell(cell, &words);
             lines.text(b",");
         }
         // The last comma.

@@ -14,7 +14,7 @@ pub fn write(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let words = Spelled::of(&source.words, string);
-    let (mut lines, mut quoted) = (Lines::default(), Vec::new());
+    let mut lines = Lines::default();
     for &table in tables {
         let piece = |text: String| Piece::from(text.as_bytes());
         let head = piece(format!("{{\"type\":\"{}\"", table.row_name()));
@@ -29,16 +29,7 @@ pub fn write(
                     continue;
                 }
                 lines.piece(key);
-                match cell {
-                    Cell::Null => {}
-                    Cell::Number(number) => lines.number(*number),
-                    Cell::Text(text) => {
-                        quoted.clear();
-                        string(text, &mut quoted);
-                        lines.text(&quoted);
-                    }
-                    Cell::Word(word) => lines.piece(words.get(*word)),
-                }
+                lines.cell(cell, &words);
             }
             lines.text(b"}\n");
             if lines.are_enough() {

@@ -1,7 +1,7 @@
 //! Which rows of a table a sparse file really keeps, found out again only when that may have changed.
 //!
-//! A table of a trace is hashed over its whole section, most of which is holes. Asking the file system for
-//! each of them costs more than reading what is between them, so the answer is kept until the file has
+//! Most of a table's section is holes: behind the rows that were ever used, and, in traces whose recorder still hashed
+//! rows over the section, between them. Asking the file system for each of them costs more than reading what is between them, so the answer is kept until the file has
 //! another number of blocks.
 
 use super::sections::Extent;

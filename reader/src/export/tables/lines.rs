@@ -1,5 +1,7 @@
 //! Rows as text, put together from a few pieces that come again and again.
 
+use super::{Cell, Spelled};
+
 /// Most bytes of a piece that is copied without asking how many it has: more than most have, and as
 /// cheap to copy as any fewer.
 const WIDTH: usize = 32;
@@ -34,6 +36,8 @@ pub struct Lines {
     /// Behind `len` there is room.
     bytes: Vec<u8>,
     len: usize,
+    /// A text that is being spelled.
+    spelled: Vec<u8>,
 }
 
 impl Default for Lines {
@@ -41,11 +45,29 @@ impl Default for Lines {
         Lines {
             bytes: vec![0; BUFFER + BUFFER / 4],
             len: 0,
+            spelled: Vec::new(),
         }
     }
 }
 
 impl Lines {
+    /// Appends what is in a cell; nothing if that is not known.
+    #[inline(always)]
+    pub fn cell(&mut self, cell: &Cell<'_>, words: &Spelled) {
+        match cell {
+            Cell::Null => {}
+            Cell::Number(number) => self.number(*number),
+            Cell::Text(text) => {
+                let mut spelled = std::mem::take(&mut self.spelled);
+                spelled.clear();
+                (words.spell)(text, &mut spelled);
+                self.text(&spelled);
+                self.spelled = spelled;
+            }
+            Cell::Word(word) => self.piece(words.get(*word)),
+        }
+    }
+
     /// Appends a piece.
     #[inline(always)]
     pub fn piece(&mut self, piece: &Piece) {

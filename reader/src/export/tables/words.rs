@@ -57,11 +57,13 @@ impl Words {
 /// All words as a format spells them.
 pub struct Spelled {
     pieces: Vec<Piece>,
+    /// Appends a text as it is spelled.
+    pub(super) spell: fn(&str, &mut Vec<u8>),
 }
 
 impl Spelled {
     /// Spells each word once.
-    pub fn of(words: &Words, mut spell: impl FnMut(&str, &mut Vec<u8>)) -> Spelled {
+    pub fn of(words: &Words, spell: fn(&str, &mut Vec<u8>)) -> Spelled {
         let mut bytes = Vec::new();
         let piece = |text| {
             bytes.clear();
@@ -70,6 +72,7 @@ impl Spelled {
         };
         Spelled {
             pieces: words.all().map(piece).collect(),
+            spell,
         }
     }
 

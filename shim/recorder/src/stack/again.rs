@@ -19,7 +19,7 @@ use framehop::{FrameAddress, UnwindRegsNative, Unwinder};
 const KEPT: usize = 1024;
 /// Most words that a walk which is kept may have read: about two a frame.
 const READS: usize = 168;
-/// A walk that was recorded this often and was never the same again is not recorded any more.
+/// A walk that was recorded so often and was not the same again in between is not recorded any more.
 const HOPELESS: u8 = 4;
 /// Most words that unwinding one frame may read; a signal's has the most.
 const READS_A_FRAME: usize = 8;
@@ -46,7 +46,7 @@ struct Walk {
     top: u16,
     /// 1 if the frame pointer counts.
     bp_counts: u8,
-    /// How often it was recorded.
+    /// How often it was recorded since it was last known again.
     recorded: u8,
     reserved: [u8; 2],
     /// Which words, counted from the stack pointer.
@@ -99,8 +99,8 @@ impl Walks {
 
     /// What a walk from here comes to, if that is known.
     #[inline]
-    pub fn find(&self, start: &Start, readable: Readable) -> Option<Answer> {
-        let walk = &self.kept[Self::place(start)];
+    pub fn find(&mut self, start: &Start, readable: Readable) -> Option<Answer> {
+        let walk = &mut self.kept[Self::place(start)];
         if walk.sp != start.sp
             || walk.reads == 0
             || walk.updates != start.updates
@@ -110,7 +110,13 @@ impl Walks {
             return None;
         }
         let offsets = walk.offsets.get(..usize::from(walk.reads))?;
-        (hash(start.sp, offsets) == walk.words).then_some(Answer {
+        if hash(start.sp, offsets) != walk.words {
+            return None;
+        }
+        if walk.recorded > 1 {
+            walk.recorded = 1;
+        }
+        Some(Answer {
             hash: walk.hash,
             len: usize::from(walk.len),
             flags: walk.flags,
