@@ -188,6 +188,16 @@ impl Record {
         (self.aux >> SEQ_BITS) as u16
     }
 
+    /// Which of the two rings it lies in, and for a live entry in which live table. Ranges may end as
+    /// often as blocks are handed out: they are where those are.
+    #[inline(always)]
+    pub fn lane(&self) -> usize {
+        match self.kind() {
+            Some(kind) => kind.lane(),
+            None => usize::from(self.op == Op::RangeEnded as u8),
+        }
+    }
+
     /// The API that made the allocation this event is about.
     pub fn allocating_api(&self) -> u16 {
         if self.op().is_some_and(Op::ends_allocation) {
@@ -323,6 +333,10 @@ words! {
         /// its number, `size`: its bytes, 0 if it could not be written, `aux`: the event of the
         /// failure.
         Snapshot = 43 => "snapshot",
+        /// A range ended in which something was recorded: `range`, which the thread popped that had
+        /// pushed it; `thread` 0 if the process started and ended it. `aux`: its `time` when it was
+        /// entered, 0 before the trace began.
+        RangeEnded = 44 => "range-ended",
     }
 }
 

@@ -6,6 +6,8 @@
  *   numbers   names with ever new numbers, and allocations in the last of them
  *   names     more names than there is room for
  *   threads   ranges of several threads, started in one and ended in another, a thread that ends inside one
+ *   times     ranges that something is allocated in or not; says when those were entered and ended in which something was:
+ *             `was THREAD ENTERED BY ENDED BY RANGE`, each time between two readings of the clock
  *   fork      a child that inherits open ranges
  *   random SEED   threads that open and close ranges at random
  *   marks     marks, in and out of domains
@@ -254,6 +256,78 @@ static void threads(void) {
     in("no range", 6022);
 }
 
+static uint64_t now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_REALTIME, &time);
+    return time.tv_sec * 1000000000ull + time.tv_nsec;
+}
+typedef struct Visit { const char *path; uint64_t entered, by; } Visit;
+static Visit entered(const char *path, uint64_t before) {
+    return (Visit){path, before, now()};
+}
+static void was(long thread, Visit visit, uint64_t before) {
+    printf("was %ld %lu %lu %lu %lu %s\n", thread, visit.entered, visit.by, before, now(), visit.path);
+}
+static void come_and_go(size_t bytes) {
+    CUdeviceptr address;
+    MUST(cuMemAlloc_v2, &address, bytes);
+    usleep(300);
+    MUST(cuMemFree_v2, address);
+}
+static void *times_of_a_thread(void *argument) {
+    CUhandle context;
+    MUST(cuDevicePrimaryCtxRetain, &context, 0);
+    MUST(cuCtxSetCurrent, context);
+    long self = syscall(SYS_gettid);
+    uint64_t before;
+    nvtxDomainHandle_t library = nvtxDomainCreateA("library");
+    nvtxEventAttributes_t event = nvtx_ascii("part");
+    for (int step = 0; step < 40; step++) {
+        before = now(), nvtxRangePushA("step");
+        Visit outer = entered("step", before);
+        nvtxRangePushA("nothing"), usleep(100), nvtxRangePop();
+        if (step % 2) {
+            before = now(), nvtxRangePushA("forward");
+            Visit inner = entered("step > forward", before);
+            come_and_go(1000 + step);
+            before = now(), nvtxRangePop(), was(self, inner, before);
+        }
+        if (step % 3 == 1) {
+            /* ends before what was pushed after it */
+            before = now(), nvtxDomainRangePushEx(library, &event);
+            Visit part = entered("step > library: part", before);
+            before = now(), nvtxRangePushA("over");
+            Visit over = entered("step > over", before);
+            come_and_go(2000 + step);
+            before = now(), nvtxDomainRangePop(library), was(self, part, before);
+            usleep(200);
+            before = now(), nvtxRangePop(), was(self, over, before);
+        }
+        before = now(), nvtxRangePop();
+        if (step % 2 || step % 3 == 1) was(self, outer, before);
+    }
+    /* deeper than times are kept for, and something is allocated at the bottom */
+    if (argument) {
+        for (int level = 0; level < 70; level++) nvtxRangePushA("deep");
+        come_and_go(3000);
+        for (int level = 0; level < 70; level++) nvtxRangePop();
+    }
+    return NULL;
+}
+static void times(void) {
+    uint64_t before = now();
+    nvtxRangeId_t idle = nvtxRangeStartA("idle"), busy = nvtxRangeStartA("busy");
+    Visit visit = entered("busy", before);
+    come_and_go(4000);
+    pthread_t threads[2];
+    for (intptr_t number = 0; number < 2; number++) pthread_create(&threads[number], NULL, times_of_a_thread, (void *)number);
+    for (int number = 0; number < 2; number++) pthread_join(threads[number], NULL);
+    before = now(), nvtxRangeEnd(busy), was(0, visit, before);
+    nvtxRangeEnd(idle);
+    nvtxRangePushA("open"); /* for ever */
+    leak(5000);
+}
+
 static void forks(void) {
     nvtxRangePushA("parent");
     in("parent", 7000);
@@ -405,6 +479,7 @@ int main(int argc, char **argv) {
     else if (!strcmp(story, "numbers")) numbers();
     else if (!strcmp(story, "names")) names();
     else if (!strcmp(story, "threads")) threads();
+    else if (!strcmp(story, "times")) times();
     else if (!strcmp(story, "fork")) forks();
     else if (!strcmp(story, "child")) in("no range", 7300);
     else if (!strcmp(story, "random")) random_threads(argc > 2 ? atoi(argv[2]) : 1);

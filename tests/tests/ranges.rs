@@ -42,6 +42,18 @@ fn by_range(trace: &Path) -> ByRange {
     sums
 }
 
+/// Rows of a table of a trace.
+fn rows(trace: &Path, table: &str) -> Vec<Value> {
+    let arguments = ["export", "--format", "json", "--table", table, "-o", "-"];
+    let mut arguments: Vec<&std::ffi::OsStr> = arguments.iter().map(|word| word.as_ref()).collect();
+    arguments.push(trace.as_os_str());
+    let output = vramtrace(arguments);
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let row = |line: &str| serde_json::from_str(line).expect("a row");
+    text.lines().map(row).collect()
+}
+
 fn entered(trace: &Path, range: &str) -> Option<u64> {
     let groups = groups(trace);
     let group = groups.iter().find(|group| group["value"] == range);
@@ -93,6 +105,56 @@ fn ranges_of_several_threads() {
         (1, 1),
         "{groups:#?}"
     );
+}
+
+/// Of the ranges in which something was recorded the trace says from when to when they were there, and
+/// of no others.
+#[test]
+fn when_ranges_were_there() {
+    let finished = runs(&["times"]);
+    let trace = finished.trace();
+    // What both clocks may be apart, nanoseconds.
+    const APART: u64 = 1_000_000;
+    let mut told: Vec<(u64, [u64; 4], String)> = Vec::new();
+    for line in finished.stdout.lines() {
+        let line = line.strip_prefix("was ").expect(line);
+        let mut words = line.splitn(6, ' ');
+        let mut number = || words.next().and_then(|word| word.parse().ok()).expect(line);
+        let thread = number();
+        let times = [number(), number(), number(), number()];
+        told.push((thread, times, words.next().expect(line).to_owned()));
+    }
+    let events = rows(&trace, "events");
+    let mut found: Vec<(u64, u64, u64, String)> = Vec::new();
+    let mut deep = 0;
+    for event in events.iter().filter(|event| event["op"] == "range-ended") {
+        let number = |field: &str| event[field].as_u64();
+        let (thread, began) = (
+            number("thread").unwrap_or(0),
+            number("aux").expect("a time"),
+        );
+        let (ended, name) = (number("time_ns").expect("a time"), event["range"].as_str());
+        let name = name.expect("a range").to_owned();
+        assert!(began <= ended);
+        match name.starts_with("deep") {
+            true => deep += 1,
+            false => found.push((thread, began, ended, name)),
+        }
+    }
+    assert_eq!(deep, 24, "as many levels as have their times kept");
+    assert_eq!(found.len(), told.len());
+    for (thread, times, name) in &told {
+        let is_it = |of: &&(u64, u64, u64, String)| {
+            let [entered, by, ended, ended_by] = *times;
+            (of.0, &of.3) == (*thread, name)
+                && (entered - APART..=by + APART).contains(&of.1)
+                && (ended - APART..=ended_by + APART).contains(&of.2)
+        };
+        assert!(
+            found.iter().any(|of| is_it(&of)),
+            "{thread} {times:?} {name}: {found:#?}"
+        );
+    }
 }
 
 #[test]

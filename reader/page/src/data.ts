@@ -41,7 +41,7 @@ export interface PageDocument {
   ranges: { process: number; id: number; text: number }[];
   slices: {
     process: number[]; thread: number[]; depth: number[]; name: number[]; start: number[]; length: number[]; bytes: number[];
-    count: number[];
+    count: number[]; told: number[];
   };
   marks: { process: number; time: number; domain: number; text: number }[];
   maps: {

@@ -62,11 +62,11 @@ export class Lanes {
     for (const [n, row] of ordered.entries()) {
       row.row = n < most ? this.rows.length : -1;
       if (n >= most) continue;
-      const thread = foreign(this.model.threadName(row.process, row.thread));
+      const thread = row.thread === 0 ? "process" : foreign(this.model.threadName(row.process, row.thread));
       const process = page.processes[row.process];
       const of = page.processes.length > 1 ? `${process.rank === null ? `pid ${process.pid}` : `rank ${process.rank}`}: ` : "";
       // Whose a thread is matters more than its number, and there is not room for all.
-      this.rows.push(row.depth === 0 ? { label: of ? of + thread.replace(/ \(\d+\)$/, "") : thread, title: `Thread ${thread}${of ? ` of ${foreign(this.model.process(row.process))}` : ""}` } : { label: "", title: "" });
+      this.rows.push(row.depth === 0 ? { label: of ? of + thread.replace(/ \(\d+\)$/, "") : thread, title: `${row.thread === 0 ? "Ranges that the process started" : `Thread ${thread}`}${of ? ` of ${foreign(this.model.process(row.process))}` : ""}` } : { label: "", title: "" });
     }
     for (let i = 0; i < s.start.length; i++) {
       const row = rows.get(id(i))?.row ?? -1;
@@ -74,7 +74,7 @@ export class Lanes {
       const text = page.texts[s.name[i]];
       this.slices.push({
         row, start: s.start[i], end: s.start[i] + s.length[i], kind: "range", label: short(text, 60),
-        lines: [short(text), ...who(s.process[i]), ["NVTX range, thread", foreign(this.model.threadName(s.process[i], s.thread[i]))], ["first to last allocation in it", duration(s.length[i])], ["allocated", `${bytes(s.bytes[i])} in ${counted(s.count[i], "allocation")}`]],
+        lines: [short(text), ...who(s.process[i]), s.thread[i] === 0 ? ["NVTX range", "of the process"] : ["NVTX range, thread", foreign(this.model.threadName(s.process[i], s.thread[i]))], [s.told[i] ? "took" : "first to last allocation in it", duration(s.length[i])], ["allocated", `${bytes(s.bytes[i])} in ${counted(s.count[i], "allocation")}`]],
       });
     }
   }

@@ -138,7 +138,7 @@ fn fill(process: &Process) -> Vec<Fill> {
     let copy = &process.trace.copy;
     let sections = process.trace.sections();
     let in_lane = |lane: usize| {
-        let of = |entry: &&Record| entry.kind().map_or(0, |kind| kind.lane()) == lane;
+        let of = |entry: &&Record| entry.lane() == lane;
         copy.live.iter().filter(of).count() as u64
     };
     use vramtrace_format::Section::{Cold, Stacks, Totals};

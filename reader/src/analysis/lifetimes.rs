@@ -124,8 +124,7 @@ impl<'p> Lifetimes<'p> {
         for event in process.events() {
             see(&event);
             let kind = event.kind();
-            let lane = kind.map_or(0, |kind| kind.lane());
-            let first = *first[lane].get_or_insert(event.seq);
+            let first = *first[event.lane()].get_or_insert(event.seq);
             let (Some(op), Some(_)) = (event.op(), kind) else {
                 continue;
             };

@@ -16,6 +16,7 @@ pub mod peak;
 pub mod ranges;
 pub mod ranks;
 pub mod reconcile;
+pub mod slices;
 pub mod summary;
 pub mod timeline;
 pub mod usage;

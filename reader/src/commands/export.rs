@@ -11,6 +11,7 @@ use crate::export::tables::{Source, Table};
 use crate::export::torch_snapshot::Snapshot;
 use crate::export::{Format, Measure, folded, gather, pprof, speedscope, sums_know};
 use crate::export::{bar, csv, json};
+use crate::report::words;
 use std::path::Path;
 
 const EXAMPLES: &str = "\
@@ -122,8 +123,18 @@ fn perfetto(args: &Args) -> Result<i32, i32> {
     let (opened, selection) = selecting.open()?;
     let mut progress = bar(&opened.processes, perfetto::Trace::PASSES);
     let trace = perfetto::Trace::read(&opened.processes, &selection, &mut progress);
-    selecting.write(|out| trace.write(&mut progress, out))?;
+    let mut left_out = 0;
+    selecting.write(|out| {
+        left_out = trace.write(&mut progress, out)?;
+        Ok(())
+    })?;
     drop(progress);
+    if left_out > 0 {
+        let number = words::counted(left_out, "NVTX range");
+        complain(&format!(
+            "{number} left out, the shortest: --from and --to show a part with all of them"
+        ));
+    }
     let next = "open OUT at https://ui.perfetto.dev (it stays in the browser)";
     let warnings = trace.stacks().warnings();
     let code = conclude(&opened, warnings, &selecting.output, next);

@@ -18,6 +18,7 @@ use super::progress::Progress;
 use super::protobuf::Message;
 use super::samples::{Selection, process_name};
 use super::stacks::Stacks;
+use crate::analysis::slices::Slice;
 use crate::model::Process;
 use crate::report::words::foreign;
 use intern::{Interned, Said, Text};
@@ -65,8 +66,8 @@ impl<'a, 'p> Trace<'a, 'p> {
         &self.stacks
     }
 
-    /// Writes it.
-    pub fn write(&self, progress: &mut Progress, out: &mut dyn Write) -> io::Result<()> {
+    /// Writes it. Returns how many ranges it leaves out, the shortest ones.
+    pub fn write(&self, progress: &mut Progress, out: &mut dyn Write) -> io::Result<u64> {
         let mut writer = Writer {
             out,
             stacks: &self.stacks,
@@ -81,6 +82,7 @@ impl<'a, 'p> Trace<'a, 'p> {
             .min();
         writer.begin(start.unwrap_or(0))?;
         let mut pids = Vec::new();
+        let mut left_out = 0;
         for log in &self.logs {
             // Two machines may have the same number for a process; Perfetto would make one of them.
             let mut pid = log.process.identity.pid & 0x7fff_ffff;
@@ -88,9 +90,9 @@ impl<'a, 'p> Trace<'a, 'p> {
                 pid = (pid + 10_000_000) & 0x7fff_ffff;
             }
             pids.push(pid);
-            self.process(log, pid, progress, &mut writer)?;
+            left_out += self.process(log, pid, progress, &mut writer)?;
         }
-        Ok(())
+        Ok(left_out)
     }
 }
 
@@ -101,7 +103,7 @@ impl Trace<'_, '_> {
         pid: u32,
         progress: &mut Progress,
         writer: &mut Writer<'_>,
-    ) -> io::Result<()> {
+    ) -> io::Result<u64> {
         let name = process_name(log.process);
         let root = writer.track(None, &name, |track| {
             let mut own = Message::new();
@@ -237,6 +239,14 @@ impl<'a> OfProcess<'a> {
             TrackOf::FreeMemory(device) => (format!("GPU {device}: free memory"), true),
             TrackOf::Allocations(NO_DEVICE) => ("host memory: allocations".to_owned(), false),
             TrackOf::Allocations(device) => (format!("GPU {device}: allocations"), false),
+            TrackOf::Ranges(0) => ("NVTX ranges of the process".to_owned(), false),
+            TrackOf::Ranges(thread) => {
+                let name = match self.log.process.thread(thread) {
+                    Some(name) => format!("NVTX ranges: {name} ({thread})"),
+                    None => format!("NVTX ranges: thread {thread}"),
+                };
+                (name, false)
+            }
             TrackOf::Marks => ("marks".to_owned(), false),
             TrackOf::Others => ("CUDA events".to_owned(), false),
         };
@@ -258,6 +268,7 @@ impl<'a> OfProcess<'a> {
                 what,
                 is_dated,
             } => self.begin(writer, (*at, *track), *seq, what, *is_dated),
+            Told::BeginRange { at, track, range } => self.begin_range(writer, *at, *track, range),
             Told::End { at, track } => writer.event(*at, END, *track, |_, _, _| {}),
             Told::Instant { at, track, event } => self.instant(writer, (*at, *track), event),
         }
@@ -312,6 +323,31 @@ impl<'a> OfProcess<'a> {
             if !is_dated {
                 let why = "before the event log begins";
                 interned.say_text(event, Said::Allocated, text(0, why));
+            }
+        })
+    }
+
+    fn begin_range(
+        &self,
+        writer: &mut Writer<'_>,
+        at: u64,
+        track: u64,
+        range: &Slice,
+    ) -> io::Result<()> {
+        let name = self.log.process.ranges.text(range.range).unwrap_or("range");
+        writer.event(at, BEGIN, track, |event, interned, _| {
+            event
+                .number(field::event::CATEGORY_IIDS, interned.category_named("nvtx"))
+                .number(field::event::NAME_IID, interned.name(name));
+            interned.say_number(event, Said::Bytes, range.bytes);
+            interned.say_number(event, Said::Allocations, range.count);
+            if !range.told {
+                let text = Text {
+                    process: u32::MAX,
+                    id: 0,
+                    text: "from the first to the last allocation in it",
+                };
+                interned.say_text(event, Said::Drawn, text);
             }
         })
     }

@@ -17,6 +17,7 @@ const MOST: u32 = 16_384;
 pub struct Ranges {
     told: FxHashMap<u32, cold::Range>,
     entered: Vec<u64>,
+    texts: FxHashMap<u32, String>,
     names: FxHashMap<u32, String>,
     by_name: FxHashMap<String, u64>,
 }
@@ -61,11 +62,8 @@ impl Ranges {
             .collect();
         for &id in self.told.keys() {
             let mut parts = Vec::new();
-            let (mut at, mut length) = (id, 0);
-            // A hostile file may have rings of them.
-            while let Some(range) = self.told.get(&at)
-                && parts.len() < DEEPEST
-            {
+            let mut length = 0;
+            for at in self.outward(id) {
                 let part = texts[&at].as_str();
                 length += part.len();
                 if length > LONGEST && !parts.is_empty() {
@@ -73,7 +71,6 @@ impl Ranges {
                     break;
                 }
                 parts.push(part);
-                at = range.parent;
             }
             parts.reverse();
             let name = parts.join(" > ");
@@ -82,6 +79,21 @@ impl Ranges {
             *all = all.saturating_add(entered);
             self.names.insert(id, name);
         }
+        self.texts = texts;
+    }
+
+    /// A range and those around it. A hostile file may have rings of them.
+    pub fn outward(&self, id: u32) -> impl Iterator<Item = u32> {
+        let first = self.told.get(&id);
+        let around = |range: &&cold::Range| self.told.get(&range.parent);
+        std::iter::successors(first, around)
+            .map(|range| range.id)
+            .take(DEEPEST)
+    }
+
+    /// A range's own name, without those around it.
+    pub fn text(&self, id: u32) -> Option<&str> {
+        self.texts.get(&id).map(String::as_str)
     }
 
     /// Name of a range: those around it and its own, outermost first (`epoch 3 > forward`), each with

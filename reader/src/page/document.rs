@@ -266,6 +266,8 @@ pub struct SliceColumns {
     pub length: Vec<u64>,
     pub bytes: Vec<u64>,
     pub count: Vec<u64>,
+    /// 1 where the trace says when it was there, 0 where only allocations tell.
+    pub told: Vec<u8>,
 }
 
 /// Maps of segments.

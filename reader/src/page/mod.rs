@@ -17,7 +17,6 @@ mod maps;
 mod names;
 mod pass;
 mod picks;
-mod ranges;
 
 pub use answers::Answers;
 pub use budget::Budget;
@@ -394,13 +393,16 @@ impl Assembling<'_> {
                 columns.process.push(id);
                 columns.thread.push(slice.thread);
                 columns.depth.push(slice.depth);
-                let name = &of.range_names[slice.name as usize];
-                columns.name.push(self.texts.number(name));
+                let name = self.processes[id].ranges.text(slice.range);
+                columns
+                    .name
+                    .push(self.texts.number(name.unwrap_or_default()));
                 let start = self.offsets[id].saturating_add(slice.start);
                 columns.start.push(start);
                 columns.length.push(slice.end - slice.start);
                 columns.bytes.push(slice.bytes);
                 columns.count.push(slice.count);
+                columns.told.push(slice.told.into());
             }
         }
         columns

@@ -7,8 +7,8 @@ use super::gauge::Gauge;
 use super::keys::Keys;
 use super::maps::{Maps, Plan};
 use super::picks::{Picks, Piece};
-use super::ranges::{Slice, Slices};
 use crate::analysis::leaks::{Point, Window};
+use crate::analysis::slices::{Slice, Slices};
 use crate::analysis::timeline::Span;
 use crate::analysis::usage::Caches;
 use crate::model::Process;
@@ -17,6 +17,9 @@ use std::collections::BTreeMap;
 use vramtrace_format::account;
 use vramtrace_format::live::is_live;
 use vramtrace_format::record::{Layer, Op, Record};
+
+/// Ranges further in than this are not drawn.
+const DEEPEST: usize = 8;
 
 /// An allocation while it is there.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +65,6 @@ pub struct Passed {
     /// NVTX ranges.
     pub slices: Vec<Slice>,
     /// Their names.
-    pub range_names: Vec<String>,
     /// Ranges that were too short to be kept.
     pub ranges_left_out: u64,
     /// From when on each lane's events are all known, event times; `u64::MAX` never.
@@ -130,7 +132,7 @@ fn before_log(process: &Process) -> (FxHashMap<(u8, u64), Record>, [u64; 2]) {
     };
     let from = [from(0), from(1)];
     for record in early.values_mut() {
-        record.time = from[record.kind().map_or(0, |kind| kind.lane())];
+        record.time = from[record.lane()];
     }
     if !whole {
         let live = process.live();
@@ -204,10 +206,11 @@ pub fn pass(
     let peaks: Vec<u64> = peaks.collect();
     let events = events.fold(0, u64::saturating_add);
     let mut plan = Plan::new(length, events, moments, entries, &peaks);
-    let mut slices = Slices::new(process, budget.lanes);
+    let mut slices = Slices::new(process, budget.lanes, DEEPEST);
     let mut now = 0;
     for event in process.events() {
         tick();
+        slices.event(&event);
         let (Some(op), Some(_)) = (event.op(), event.kind()) else {
             continue;
         };
@@ -218,9 +221,6 @@ pub fn pass(
         if let Some(time) = plan.before(now, previous, pass.live.len()) {
             pass.map(time);
         }
-        if op == Op::Alloc {
-            slices.add(event.thread, event.range.into(), event.time, event.size);
-        }
         pass.event(op, &event, now);
     }
     pass.map(length);
@@ -230,7 +230,6 @@ pub fn pass(
         tracks,
         reserved,
         slices: slices_kept,
-        range_names: slices.names,
         ranges_left_out: slices.left_out,
         from,
     }

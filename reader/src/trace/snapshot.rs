@@ -33,7 +33,7 @@ impl Trace {
         contents.ranges.clone_from(&self.range_counts);
         contents.sampling.clone_from(&self.sampling);
         for entry in &self.copy.live {
-            let lane = entry.kind().map_or(0, |kind| kind.lane());
+            let lane = entry.lane();
             contents.live[lane].push(*entry);
         }
         contents.history = self.history()?;

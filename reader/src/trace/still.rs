@@ -55,7 +55,7 @@ impl Trace {
         put(file, sections.of(Section::Reported), &self.reported)?;
         put(file, sections.of(Section::Ranges), &self.range_counts)?;
         for lane in 0..2 {
-            let is_here = |row: &&Record| row.kind().map_or(0, |kind| kind.lane()) == lane;
+            let is_here = |row: &&Record| row.lane() == lane;
             let rows: Vec<Record> = self.copy.live.iter().filter(is_here).copied().collect();
             let live = rows.iter().filter(|row| is_live(row.op)).count() as u64;
             let extent = sections.live(lane);

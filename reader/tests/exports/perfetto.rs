@@ -7,6 +7,8 @@ use super::support::*;
 use super::{export, json};
 use std::collections::BTreeMap;
 use std::path::Path;
+use vramtrace_format::cold::{self, Cold};
+use vramtrace_format::record::{Kind, Op, Record};
 
 #[derive(Default)]
 struct Trace {
@@ -46,7 +48,7 @@ fn trace(path: &Path, args: &[&str]) -> Trace {
     let bytes = export(path, &[&["--format", "perfetto"], args].concat());
     let mut trace = Trace::default();
     let mut interned: BTreeMap<(u64, u64), Vec<u8>> = BTreeMap::new();
-    let mut open: BTreeMap<u64, usize> = BTreeMap::new();
+    let mut open: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     for (field, packet) in fields(&bytes) {
         let Value::Bytes(packet) = packet else {
             panic!("{field}")
@@ -77,8 +79,9 @@ fn trace(path: &Path, args: &[&str]) -> Trace {
             let name = |space: u64, iid: u64| text(&interned[&(space, iid)], 2);
             match one(event, 9) {
                 1 => {
-                    let stack = &interned[&(7, one(event, 56))];
-                    let frames = numbers(&fields(stack), 2);
+                    // Ranges have none.
+                    let stack = interned.get(&(7, one(event, 56)));
+                    let frames = stack.map_or_else(Vec::new, |stack| numbers(&fields(stack), 2));
                     let function = |frame: &u64| name(5, one(&interned[&(6, *frame)], 2));
                     let said = messages(&fields(event), 4).into_iter().map(|annotation| {
                         let value = match numbers(&fields(annotation), 17).first() {
@@ -87,6 +90,7 @@ fn trace(path: &Path, args: &[&str]) -> Trace {
                         };
                         (name(3, one(annotation, 1)), value)
                     });
+                    let is_range = track_name.starts_with("NVTX");
                     trace.slices.push(Slice {
                         track: track_name,
                         name: name(2, one(event, 10)),
@@ -95,11 +99,13 @@ fn trace(path: &Path, args: &[&str]) -> Trace {
                         begun: time,
                         ended: None,
                     });
-                    // One after the other on each track.
-                    assert_eq!(open.insert(track, trace.slices.len() - 1), None);
+                    // One after the other on each track; ranges lie in each other.
+                    let open = open.entry(track).or_default();
+                    assert!(open.is_empty() || is_range);
+                    open.push(trace.slices.len() - 1);
                 }
                 2 => {
-                    let slice = open.remove(&track).unwrap();
+                    let slice = open.get_mut(&track).and_then(Vec::pop).unwrap();
                     trace.slices[slice].ended = Some(time);
                 }
                 3 => trace.instants.push((track_name, name(2, one(event, 10)))),
@@ -119,7 +125,7 @@ fn trace(path: &Path, args: &[&str]) -> Trace {
 fn the_story() {
     let dir = tempfile::tempdir().unwrap();
     let path = story().write(dir.path(), "a.vrt");
-    let found = trace(&path, &[]);
+    let mut found = trace(&path, &[]);
     let names: Vec<&str> = found
         .tracks
         .values()
@@ -147,7 +153,25 @@ fn the_story() {
         (START + 3 * SECOND, 2 * MIB)
     );
     assert_eq!(found.instants, [("marks".to_owned(), "epoch 1".to_owned())]);
+    let ranges: Vec<Slice> = found
+        .slices
+        .extract_if(.., |slice| slice.track.starts_with("NVTX"))
+        .collect();
     assert_eq!(found.slices.len(), 15);
+    let [range] = &ranges[..] else { panic!() };
+    assert_eq!(
+        (range.track.as_str(), range.name.as_str()),
+        ("NVTX ranges: train (4711)", "epoch 1")
+    );
+    assert_eq!(
+        (range.begun, range.ended),
+        (START + 5 * SECOND, Some(START + 5 * SECOND))
+    );
+    assert_eq!(range.said["bytes"], (3 * MIB).to_string());
+    assert_eq!(
+        range.said["drawn"],
+        "from the first to the last allocation in it"
+    );
     let first = &found.slices[0];
     assert_eq!(
         (first.begun, first.ended),
@@ -183,12 +207,107 @@ fn the_story() {
     assert!(part.instants.is_empty());
 }
 
+fn range_ended(thread: u32, range: u16, began: u64) -> Record {
+    Record {
+        thread,
+        range,
+        aux: began,
+        ..control_event(Op::RangeEnded)
+    }
+}
+
+/// Steps of two threads, a range of the process over all of them, and one that never ends.
+#[test]
+fn ranges_are_slices_from_when_they_were_entered() {
+    let mut file = TraceFile::new(1 << 20);
+    for (id, parent, text) in [
+        (1, 0, "step"),
+        (2, 1, "forward"),
+        (3, 0, "job"),
+        (4, 0, "open"),
+    ] {
+        file.cold(Cold::Range(cold::Range {
+            id,
+            parent,
+            text: text.into(),
+            ..cold::Range::default()
+        }));
+    }
+    file.cold(Cold::Thread(cold::Name {
+        id: 70,
+        text: "loader".into(),
+    }));
+    let block = |file: &mut TraceFile, thread: u32, range: u16| {
+        let key = 0x7e00_0000_0000 + file.seq * MIB;
+        let mut block = allocation(Kind::Device, key, MIB, 0);
+        (block.thread, block.range) = (thread, range);
+        file.event(block);
+    };
+    for step in 0..3u64 {
+        let at = |tenths: u64| step * SECOND + tenths * SECOND / 10;
+        for thread in [70, 71] {
+            file.at(at(2));
+            block(&mut file, thread, 2);
+            file.at(at(3)).event(range_ended(thread, 2, at(1)));
+            file.at(at(4)).event(range_ended(thread, 1, at(0)));
+        }
+    }
+    block(&mut file, 72, 3);
+    file.at(3 * SECOND).event(range_ended(0, 3, 0));
+    block(&mut file, 72, 4);
+    file.at(4 * SECOND);
+    block(&mut file, 72, 4);
+    file.at(5 * SECOND).exit();
+    let dir = tempfile::tempdir().unwrap();
+    let path = file.write(dir.path(), "a.vrt");
+    let shown = |args: &[&str]| {
+        let found = trace(&path, args);
+        let ranges = found.slices.into_iter();
+        let mut ranges: Vec<_> = ranges
+            .filter(|slice| slice.track.starts_with("NVTX"))
+            .map(|slice| {
+                let tenths = |time: u64| (time - START) / (SECOND / 10);
+                let drawn = slice.said.contains_key("drawn");
+                let count = slice.said["allocations"].parse::<u64>().unwrap();
+                let times = (tenths(slice.begun), slice.ended.map(tenths));
+                (slice.track, slice.name, times, count, drawn)
+            })
+            .collect();
+        ranges.sort();
+        ranges
+    };
+    let mut expected = Vec::new();
+    for track in ["NVTX ranges: loader (70)", "NVTX ranges: thread 71"] {
+        for (name, begun, ended) in [("step", 0, 4), ("forward", 1, 3)] {
+            expected.extend((0..3).map(|step| {
+                let times = (10 * step + begun, Some(10 * step + ended));
+                (track.to_owned(), name.to_owned(), times, 1, false)
+            }));
+        }
+    }
+    let process = "NVTX ranges of the process".to_owned();
+    expected.push((process, "job".to_owned(), (0, Some(30)), 1, false));
+    let open = "NVTX ranges: thread 72".to_owned();
+    expected.push((open, "open".to_owned(), (30, Some(40)), 2, true));
+    expected.sort();
+    assert_eq!(shown(&[]), expected);
+    // Those that ended before what is asked about are not in it, and without blocks there are none.
+    let part = shown(&["--from", "2350ms"]);
+    assert_eq!(part.len(), 4, "{part:?}");
+    assert!(shown(&["--kind", "device"]).is_empty());
+}
+
 #[test]
 fn names_are_only_names() {
     let dir = tempfile::tempdir().unwrap();
     let found = trace(&hostile().write(dir.path(), "a.vrt"), &[]);
     assert_eq!(found.instants.len(), HOSTILE.len());
-    assert_eq!(found.slices.len(), HOSTILE.len());
+    let is_range = |slice: &&Slice| slice.track.starts_with("NVTX");
+    let ranges = found.slices.iter().filter(is_range).count();
+    assert_eq!(
+        (ranges, found.slices.len()),
+        (HOSTILE.len(), 2 * HOSTILE.len())
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Traces of every sort that a page is made of: what the browser's test looks at, and what a person looks at who works
 //! on the page.
 
-use super::support::{MIB, SECOND, START, TraceFile, allocation, process};
+use super::support::{MIB, SECOND, START, TraceFile, allocation, control_event, process};
 use super::training::{HOSTILE, Training};
 use super::week::{Random, Week};
 use std::path::Path;
@@ -207,6 +207,18 @@ pub fn ranges() -> TraceFile {
     for n in 0..4_000u64 {
         file.time = n * SECOND / 400;
         key += MIB;
+        // The innermost ones end; those around them are of a library that did not say so.
+        let before = (n.saturating_sub(1) / 90 % 6) as u16;
+        if n % 90 == 0 && before > 1 {
+            for thread in 5000..5009 {
+                file.event(Record {
+                    thread,
+                    range: before,
+                    aux: file.time - SECOND / 5,
+                    ..control_event(Op::RangeEnded)
+                });
+            }
+        }
         let event = file.event(Record {
             thread: 5000 + (n % 9) as u32,
             range: ((n / 90) % 6) as u16,

@@ -95,7 +95,7 @@ impl<'a> Parts<'a> {
 
     /// What a recorder does with an event.
     pub fn record(&mut self, event: &Record) -> Applied {
-        let lane = event.kind().map_or(0, |kind| kind.lane());
+        let lane = event.lane();
         self.ring(lane, event);
         self.apply(event)
     }

@@ -97,10 +97,7 @@ pub fn free_failed(token: &FreeToken, space: Space, key: u64, api: u16, error: u
         let known = token.entry();
         let entry = known.copied().unwrap_or_default();
         if known.is_some() && with(|ledger| ledger.restore(&entry)).is_none() {
-            leave(
-                Request::Restore(entry),
-                entry.kind().map_or(0, |kind| kind.lane()),
-            );
+            leave(Request::Restore(entry), entry.lane());
         }
         match token.fate {
             Fate::Waits { lane, ticket } => {

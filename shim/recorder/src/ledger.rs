@@ -355,10 +355,19 @@ impl Ledger {
             rings,
             ..
         } = &mut self.trace;
-        let lane = event.kind().map_or(0, |kind| kind.lane());
+        let lane = event.lane();
         rings[lane].write(&event, &mut control.ring_written[lane]);
         tables.apply(&event, None, control);
         control.last_time = event.time;
+    }
+
+    /// Records that a range ended that was entered at a [`sampling::reading`]; nothing where the program
+    /// has forbidden itself the counter, by which that was known.
+    pub fn range_ended(&mut self, mut event: Record, entered: u64) {
+        if let Some(took) = sampling::since(entered, &mut self.clock) {
+            event.aux = self.clock.now().saturating_sub(took);
+            self.event(event);
+        }
     }
 
     /// A framework said, with the last event, what it holds on a device by its own account.

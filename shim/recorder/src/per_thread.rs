@@ -4,7 +4,7 @@
 //! and some 15 instructions, several times an event. What is declared here lies in the static
 //! thread-local block, where two instructions find it. A preloaded library always has its place
 //! there; one that is opened later gets it from the surplus that the C library keeps for this
-//! (glibc: 1,664 bytes and more; ours takes some 300).
+//! (glibc: 1,664 bytes and more; ours takes some 800).
 
 /// Declares a function that returns the calling thread's own instance of a type, zero at first:
 ///

@@ -100,10 +100,7 @@ pub fn event(event: &Record) -> u64 {
             ledger.last_seq()
         });
         seq.unwrap_or_else(|| {
-            leave(
-                Request::Event(event),
-                event.kind().map_or(0, |kind| kind.lane()),
-            );
+            leave(Request::Event(event), event.lane());
             u64::MAX
         })
     })
@@ -124,10 +121,7 @@ pub fn event_with_stack(record: &Record) -> u64 {
             ledger.last_seq()
         });
         recorded.unwrap_or_else(|| {
-            leave(
-                Request::Event(event),
-                event.kind().map_or(0, |kind| kind.lane()),
-            );
+            leave(Request::Event(event), event.lane());
             u64::MAX
         })
     })

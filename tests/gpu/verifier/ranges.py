@@ -1,4 +1,5 @@
-"""NVTX ranges: bytes and number of what a program left in each, by its own count and by ours."""
+"""NVTX ranges: bytes and number of what a program left in each, by its own count and by ours, and
+when its steps were."""
 
 import json
 
@@ -6,6 +7,9 @@ from .case import SKIPPED, Row
 from .exact import folder, read_leaks, traced_run
 from .frameworks import lacks
 from .sums import told
+
+# What the program's clock and ours may be apart, nanoseconds.
+APART = 1_000_000
 
 
 def ranges(box, case):
@@ -41,4 +45,17 @@ def ranges(box, case):
     marks = [mark["text"] for mark in json.loads(read.out)["marks"]] if read.code == 0 else []
     if marks != [f"end of step {step}" for step in range(said["marks"])]:
         row.wrong(f"marks: {marks}")
+    read = box.run([box.reader, "export", "--format", "json", "--table", "events", "-o", "-", trace], limit=60)
+    events = [json.loads(line) for line in read.out.splitlines()]
+    ended = [event for event in events if event["op"] == "range-ended"]
+    if any("nothing" in event["range"] for event in ended):
+        row.wrong("a range in which nothing is allocated ends in the trace")
+    steps = [(event["aux"], event["time_ns"]) for event in ended if event["range"] == "step"]
+    if len(steps) != len(said["steps"]):
+        row.wrong(f"{len(steps)} steps, truth {len(said['steps'])}")
+    for (began, ends), (entered, by, last, ended_by) in zip(steps, said["steps"]):
+        if not (entered - APART <= began <= by + APART and last - APART <= ends <= ended_by + APART):
+            row.wrong(f"a step from {began} to {ends}, truth {entered} {by} {last} {ended_by}")
+    took = sum(ends - began for began, ends in steps)
+    row.notes.append(f"{len(steps)} steps, {took / 1e6:.1f} ms in all, where they were to {APART / 1e6:.0f} ms; {len(ended)} ranges ended")
     return row

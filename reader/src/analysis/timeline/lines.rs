@@ -149,7 +149,7 @@ fn read(process: &Process, wanted: &[Wanted], grid: Grid) -> Vec<Log> {
                 *log = fresh(wanted);
             }
         }
-        let lane = event.kind().map_or(0, |kind| kind.lane());
+        let lane = event.lane();
         time = event.time.max(time);
         if event.op != Op::Restore as u8 {
             for log in logs.iter_mut().filter(|log| log.lane == lane) {

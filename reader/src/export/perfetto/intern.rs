@@ -67,6 +67,11 @@ impl Interned {
         self.of_id(space, u32::MAX, kind as u32, kind.name())
     }
 
+    /// The category of slices that are no allocations.
+    pub fn category_named(&mut self, name: &str) -> u64 {
+        self.text(field::interned::EVENT_CATEGORIES, name)
+    }
+
     /// An event's name.
     pub fn name(&mut self, name: &str) -> u64 {
         self.text(field::interned::EVENT_NAMES, name)
@@ -162,9 +167,11 @@ pub enum Said {
     Range,
     Allocated,
     Error,
+    Allocations,
+    Drawn,
 }
 
-const SAID: usize = Said::Error as usize + 1;
+const SAID: usize = Said::Drawn as usize + 1;
 
 impl Said {
     const fn name(self) -> &'static str {
@@ -179,6 +186,8 @@ impl Said {
             Said::Range => "range",
             Said::Allocated => "allocated",
             Said::Error => "error",
+            Said::Allocations => "allocations",
+            Said::Drawn => "drawn",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What there is to tell of one process, in its order: on which track each slice lies, and what the counters say.
 
+use crate::analysis::slices::{Slice, Slices};
 use crate::analysis::timeline::change;
 use crate::export::log::Log;
 use crate::export::pipe::Feed;
@@ -19,6 +20,8 @@ pub enum TrackOf {
     FreeMemory(u8),
     /// Slices of a device, or of the host.
     Allocations(u8),
+    /// Ranges of a thread; 0: those that the process started.
+    Ranges(u32),
     /// Marks.
     Marks,
     /// What else happened.
@@ -40,11 +43,18 @@ pub enum Told {
         what: Record,
         is_dated: bool,
     },
-    /// The slice on a track ends.
+    /// The slice of a range begins.
+    BeginRange { at: u64, track: u64, range: Slice },
+    /// The slice on a track that began last and has not ended ends.
     End { at: u64, track: u64 },
     /// An event that is no allocation.
     Instant { at: u64, track: u64, event: Record },
 }
+
+/// The most ranges that are told: the longest.
+const MOST_RANGES: usize = 1 << 20;
+/// Levels of them: all that there are.
+const ALL_LEVELS: usize = usize::MAX;
 
 /// By account: its track and live bytes.
 pub type Counters = [Option<(u64, u64)>; ACCOUNT_ROWS];
@@ -106,12 +116,13 @@ impl<'a> Telling<'a> {
         }
     }
 
-    /// Tells all of it.
-    pub fn tell(mut self, feed: &mut Feed<Told>) {
+    /// Tells all of it. Returns how many ranges were left out.
+    pub fn tell(mut self, feed: &mut Feed<Told>) -> u64 {
         let log = self.log;
+        let mut ranges = Slices::new(log.process, MOST_RANGES, ALL_LEVELS);
         for lifetime in log.lifetimes.iter(log.process) {
             if !feed.step() {
-                return;
+                return 0;
             }
             let forgotten_end = lifetime.end.is_some_and(|end| end.seq == 0);
             if !lifetime.logged && !forgotten_end {
@@ -127,23 +138,68 @@ impl<'a> Telling<'a> {
                 self.waiting.insert(lifetime.seq, open);
             }
         }
-        let mut told = false;
+        let mut told = None;
         for event in log.process.events() {
             if !feed.step() {
-                return;
+                return 0;
             }
             if log.is_after(&event) {
                 break;
             }
-            if !told && !log.is_before(&event) {
-                told = true;
+            if told.is_none() && !log.is_before(&event) {
+                told = Some(event.time);
                 self.catch_up(event.time, feed);
             }
-            self.event(&event, told, feed);
+            ranges.event(&event);
+            self.event(&event, told.is_some(), feed);
         }
         // Where nothing happens in the part that is asked about, what is there is still told.
-        if !told {
+        if told.is_none() {
             self.catch_up(log.process.duration_ns(), feed);
+        }
+        let filter = &self.selection.filter;
+        if !filter.layers.is_empty() || !filter.kinds.is_empty() {
+            return 0;
+        }
+        let found = ranges.finish();
+        self.ranges(found, told.unwrap_or(u64::MAX), feed);
+        ranges.left_out
+    }
+
+    /// Tells ranges that did not end before a time.
+    fn ranges(&mut self, mut found: Vec<Slice>, from: u64, feed: &mut Feed<Told>) {
+        found.retain(|range| range.end >= from);
+        // By track: ranges of a thread lie in each other, those of the process beside each other.
+        let place = |range: &Slice| match range.thread {
+            0 => (0, range.depth),
+            thread => (thread, 0),
+        };
+        found.sort_by_key(|range| (place(range), range.start, range.depth));
+        for of_track in found.chunk_by(|one, other| place(one) == place(other)) {
+            let track = self.track(TrackOf::Ranges(of_track[0].thread), feed);
+            let mut open: Vec<&Slice> = Vec::new();
+            let end = |range: &Slice| Told::End {
+                at: self.log.process.unix_ns(range.end),
+                track,
+            };
+            for range in of_track {
+                let is_over =
+                    |open: &mut &Slice| open.depth >= range.depth || open.end < range.start;
+                while let Some(over) = open.pop_if(is_over) {
+                    feed.push(&[end(over)]);
+                }
+                let at = self.log.process.unix_ns(range.start);
+                let range_of = *range;
+                feed.push(&[Told::BeginRange {
+                    at,
+                    track,
+                    range: range_of,
+                }]);
+                open.push(range);
+            }
+            while let Some(over) = open.pop() {
+                feed.push(&[end(over)]);
+            }
         }
     }
 
@@ -192,7 +248,7 @@ impl<'a> Telling<'a> {
                 self.waiting.remove(&seq);
                 self.end(seq, time, feed);
             }
-        } else if told && op != Op::Resize {
+        } else if told && !matches!(op, Op::Resize | Op::RangeEnded) {
             self.instant(event, op, time, feed);
         }
     }

@@ -127,7 +127,11 @@ pub fn events(
                 Cell::Number(event.key),
                 number(allocation),
                 number(failed.then_some(event.aux)),
-                number(has_aux.then_some(event.aux)),
+                number(has_aux.then_some(match op {
+                    // A time, as all times here are.
+                    Op::RangeEnded => process.unix_ns(event.aux),
+                    _ => event.aux,
+                })),
                 match op {
                     Op::Mark => words.mark(id, event.aux as u32),
                     _ => Cell::Null,

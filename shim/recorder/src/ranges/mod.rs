@@ -2,7 +2,8 @@
 //!
 //! Frameworks push and pop ranges by the million, and nearly none of them holds an allocation. So
 //! nothing is written for a range until one is made in it; entering and leaving one is a look into a
-//! table of names and one of nested names, and a count. Nothing here waits or allocates, and ranges
+//! table of names and one of nested names, a count, and a look at the clock. When one ends in which
+//! something was recorded, the trace hears from when to when it was there. Nothing here waits or allocates, and ranges
 //! that were opened before there is a trace, or in the parent of a forked child, are known all the
 //! same.
 //!
@@ -14,11 +15,13 @@ pub mod open;
 pub mod paths;
 pub mod text;
 
-use crate::turn::{guarded, with};
+use crate::process;
+use crate::turn::{Request, guarded, leave, with};
 use names::{Name, Names};
 use paths::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vramtrace_format::cold::Range;
+use vramtrace_format::record::{NO_DEVICE, Op, Record};
 
 static NAMES: Names<4096, 8192, { 256 << 10 }> = Names::new();
 
@@ -54,7 +57,11 @@ pub fn push(domain: Name, name: Name) {
 /// The calling thread popped its innermost range of a domain.
 #[inline]
 pub fn pop(domain: Name) {
-    guarded(|| open::pop(domain));
+    guarded(|| {
+        if let Some(range) = open::pop(domain) {
+            ended(range, process::thread_id());
+        }
+    });
 }
 
 /// The process started a range. Returns by which number it is ended.
@@ -64,7 +71,38 @@ pub fn start(name: Name) -> u64 {
 
 /// The process ended a range.
 pub fn end(id: u64) {
-    guarded(|| open::end(id));
+    guarded(|| {
+        if let Some(range) = open::end(id) {
+            ended(range, 0);
+        }
+    });
+}
+
+/// Says in the trace when a range was there.
+#[cold]
+#[inline(never)]
+fn ended(range: open::Ended, thread: u32) {
+    if !process::is_recording() {
+        return;
+    }
+    // One that was around it may have ended before it, and it is another one since.
+    if paths::row(range.path) == 0 {
+        introduce(range.path);
+    }
+    let row = paths::row(range.path);
+    if row == 0 {
+        return;
+    }
+    let event = Record {
+        op: Op::RangeEnded as u8,
+        device: NO_DEVICE,
+        range: row as u16,
+        thread,
+        ..Record::default()
+    };
+    if with(|ledger| ledger.range_ended(event, range.entered)).is_none() {
+        leave(Request::RangeEnded(event, range.entered), event.lane());
+    }
 }
 
 /// What the trace calls the range that an event of the calling thread is in; 0 none. Without any
@@ -82,6 +120,7 @@ const _: () = assert!(vramtrace_format::layout::RANGES <= 1 << 16);
 
 #[inline(never)]
 fn in_trace(path: Path) -> u32 {
+    open::holds();
     match paths::row(path) {
         0 => introduce(path),
         row => row,
@@ -182,6 +221,7 @@ pub(crate) fn thread_name(tid: u32) -> Option<String> {
 /// This is a forked child: nothing of it is in a trace, and its threads are others.
 pub(crate) fn start_over() {
     paths::start_over();
+    open::start_over();
     for thread in &THREADS {
         thread.store(0, Ordering::Relaxed);
     }

@@ -11,7 +11,7 @@ mod stopwatch;
 
 pub use governor::{Change, Governor};
 pub use sampler::Sampler;
-pub(crate) use stopwatch::{Cost, Stopwatch, choose_clock};
+pub(crate) use stopwatch::{Cost, Stopwatch, choose_clock, now as reading, since};
 
 use crate::per_thread;
 use std::cell::Cell;

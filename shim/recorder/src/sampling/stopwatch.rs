@@ -27,9 +27,10 @@ pub(crate) fn choose_clock(clock: &Clock) {
     SOURCE.store(source, Ordering::Relaxed);
 }
 
-/// Ticks or nanoseconds; 0 where the program has forbidden itself the counter since.
+/// A moment, in ticks or nanoseconds; 0 before there is a trace, and where the program has forbidden
+/// itself the counter since.
 #[inline(always)]
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     match SOURCE.load(Ordering::Relaxed) {
         TICKS if !counter::is_forbidden() => clock::ticks(),
         NANOSECONDS => clock::monotonic_ns(),
@@ -173,6 +174,15 @@ impl Cost {
             head.events += 1;
             head.event_ns += nanoseconds(took, clock).min(LONGEST_EVENT);
         }
+    }
+}
+
+/// How long ago a moment was, nanoseconds; `None` if that cannot be told.
+pub(crate) fn since(moment: u64, clock: &mut Clock) -> Option<u64> {
+    match (moment, now()) {
+        (_, 0) => None,
+        (0, _) => Some(u64::MAX),
+        (moment, now) => Some(nanoseconds(now.saturating_sub(moment), clock)),
     }
 }
 

@@ -1,0 +1,288 @@
+//! When NVTX ranges were there: slices of a thread's time, nested.
+//!
+//! A range in which something was recorded says at its end when it was entered. One that has not ended
+//! (or whose end the ring has lost, or in a trace from before that was recorded) is known to have been
+//! open at each allocation that was made in it.
+
+use crate::model::Process;
+use rustc_hash::FxHashMap;
+use std::rc::Rc;
+use vramtrace_format::record::{Op, Record};
+
+/// A range, from when it was entered to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// Thread; 0 if the process started it.
+    pub thread: u32,
+    /// How many ranges are around it. Those that the process started do not nest: each has the first
+    /// place that was free when it began.
+    pub depth: u32,
+    /// Its id.
+    pub range: u32,
+    /// Event times.
+    pub start: u64,
+    /// As [`Slice::start`].
+    pub end: u64,
+    /// Whether the trace says when it was there. Else it is drawn from the first to the last
+    /// allocation in it without one outside in between.
+    pub told: bool,
+    /// Bytes allocated in it, ranges inside included, as far as the event log goes back.
+    pub bytes: u64,
+    /// Allocations, likewise.
+    pub count: u64,
+}
+
+impl Slice {
+    /// Something more was allocated in it.
+    fn grow(&mut self, time: u64, bytes: u64) {
+        self.end = self.end.max(time);
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.count += 1;
+    }
+}
+
+/// What a thread is in.
+#[derive(Default)]
+struct Open {
+    /// The range of the last allocation, where nothing has ended since.
+    range: Option<u32>,
+    slices: Vec<Slice>,
+    /// By depth: when the last slice ended there or further out. None begins before that.
+    ended: Vec<u64>,
+}
+
+/// Finds slices of one process.
+pub struct Slices<'p> {
+    process: &'p Process,
+    most: usize,
+    deepest: usize,
+    /// The shortest that is kept, nanoseconds.
+    pub shortest: u64,
+    /// How many were too short.
+    pub left_out: u64,
+    paths: FxHashMap<u32, Rc<[u32]>>,
+    open: FxHashMap<u32, Open>,
+    done: Vec<Slice>,
+}
+
+impl<'p> Slices<'p> {
+    /// None yet; there will be at most so many, in at most so many others.
+    pub fn new(process: &'p Process, most: usize, deepest: usize) -> Slices<'p> {
+        Slices {
+            process,
+            most,
+            deepest,
+            shortest: 0,
+            left_out: 0,
+            paths: FxHashMap::default(),
+            open: FxHashMap::default(),
+            done: Vec::new(),
+        }
+    }
+
+    fn path(&mut self, range: u32) -> Rc<[u32]> {
+        if let Some(path) = self.paths.get(&range) {
+            return Rc::clone(path);
+        }
+        let mut path: Vec<u32> = self.process.ranges.outward(range).collect();
+        path.reverse();
+        let path: Rc<[u32]> = path.into();
+        self.paths.insert(range, Rc::clone(&path));
+        path
+    }
+
+    /// An event, in their order.
+    pub fn event(&mut self, event: &Record) {
+        match event.op() {
+            Some(Op::Alloc) => {
+                self.allocated(event.thread, event.range.into(), event.time, event.size);
+            }
+            Some(Op::RangeEnded) => {
+                let (began, ended) = (event.aux.min(event.time), event.time);
+                match event.thread {
+                    0 => self.process_range_ended(event.range.into(), began, ended),
+                    thread => self.ended(thread, event.range.into(), began, ended),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn allocated(&mut self, thread: u32, range: u32, time: u64, bytes: u64) {
+        if let Some(open) = self.open.get_mut(&thread)
+            && open.range == Some(range)
+        {
+            let slices = &mut open.slices;
+            slices.iter_mut().for_each(|slice| slice.grow(time, bytes));
+            return;
+        }
+        if range == 0 && !self.open.contains_key(&thread) {
+            return;
+        }
+        let path = self.path(range);
+        let path = &path[..path.len().min(self.deepest)];
+        let mut open = self.open.remove(&thread).unwrap_or_default();
+        let same = open
+            .slices
+            .iter()
+            .zip(path)
+            .take_while(|(slice, range)| slice.range == **range)
+            .count();
+        self.close_all(&mut open, same);
+        for (depth, &range) in path.iter().enumerate().skip(same) {
+            open.slices.push(Slice {
+                thread,
+                depth: depth as u32,
+                range,
+                start: time,
+                end: time,
+                told: false,
+                bytes: 0,
+                count: 0,
+            });
+        }
+        let slices = &mut open.slices;
+        slices.iter_mut().for_each(|slice| slice.grow(time, bytes));
+        open.range = Some(range);
+        self.open.insert(thread, open);
+    }
+
+    /// A thread popped a range.
+    fn ended(&mut self, thread: u32, range: u32, began: u64, ended: u64) {
+        let path = self.path(range);
+        let Some(depth) = path.len().checked_sub(1) else {
+            return;
+        };
+        if depth >= self.deepest {
+            return;
+        }
+        let mut open = self.open.remove(&thread).unwrap_or_default();
+        self.close_all(&mut open, depth + 1);
+        let around = open.slices.iter().zip(path.iter());
+        let same = around.take_while(|(slice, range)| slice.range == **range);
+        let known = same.count() > depth;
+        let mut slice = match open.slices.get(depth) {
+            Some(slice) if known => *slice,
+            _ => Slice {
+                thread,
+                depth: depth as u32,
+                range,
+                start: began,
+                end: ended,
+                told: true,
+                bytes: 0,
+                count: 0,
+            },
+        };
+        if known {
+            open.slices.truncate(depth);
+        }
+        // When it was entered was found out by a clock that ran a little faster or slower than the
+        // events' between then and now: what is inside is inside, and what was before is before.
+        let floor = open.ended.get(depth).or(open.ended.last());
+        slice.start = slice.start.min(began).max(floor.copied().unwrap_or(0));
+        slice.end = slice.end.max(ended);
+        slice.told = true;
+        for around in &mut open.slices {
+            around.start = around.start.min(slice.start);
+            around.end = around.end.max(slice.end);
+        }
+        open.note_end(depth, slice.end);
+        open.range = None;
+        self.close(slice);
+        self.open.insert(thread, open);
+    }
+
+    /// The process ended a range that it had started.
+    fn process_range_ended(&mut self, range: u32, start: u64, end: u64) {
+        let mut slice = Slice {
+            thread: 0,
+            depth: 0,
+            range,
+            start,
+            end,
+            told: true,
+            bytes: 0,
+            count: 0,
+        };
+        for open in self.open.values_mut() {
+            if open.range == Some(range) {
+                for of_thread in open.slices.drain(..) {
+                    slice.start = slice.start.min(of_thread.start);
+                    slice.bytes = slice.bytes.saturating_add(of_thread.bytes);
+                    slice.count += of_thread.count;
+                }
+                open.range = None;
+            }
+        }
+        self.close(slice);
+    }
+
+    /// Slices from a depth on are over, whenever that was.
+    fn close_all(&mut self, open: &mut Open, from: usize) {
+        let from = from.min(open.slices.len());
+        while open.slices.len() > from
+            && let Some(slice) = open.slices.pop()
+        {
+            open.note_end(open.slices.len(), slice.end);
+            self.close(slice);
+        }
+    }
+
+    fn close(&mut self, slice: Slice) {
+        if slice.end - slice.start < self.shortest {
+            self.left_out += 1;
+            return;
+        }
+        self.done.push(slice);
+        if self.done.len() > self.most.saturating_mul(2) {
+            self.prune();
+        }
+    }
+
+    /// Leaves out the shorter half.
+    fn prune(&mut self) {
+        let mut lengths: Vec<u64> = self.done.iter().map(|s| s.end - s.start).collect();
+        let middle = lengths.len() / 2;
+        let (_, median, _) = lengths.select_nth_unstable(middle);
+        self.shortest = median.saturating_add(1).max(self.shortest);
+        let before = self.done.len();
+        self.done.retain(|s| s.end - s.start >= self.shortest);
+        self.left_out += (before - self.done.len()) as u64;
+    }
+
+    /// All slices, by beginning and depth.
+    pub fn finish(&mut self) -> Vec<Slice> {
+        let open: Vec<Open> = self.open.drain().map(|(_, open)| open).collect();
+        for mut open in open {
+            self.close_all(&mut open, 0);
+        }
+        while self.done.len() > self.most {
+            self.prune();
+        }
+        let mut done = std::mem::take(&mut self.done);
+        done.sort_unstable_by_key(|s| (s.start, s.depth, s.thread, s.end));
+        let mut places: Vec<u64> = Vec::new();
+        for slice in done.iter_mut().filter(|slice| slice.thread == 0) {
+            let free = places.iter().position(|until| *until <= slice.start);
+            let place = free.unwrap_or(places.len());
+            places.resize(places.len().max(place + 1), 0);
+            places[place] = slice.end;
+            slice.depth = place as u32;
+        }
+        done
+    }
+}
+
+impl Open {
+    /// Nothing begins at a depth or further in before this.
+    fn note_end(&mut self, depth: usize, end: u64) {
+        let before = self.ended.last().copied().unwrap_or(0);
+        if self.ended.len() <= depth {
+            self.ended.resize(depth + 1, before);
+        }
+        for ended in &mut self.ended[depth..] {
+            *ended = end.max(*ended);
+        }
+    }
+}
