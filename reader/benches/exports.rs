@@ -9,6 +9,7 @@ mod child;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -39,8 +40,8 @@ fn main() {
     );
     analyses(place.path(), &trace);
     println!(
-        "{:<38} {:>8} {:>8} {:>12} {:>9} {:>9}  before, s",
-        "", "clock s", "CPU s", "events/s", "peak MiB", "file MiB"
+        "{:<38} {:>8} {:>8} {:>12} {:>9} {:>9} {:>8}  before, s",
+        "", "clock s", "CPU s", "events/s", "peak MiB", "file MiB", "plain s"
     );
     for arguments in [
         &["flamegraph", "-o", "out.svg"][..],
@@ -50,6 +51,7 @@ fn main() {
         &["export", "-o", "out.csv"],
         &["export", "-o", "out.csv", "--table", "events"],
         &["export", "-o", "out.jsonl"],
+        &["export", "-o", "/dev/null", "--format", "json"],
         &["export", "-o", "out.parquet", "--table", "allocations"],
         &["export", "-o", "out.parquet", "--table", "events"],
         &["export", "-o", "out.parquet"],
@@ -60,20 +62,23 @@ fn main() {
             continue;
         }
         let output = place.path().join(arguments[2]);
-        let mut bytes = 0;
+        let (mut bytes, mut plain) = (0, f64::INFINITY);
         let (own, other) = in_turn(
             &[arguments, &["-f"]].concat(),
             &[&trace],
             place.path(),
             || {
-                bytes = size(&output);
-                // Not all of them fit on a small disk at once.
-                let _ = std::fs::remove_file(&output);
-                let _ = std::fs::remove_dir_all(&output);
+                if output.starts_with(place.path()) {
+                    bytes = size(&output);
+                    // Not all of them fit on a small disk at once.
+                    let _ = std::fs::remove_file(&output);
+                    let _ = std::fs::remove_dir_all(&output);
+                    plain = plain.min(written(place.path(), bytes));
+                }
             },
         );
         println!(
-            "{:<38} {:>8.2} {:>8.2} {:>12.0} {:>9} {:>9}  {}",
+            "{:<38} {:>8.2} {:>8.2} {:>12.0} {:>9} {:>9} {:>8.2}  {}",
             arguments[1..]
                 .join(" ")
                 .replace("-o ", "")
@@ -83,9 +88,30 @@ fn main() {
             kept as f64 / own.clock,
             own.peak >> 10,
             bytes >> 20,
+            if plain.is_finite() { plain } else { 0.0 },
             before(own, other),
         );
     }
+}
+
+/// Seconds that it takes to write so many bytes to a file and nothing else: where an export takes little longer
+/// than that, it is the disk that is measured.
+fn written(place: &Path, mut bytes: u64) -> f64 {
+    let path = place.join("plain");
+    // Memory that was freed just now is handed out again at once, which no export has of it.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let zeros = vec![0; 1 << 16];
+    let begun = Instant::now();
+    let mut file = std::fs::File::create(&path).expect("a file");
+    while bytes > 0 {
+        let part = bytes.min(zeros.len() as u64);
+        file.write_all(&zeros[..part as usize])
+            .expect("room for it");
+        bytes -= part;
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    let _ = std::fs::remove_file(&path);
+    seconds
 }
 
 /// Bytes of a file, or of all files in a directory.
