@@ -6,6 +6,7 @@
 #define NVTX_H
 #ifdef REAL_NVTX
 #include <nvtx3/nvToolsExt.h>
+#include <nvtx3/nvToolsExtPayload.h>
 #else
 #include <dlfcn.h>
 #include <pthread.h>
@@ -98,6 +99,40 @@ NVTX_FUNCTION(nvtxStringHandle_t, NULL, nvtxDomainRegisterStringW, nvtx_core2, 1
 NVTX_FUNCTION(nvtxDomainHandle_t, NULL, nvtxDomainCreateA, nvtx_core2, 12, (const char *t), (t))
 NVTX_FUNCTION(nvtxDomainHandle_t, NULL, nvtxDomainCreateW, nvtx_core2, 13, (const wchar_t *t), (t))
 NVTX_FUNCTION(void, (void)0, nvtxDomainDestroy, nvtx_core2, 14, (nvtxDomainHandle_t d), (d))
+
+/* The payload extension: a table of its own, filled in by another function of the same library. */
+typedef struct { uint64_t schemaId; size_t size; const void *payload; } nvtxPayloadData_t;
+typedef struct { size_t id, count; intptr_t *slots; } nvtx_segment;
+typedef struct {
+    uint16_t version, size, module, compatible;
+    size_t count;
+    nvtx_segment *segments;
+    intptr_t (*get_export)(uint32_t);
+    const void *info;
+} nvtx_extension;
+static intptr_t nvtx_payload[63];
+
+static void nvtx_load_payload(void) {
+    nvtx_segment segment = {0, 63, nvtx_payload};
+    nvtx_extension extension = {NVTX_VERSION, sizeof extension, 2, 0x0104, 1, &segment, NULL, NULL};
+    const char *path = getenv("NVTX_INJECTION64_PATH");
+    void *library = path ? dlopen(path, RTLD_LAZY) : NULL;
+    if (!library) return;
+    int (*initialize)(nvtx_extension *) = (int (*)(nvtx_extension *))dlsym(library, "InitializeInjectionNvtxExtension");
+    if (initialize && initialize(&extension)) return;
+    for (int number = 0; number < 63; number++) nvtx_payload[number] = 0;
+}
+static nvtx_function nvtx_find_payload(intptr_t *slots, int number) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, nvtx_load_payload);
+    return (nvtx_function)slots[number];
+}
+#define nvtx_find nvtx_find_payload
+NVTX_FUNCTION(int, -2, nvtxRangePushPayload, nvtx_payload, 3, (nvtxDomainHandle_t d, const nvtxPayloadData_t *p, size_t n), (d, p, n))
+NVTX_FUNCTION(int, -2, nvtxRangePopPayload, nvtx_payload, 4, (nvtxDomainHandle_t d, const nvtxPayloadData_t *p, size_t n), (d, p, n))
+NVTX_FUNCTION(nvtxRangeId_t, 0, nvtxRangeStartPayload, nvtx_payload, 5, (nvtxDomainHandle_t d, const nvtxPayloadData_t *p, size_t n), (d, p, n))
+NVTX_FUNCTION(void, (void)0, nvtxRangeEndPayload, nvtx_payload, 6, (nvtxDomainHandle_t d, nvtxRangeId_t id, const nvtxPayloadData_t *p, size_t n), (d, id, p, n))
+#undef nvtx_find
 #endif
 
 static inline nvtxEventAttributes_t nvtx_event(void) {

@@ -8,6 +8,7 @@
  *   threads   ranges of several threads, started in one and ended in another, a thread that ends inside one
  *   times     ranges that something is allocated in or not; says when those were entered and ended in which something was:
  *             `was THREAD ENTERED BY ENDED BY RANGE`, each time between two readings of the clock
+ *   payload   ranges that are pushed or popped with a payload, as NCCL does
  *   fork      a child that inherits open ranges
  *   random SEED   threads that open and close ranges at random
  *   marks     marks, in and out of domains
@@ -101,6 +102,32 @@ static void kinds(void) {
     MUST(cuMemAllocAsync, &address, 1017, NULL);
     puts("in 1017 1 freed");
     nvtxRangePop();
+}
+
+static void payload(void) {
+    int answer = 0;
+    nvtxPayloadData_t data = {1, sizeof answer, &answer};
+    nvtxDomainHandle_t library = nvtxDomainCreateA("library");
+    nvtxEventAttributes_t event = nvtx_ascii("call");
+    for (int round = 0; round < 100; round++) { /* more than are told apart at once, if none ended */
+        untracked(nvtxDomainRangePushEx(library, &event));
+        if (round == 99) in("library: call", 1100);
+        untracked(nvtxRangePopPayload(library, &data, 1));
+    }
+    in("no range", 1101);
+    nvtxRangePushA("outer");
+    untracked(nvtxRangePushPayload(library, &data, 1));
+    in("outer > library: (unnamed)", 1102);
+    untracked(nvtxDomainRangePop(library));
+    in("outer", 1103);
+    nvtxRangePop();
+    nvtxRangeId_t with = nvtxRangeStartPayload(library, &data, 1);
+    in("library: (unnamed)", 1104);
+    nvtxRangeEnd(with);
+    nvtxRangeId_t without = nvtxDomainRangeStartEx(library, &event);
+    in("library: call", 1105);
+    nvtxRangeEndPayload(library, without, &data, 1);
+    in("no range", 1106);
 }
 
 static void before(void) {
@@ -480,6 +507,7 @@ int main(int argc, char **argv) {
     else if (!strcmp(story, "names")) names();
     else if (!strcmp(story, "threads")) threads();
     else if (!strcmp(story, "times")) times();
+    else if (!strcmp(story, "payload")) payload();
     else if (!strcmp(story, "fork")) forks();
     else if (!strcmp(story, "child")) in("no range", 7300);
     else if (!strcmp(story, "random")) random_threads(argc > 2 ? atoi(argv[2]) : 1);

@@ -85,6 +85,17 @@ fn every_kind_of_range() {
     assert_eq!(entered(&finished.trace(), "no range"), None);
 }
 
+/// NCCL pushes a range when a communicator is made, and pops it with the payload extension's function.
+#[test]
+fn ranges_that_are_popped_with_a_payload() {
+    let finished = runs(&["payload"]);
+    is_told(&finished);
+    assert_eq!(entered(&finished.trace(), "library: call"), Some(101));
+    let run = || Run::new(ranges().build()).arg("payload");
+    let plain = run().plain().succeeds();
+    assert_eq!(finished.observable(), plain.observable());
+}
+
 #[test]
 fn ranges_that_are_older_than_the_trace() {
     is_told(&runs(&["before"]));
@@ -601,20 +612,20 @@ fn without_a_tool() {
     assert_eq!(late.scratch.files(), [""; 0]);
 }
 
-/// With NVIDIA's own header, of the package nvidia-nvtx-cu12.
+/// With NVIDIA's own headers, of the package nvidia-nvtx.
 #[test]
 fn with_nvidias_header() {
     if !full() {
         return skip("NVTX's own header", "only with scripts/test --full");
     }
-    let folder = artifacts().programs.join("nvidia-nvtx");
-    let include = folder.join("nvidia/nvtx/include");
-    if !include.join("nvtx3/nvToolsExt.h").exists() {
+    let folder = artifacts().programs.join("nvidia-nvtx-13");
+    let include = folder.join("nvidia/cu13/include");
+    if !include.join("nvtx3/nvToolsExtPayload.h").exists() {
         let mut pip = std::process::Command::new("python3");
         pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"]);
-        let got = pip.arg(&folder).arg("nvidia-nvtx-cu12").output();
+        let got = pip.arg(&folder).arg("nvidia-nvtx>=13,<14").output();
         if !got.is_ok_and(|got| got.status.success()) {
-            return skip("NVTX's own header", "pip cannot get nvidia-nvtx-cu12");
+            return skip("NVTX's own header", "pip cannot get nvidia-nvtx");
         }
     }
     let program = ranges()
@@ -623,7 +634,7 @@ fn with_nvidias_header() {
         .flag(&include)
         .build();
     for story in [
-        "kinds", "before", "odd", "threads", "numbers", "marks", "inherits",
+        "kinds", "payload", "before", "odd", "threads", "numbers", "marks", "inherits",
     ] {
         let (real, own) = (Run::new(&program).arg(story).succeeds(), runs(&[story]));
         let found = |finished: &Finished| -> Vec<ByRange> {

@@ -61,6 +61,17 @@ pub fn core2() -> [(usize, *const c_void); 9] {
     ]
 }
 
+/// `NVTX_EXT_PAYLOAD_MODULEID` (nvToolsExtPayload.h): ranges, whose name would be somewhere in the payload.
+/// NCCL pops with these what it pushes with others. Registering schemas and marks do nothing, as without a tool.
+pub fn payload() -> [(usize, *const c_void); 4] {
+    [
+        (3, range_push_payload as *const c_void),
+        (4, range_pop_payload as *const c_void),
+        (5, range_start_payload as *const c_void),
+        (6, range_end_payload as *const c_void),
+    ]
+}
+
 /// One function of NVTX's: its arguments are the program's, and mean what nvToolsExt.h says.
 macro_rules! callbacks {
     ($(fn $name:ident($($arg:ident: $ty:ty),*) $(-> $result:ty)? $body:block)*) => {
@@ -146,5 +157,20 @@ callbacks! {
     }
     fn domain_create_w(text: *const Wide) -> Handle {
         handle(message::wide(text, LONGEST, ranges::domain))
+    }
+    fn range_push_payload(of: Handle, _payloads: *const c_void, _count: usize) -> c_int {
+        let domain = domain(of);
+        ranges::push(domain, ranges::name(domain, b""));
+        NO_TRACKING
+    }
+    fn range_pop_payload(of: Handle, _payloads: *const c_void, _count: usize) -> c_int {
+        ranges::pop(domain(of));
+        NO_TRACKING
+    }
+    fn range_start_payload(of: Handle, _payloads: *const c_void, _count: usize) -> u64 {
+        ranges::start(ranges::name(domain(of), b""))
+    }
+    fn range_end_payload(_of: Handle, id: u64, _payloads: *const c_void, _count: usize) {
+        ranges::end(id)
     }
 }

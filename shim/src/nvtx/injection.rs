@@ -70,12 +70,56 @@ fn fill(table: &Callbacks, module: u32, functions: &[(usize, *const c_void)]) {
     }
 }
 
-/// What NVTX's extensions look for in the same library. Without it they would say that it failed to
-/// load; we take part in none of them, and what is not filled in does nothing.
+/// nvtxExtModuleInfo_t, as far as it is read (nvtxDetail/nvtxExtTypes.h).
+#[repr(C)]
+pub struct Extension {
+    version: u16,
+    struct_size: u16,
+    module: u16,
+    compatible: u16,
+    segments: usize,
+    first: *const Segment,
+}
+
+/// nvtxExtModuleSegment_t.
+#[repr(C)]
+struct Segment {
+    id: usize,
+    slots: usize,
+    functions: *mut *const c_void,
+}
+
+/// NVTX_EXT_PAYLOAD_MODULEID.
+const PAYLOAD: u16 = 2;
+
+/// What NVTX's extensions look for in the same library, each when it is first used. Of them all we
+/// take part in payloads, whose functions push and pop ranges, too; what is not filled in does
+/// nothing. Always says that all went well: without that they would say that loading us failed.
 ///
 /// # Safety
-/// None is needed: the argument is not looked at.
+/// `extension` must be null or an extension's description of itself.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn InitializeInjectionNvtxExtension(_module: *mut c_void) -> c_int {
+pub unsafe extern "C" fn InitializeInjectionNvtxExtension(extension: *const Extension) -> c_int {
+    if !super::place::is_wanted() {
+        return 1;
+    }
+    // SAFETY: the caller's contract.
+    let payload = unsafe { extension.as_ref() }.filter(|of| {
+        of.module == PAYLOAD
+            && usize::from(of.struct_size) >= size_of::<Extension>()
+            && of.segments > 0
+    });
+    // SAFETY: there is a first one, which is valid during this call.
+    let Some(segment) = payload.and_then(|of| unsafe { of.first.as_ref() }) else {
+        return 1;
+    };
+    if !segment.functions.is_null() {
+        for (number, function) in callbacks::payload() {
+            if number < segment.slots {
+                // SAFETY: within the table, which is the extension's to be written now.
+                unsafe { segment.functions.add(number).write(function) };
+            }
+        }
+    }
     1
 }

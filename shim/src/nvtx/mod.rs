@@ -7,7 +7,7 @@
 //! business.
 //!
 //! Numbers and layouts are those of NVTX 3 (nvtxDetail/nvtxTypes.h and nvToolsExt.h), which have not
-//! changed since its first release.
+//! changed since its first release, and of its payload extension 1.3 and 1.4 (nvToolsExtPayload.h).
 
 mod callbacks;
 mod injection;

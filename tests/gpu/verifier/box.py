@@ -12,6 +12,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent.parent
 ROOT = HERE.parent.parent
 OURS = ("LD_PRELOAD", "VRAMTRACE_", "VERIFY_", "NVTX_")
+DRIVERS = "VRAMTRACE_SIM_"
+"""What a simulated driver is told, by whoever runs on one."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,14 @@ class Box:
         """Runs a program to its end, or kills it (and what it started) at the limit.
 
         `traced` is the pattern of its traces; without it the program runs bare."""
-        variables = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+        variables = {name: value for name, value in os.environ.items() if name.startswith(DRIVERS) or not name.startswith(OURS)}
         variables |= env or {}
         if traced:
             # Cases compare every stack with the truth, unless they are about sampling.
             variables = {"VRAMTRACE_BUDGET": "off"} | variables
             variables |= {"LD_PRELOAD": str(self.shim), "VRAMTRACE_OUTPUT": str(traced)}
         else:
-            variables = {name: value for name, value in variables.items() if not name.startswith("VRAMTRACE_")}
+            variables = {name: value for name, value in variables.items() if name.startswith(DRIVERS) or not name.startswith("VRAMTRACE_")}
         began = time.monotonic()
         with subprocess.Popen(
             [str(word) for word in command],

@@ -2,6 +2,7 @@
 
 from .case import Case
 from .conformance import conformance_if_there
+from .devices import devices, ranks
 from .exact import exact
 from .failures import failures
 from .frameworks import exact_if, jax, torch
@@ -92,6 +93,8 @@ CASES = [
     driver("long_run", environment={"VRAMTRACE_SIZE": "1MiB"}, history_lost=True, limit=90),
     driver("modules", oracle="compare"),
     driver("forks"),
+    driver("two_devices", devices),
+    driver("two_devices_reversed", devices, program="two_devices", environment={"CUDA_VISIBLE_DEVICES": "1,0"}),
     driver("storm", storm, environment={"VRAMTRACE_BUDGET": "0.5"}, alone=True),
     # The runtime API.
     runtime("runtime_mix", oracle="compare"),
@@ -109,6 +112,8 @@ CASES = [
     jax_case("jax", PREALLOCATE="false"),
     jax_case("jax_preallocated", PREALLOCATE="true", MEM_FRACTION=".10"),
     Case("reconcile", "python/torch_reconcile.py", reconcile, alone=True, limit=150),
+    Case("torch_devices", "python/torch_devices.py", devices, alone=True, limit=150),
+    Case("torch_ranks", "python/torch_ranks.py", ranks, alone=True, limit=150),
     Case("torch_pace", "python/torch_pace.py", pace, alone=True, limit=300),
     Case("torch_pace_large", "python/torch_pace.py", pace, arguments=("large",), alone=True, limit=300),
     Case("overhead", "runtime_overhead", overhead, alone=True),

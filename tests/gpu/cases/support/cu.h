@@ -64,6 +64,7 @@ _Static_assert(sizeof(CUmemPoolProps) == 88 && sizeof(CUmemAllocationProp) == 32
 #define CU_FUNCTIONS(F)                                                                                    \
   F(cuInit, (unsigned))                                                                                    \
   F(cuDeviceGet, (CUdevice *, int))                                                                        \
+  F(cuDeviceGetCount, (int *))                                                                             \
   F(cuDevicePrimaryCtxRetain, (CUcontext *, CUdevice))                                                     \
   F(cuDevicePrimaryCtxRelease_v2, (CUdevice))                                                              \
   F(cuDevicePrimaryCtxReset_v2, (CUdevice))                                                                \
