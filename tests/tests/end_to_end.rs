@@ -133,6 +133,21 @@ fn memory_shared_between_processes() {
     }
 }
 
+/// Of physical memory that is somebody else's a process sees as much as it maps.
+#[test]
+fn physical_memory_that_is_imported() {
+    let finished = Run::new(program("imports")).succeeds();
+    let traces = finished.scratch.traces();
+    let leaks: Vec<Leaks> = traces.iter().map(|trace| Leaks::of(trace, &[])).collect();
+    let of = |imports: u64| leaks.iter().find(|of| of.total("imports").1 == imports);
+    let (Some(owner), Some(other)) = (of(0), of(1)) else {
+        panic!("{finished:#?}")
+    };
+    owner.assert_are(&finished.left());
+    other.assert_are(&[]);
+    assert_eq!(other.total("imports"), (4 << 20, 1));
+}
+
 /// The whole stack, not just its innermost function.
 #[test]
 fn stacks_lead_to_main() {

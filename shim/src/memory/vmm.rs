@@ -18,7 +18,7 @@ use crate::hook::Call;
 use crate::lifetime;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::DerefMut;
-use vramtrace_format::record::{Kind, NO_DEVICE, Space};
+use vramtrace_format::record::{Kind, NO_DEVICE, Record, Space};
 use vramtrace_recorder::{self as recorder, FreeToken, Renewable};
 
 /// One physical allocation (or somebody else's, imported; or a multicast object).
@@ -340,6 +340,10 @@ pub fn map(call: &Call, address: u64, size: u64, handle: u64, real: impl Real) -
     let (context, device) = context::current();
     let owner = id.and_then(|id| recorder::find(Kind::Vmm.lane(), Space::Vmm, id));
     let device = owner.map_or(device, |owner| owner.device);
+    // How much somebody else's memory is, nobody has said before it is mapped.
+    if let Some(owner) = owner.filter(|of| of.kind() == Some(Kind::Import) && of.size < size) {
+        recorder::gauge(&Record { size, ..owner });
+    }
     let new = New {
         kind: Kind::Mapping,
         space: Space::Mapping,
