@@ -53,6 +53,7 @@ CASES = [
     torch_case("torch_blocks", "", moment, "torch_blocks"),
     torch_case("torch_blocks_expandable", "expandable_segments:True", moment, "torch_blocks"),
     torch_case("torch_blocks_async", "backend:cudaMallocAsync", moment, "torch_blocks"),
+    Case("torch_blocks_compiled", "python/torch_blocks.py", moment, arguments=("compiled",), limit=240),
     torch_leak("graph"),
     torch_leak("cache"),
     torch_leak("cycle"),

@@ -2,17 +2,20 @@
 
 The recorder's file is read while this program stands still, by the reader that $VERIFY_READER names, from the folder
 $VERIFY_TRACES. Prints one JSON line: the blocks as (address, bytes, Python frames) of both, and both totals.
-Without a reader (bare) it only trains.
+Without a reader (bare) it only trains. With the argument `compiled` the model is compiled by torch.compile, which runs it
+as CUDA graphs with pools of their own, and its batches come from workers of a DataLoader, through pinned memory.
 """
 import gc
 import json
 import os
 import subprocess
+import sys
 from glob import glob
 
 import torch
 
 STEPS = 12
+COMPILED = "compiled" in sys.argv
 
 
 class Attention(torch.nn.Module):
@@ -44,12 +47,27 @@ class Doubled(torch.autograd.Function):
 kept = []
 
 
-def train(model, optimizer, step):
-    batch = torch.randn(16, 64, 256, device="cuda")
-    loss = (Doubled.apply(model(batch)) - batch).pow(2).mean()
+class Batches(torch.utils.data.Dataset):
+    def __len__(self):
+        return STEPS
+
+    def __getitem__(self, number):
+        return torch.full((16, 64, 256), 1.0 + number)
+
+
+def batches():
+    if COMPILED:
+        loader = torch.utils.data.DataLoader(Batches(), batch_size=None, num_workers=2, pin_memory=True)
+        yield from (batch.cuda(non_blocking=True) for batch in loader)
+    else:
+        yield from (torch.randn(16, 64, 256, device="cuda") for _ in range(STEPS))
+
+
+def train(model, optimizer, step, batch):
+    loss = (Doubled.apply(model(batch).clone()) - batch).pow(2).mean()
     loss.backward()
     optimizer.step()
-    optimizer.zero_grad(set_to_none=step % 2 == 0)
+    optimizer.zero_grad(set_to_none=COMPILED or step % 2 == 0)
     kept.append(loss.detach())
     kept.extend(torch.empty(size, device="cuda") for size in (100 * step + 1, 70_001))
 
@@ -88,8 +106,12 @@ if native:
 torch.manual_seed(0)
 model = torch.nn.Sequential(*[Attention(256, 4) for _ in range(2)]).cuda()
 optimizer = torch.optim.AdamW(model.parameters())
-for step in range(STEPS):
-    train(model, optimizer, step)
+if COMPILED:
+    model = torch.compile(model, mode="reduce-overhead")
+for step, batch in enumerate(batches()):
+    torch.compiler.cudagraph_mark_step_begin()
+    train(model, optimizer, step, batch)
+del batch
 # Graphs have pools of their own. What they run has run before: code is loaded at its first launch.
 static, graph = torch.zeros(1000, device="cuda"), torch.cuda.CUDAGraph()
 static * 2 + torch.ones(1000, device="cuda")
