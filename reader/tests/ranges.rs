@@ -9,6 +9,9 @@ use support::*;
 use vramtrace_format::Section;
 use vramtrace_format::cold::{self, Cold};
 use vramtrace_format::record::{Kind, Op, Record};
+use vramtrace_reader::analysis::slices::{Slice, Slices};
+use vramtrace_reader::model::Process;
+use vramtrace_reader::trace::Trace;
 
 fn range(id: u32, parent: u32, text: &str) -> Cold {
     Cold::Range(cold::Range {
@@ -149,4 +152,108 @@ fn a_trace_without_the_section() {
     let out = vramtrace(&["check", "--json", "a.vrt"], dir.path());
     let check: Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(check["traces"][0]["verdict"], "whole", "{check}");
+}
+
+/// Numbers that are the same in each run.
+fn random(state: &mut u64) -> u64 {
+    *state = state
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
+    *state >> 33
+}
+
+/// Programs that push and pop at random, with clocks that are a little off when an end says when its
+/// range was entered: of each range whose end is there, a slice in its place among the others. With
+/// `lies`, ends say anything.
+fn slices_of(seed: u64, lies: bool) -> (Vec<Slice>, usize) {
+    let mut state = seed;
+    let mut file = TraceFile::new(4 << 20);
+    // Every way of nesting two names four deep: two in each one that is not the deepest.
+    for id in 1..31 {
+        file.cold(range(id, (id - 1) / 2, ["c", "a > b"][id as usize % 2]));
+    }
+    let inside = |of: u32, pick: u64| 2 * of + 1 + (pick & 1) as u32;
+    let mut threads: Vec<Vec<(u32, u64, bool)>> = vec![Vec::new(); 3];
+    let mut ends = 0;
+    for _ in 0..600 {
+        let thread = (random(&mut state) % 3) as usize;
+        let now = file.time + 1 + random(&mut state) % 1000;
+        file.at(now);
+        let open = &mut threads[thread];
+        let innermost = open.last().map_or(0, |(id, ..)| *id);
+        match random(&mut state) % 4 {
+            0 if open.len() < 4 => {
+                open.push((inside(innermost, random(&mut state)), now, false));
+            }
+            1 => {
+                let Some((id, entered, held)) = open.pop() else {
+                    continue;
+                };
+                if !held {
+                    continue;
+                }
+                ends += 1;
+                let off = random(&mut state) % 3;
+                let (thread, began) = match lies {
+                    true => ((random(&mut state) % 5) as u32, random(&mut state) << 3),
+                    false => (thread as u32 + 1, (entered + off).saturating_sub(1)),
+                };
+                file.event(Record {
+                    thread,
+                    range: id as u16,
+                    aux: began,
+                    ..control_event(Op::RangeEnded)
+                });
+            }
+            _ => {
+                open.iter_mut().for_each(|(.., held)| *held = true);
+                file.event(Record {
+                    thread: thread as u32 + 1,
+                    range: innermost as u16,
+                    ..allocation(Kind::Device, now << 9, 512, 0)
+                });
+            }
+        }
+    }
+    file.exit();
+    let dir = tempfile::tempdir().unwrap();
+    let path = file.write(dir.path(), "t.vrt");
+    let process = Process::read(Trace::open(&path).unwrap());
+    let mut slices = Slices::new(&process, 10_000, 100);
+    process.events().for_each(|event| slices.event(&event));
+    (slices.finish(), ends)
+}
+
+fn nested(slices: &[Slice]) {
+    for (at, one) in slices.iter().enumerate() {
+        assert!(one.start <= one.end, "{one:?}");
+        for other in &slices[at + 1..] {
+            if one.thread != other.thread || one.end <= other.start {
+                continue;
+            }
+            // It begins later and inside.
+            assert!(
+                one.thread != 0 || one.depth != other.depth,
+                "{one:?} {other:?}"
+            );
+            assert!(
+                one.thread == 0 || one.depth < other.depth && one.end >= other.end,
+                "{one:?} {other:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn slices_lie_in_each_other() {
+    for seed in 0..60 {
+        let (slices, ends) = slices_of(seed, false);
+        nested(&slices);
+        assert_eq!(
+            slices.iter().filter(|slice| slice.told).count(),
+            ends,
+            "{seed}"
+        );
+        nested(&slices_of(seed, true).0);
+    }
 }

@@ -6,6 +6,8 @@
 
 use crate::model::Process;
 use rustc_hash::FxHashMap;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::rc::Rc;
 use vramtrace_format::record::{Op, Record};
 
@@ -157,10 +159,12 @@ impl<'p> Slices<'p> {
             return;
         }
         let mut open = self.open.remove(&thread).unwrap_or_default();
-        self.close_all(&mut open, depth + 1);
         let around = open.slices.iter().zip(path.iter());
         let same = around.take_while(|(slice, range)| slice.range == **range);
-        let known = same.count() > depth;
+        // What is not on the way to it is over.
+        let same = same.count();
+        self.close_all(&mut open, same);
+        let known = same > depth;
         let mut slice = match open.slices.get(depth) {
             Some(slice) if known => *slice,
             _ => Slice {
@@ -262,13 +266,20 @@ impl<'p> Slices<'p> {
         }
         let mut done = std::mem::take(&mut self.done);
         done.sort_unstable_by_key(|s| (s.start, s.depth, s.thread, s.end));
-        let mut places: Vec<u64> = Vec::new();
+        // When those end that are there, with their places; and places that are free again.
+        let (mut there, mut free) = (BinaryHeap::new(), BinaryHeap::new());
         for slice in done.iter_mut().filter(|slice| slice.thread == 0) {
-            let free = places.iter().position(|until| *until <= slice.start);
-            let place = free.unwrap_or(places.len());
-            places.resize(places.len().max(place + 1), 0);
-            places[place] = slice.end;
-            slice.depth = place as u32;
+            while let Some(&Reverse((end, place))) = there.peek()
+                && end <= slice.start
+            {
+                there.pop();
+                free.push(Reverse(place));
+            }
+            let place = free
+                .pop()
+                .map_or(there.len() as u32, |Reverse(place)| place);
+            there.push(Reverse((slice.end, place)));
+            slice.depth = place;
         }
         done
     }
