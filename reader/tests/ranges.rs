@@ -257,3 +257,83 @@ fn slices_lie_in_each_other() {
         nested(&slices_of(seed, true).0);
     }
 }
+
+fn found(file: &mut TraceFile, most: usize) -> Vec<Slice> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file.write(dir.path(), "t.vrt");
+    let process = Process::read(Trace::open(&path).unwrap());
+    let mut slices = Slices::new(&process, most, 100);
+    process.events().for_each(|event| slices.event(&event));
+    slices.finish()
+}
+
+fn block(file: &mut TraceFile, time: u64, thread: u32, range: u16) {
+    let key = (1 + file.seq) << 20;
+    file.at(time).event(Record {
+        thread,
+        range,
+        ..allocation(Kind::Device, key, 512, 0)
+    });
+}
+
+fn ends(file: &mut TraceFile, thread: u32, range: u16, began: u64, ended: u64) {
+    file.at(ended).event(Record {
+        thread,
+        range,
+        aux: began,
+        ..control_event(Op::RangeEnded)
+    });
+}
+
+/// An epoch of the process, steps that a thread pushes in it, and allocations between and outside.
+#[test]
+fn what_is_in_a_range_of_the_process_is_its_own() {
+    let mut file = TraceFile::new(1 << 20);
+    file.cold(range(1, 0, "epoch"));
+    file.cold(range(2, 0, "step"));
+    block(&mut file, 10, 7, 1);
+    block(&mut file, 20, 7, 2);
+    ends(&mut file, 7, 2, 15, 25);
+    block(&mut file, 30, 7, 1);
+    block(&mut file, 35, 7, 0);
+    block(&mut file, 40, 8, 1);
+    ends(&mut file, 0, 1, 5, 50);
+    block(&mut file, 60, 7, 1);
+    file.exit();
+    let short = |slice: &Slice| {
+        (
+            slice.thread,
+            slice.range,
+            slice.start,
+            slice.end,
+            slice.told,
+            slice.count,
+        )
+    };
+    let slices: Vec<_> = found(&mut file, 100).iter().map(short).collect();
+    assert_eq!(
+        slices,
+        [
+            (0, 1, 5, 50, true, 3),
+            (7, 2, 15, 25, true, 1),
+            (7, 1, 60, 60, false, 1)
+        ]
+    );
+}
+
+/// Damaged and hostile traces: times that go back, ranges of all the time there is, none longer than another.
+#[test]
+fn slices_are_bounded_whatever_a_trace_says() {
+    let mut file = TraceFile::new(1 << 20);
+    file.cold(range(1, 0, "step"));
+    ends(&mut file, 7, 1, 90, 100);
+    ends(&mut file, 7, 1, 40, 50);
+    for _ in 0..50 {
+        ends(&mut file, 0, 1, 0, u64::MAX);
+    }
+    file.exit();
+    let slices = found(&mut file, 10);
+    assert_eq!(slices.len(), 10);
+    assert!(slices.iter().all(|slice| slice.start <= slice.end));
+    nested(&slices);
+}

@@ -301,12 +301,12 @@ impl<'p> Counting<'p> {
             if taken_back.is_none() && event.op == Op::Restore as u8 {
                 return ControlFlow::Break(());
             }
+            if event.op != Op::Restore as u8 {
+                self.first[event.lane()].get_or_insert(event.time);
+            }
             let (Some(op), Some(kind)) = (event.op(), event.kind()) else {
                 continue;
             };
-            if op != Op::Restore {
-                self.first[kind.lane()].get_or_insert(event.time);
-            }
             // A gauge is no allocation; what is not counted has no bytes of its own.
             let churns = kind.counted() && kind != Kind::Pool;
             if !churns || !self.options.filter.takes(event.device, kind) {

@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::rc::Rc;
-use vramtrace_format::record::{Op, Record};
+use vramtrace_format::record::{Kind, Op, Record};
 
 /// A range, from when it was entered to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,10 +36,10 @@ pub struct Slice {
 
 impl Slice {
     /// Something more was allocated in it.
-    fn grow(&mut self, time: u64, bytes: u64) {
+    fn grow(&mut self, time: u64, (bytes, count): (u64, u64)) {
         self.end = self.end.max(time);
         self.bytes = self.bytes.saturating_add(bytes);
-        self.count += 1;
+        self.count += count;
     }
 }
 
@@ -64,7 +64,18 @@ pub struct Slices<'p> {
     pub left_out: u64,
     paths: FxHashMap<u32, Rc<[u32]>>,
     open: FxHashMap<u32, Open>,
+    /// By range: threads that were in it and in nothing else, it may be because the process started it.
+    outermost: FxHashMap<u32, Vec<u32>>,
+    /// By range: what may be a part of one that the process started and has not ended.
+    parked: FxHashMap<u32, Vec<Slice>>,
+    parked_count: usize,
     done: Vec<Slice>,
+    /// The latest time so far.
+    now: u64,
+    /// The framework layer's ring, where ends are, has begun.
+    has_ends: bool,
+    /// Whether stacks are PyTorch's allocator's, whose segments are no memory of their own; nothing where it is not used.
+    torch: Option<FxHashMap<u32, bool>>,
 }
 
 impl<'p> Slices<'p> {
@@ -78,7 +89,17 @@ impl<'p> Slices<'p> {
             left_out: 0,
             paths: FxHashMap::default(),
             open: FxHashMap::default(),
+            outermost: FxHashMap::default(),
+            parked: FxHashMap::default(),
+            parked_count: 0,
             done: Vec::new(),
+            now: 0,
+            has_ends: false,
+            torch: process
+                .totals()
+                .iter()
+                .any(|row| row.key.kind == Kind::Torch as u8)
+                .then(FxHashMap::default),
         }
     }
 
@@ -95,12 +116,26 @@ impl<'p> Slices<'p> {
 
     /// An event, in their order.
     pub fn event(&mut self, event: &Record) {
+        if event.op == Op::Restore as u8 {
+            return;
+        }
+        // Where a trace is damaged, time may go back.
+        self.now = self.now.max(event.time);
+        if event.lane() == 1 && !self.has_ends {
+            self.has_ends = true;
+            // Ends before this one are lost: what was seen until now may be many visits.
+            if self.process.losses.rings[1].overwritten > 0 {
+                self.close_everything();
+            }
+        }
         match event.op() {
             Some(Op::Alloc) => {
-                self.allocated(event.thread, event.range.into(), event.time, event.size);
+                let counts = self.counts(event);
+                let sum = (u64::from(counts) * event.size, u64::from(counts));
+                self.allocated(event.thread, event.range.into(), self.now, sum);
             }
             Some(Op::RangeEnded) => {
-                let (began, ended) = (event.aux.min(event.time), event.time);
+                let (began, ended) = (event.aux.min(self.now), self.now);
                 match event.thread {
                     0 => self.process_range_ended(event.range.into(), began, ended),
                     thread => self.ended(thread, event.range.into(), began, ended),
@@ -110,12 +145,30 @@ impl<'p> Slices<'p> {
         }
     }
 
-    fn allocated(&mut self, thread: u32, range: u32, time: u64, bytes: u64) {
+    /// Whether it is memory that the program asked for: no reserve of an allocator, and each byte once.
+    fn counts(&mut self, event: &Record) -> bool {
+        match event.kind() {
+            None | Some(Kind::Pool) => false,
+            Some(kind) if !kind.counted() => false,
+            Some(Kind::Device | Kind::Managed | Kind::Vmm) => {
+                let process = self.process;
+                self.torch.as_mut().is_none_or(|known| {
+                    let stack = event.stack;
+                    !*known
+                        .entry(stack)
+                        .or_insert_with(|| process.is_torch_allocator(stack))
+                })
+            }
+            Some(_) => true,
+        }
+    }
+
+    fn allocated(&mut self, thread: u32, range: u32, time: u64, sum: (u64, u64)) {
         if let Some(open) = self.open.get_mut(&thread)
             && open.range == Some(range)
         {
             let slices = &mut open.slices;
-            slices.iter_mut().for_each(|slice| slice.grow(time, bytes));
+            slices.iter_mut().for_each(|slice| slice.grow(time, sum));
             return;
         }
         if range == 0 && !self.open.contains_key(&thread) {
@@ -143,8 +196,11 @@ impl<'p> Slices<'p> {
                 count: 0,
             });
         }
+        if same == 0 && path.len() == 1 {
+            self.outermost.entry(range).or_default().push(thread);
+        }
         let slices = &mut open.slices;
-        slices.iter_mut().for_each(|slice| slice.grow(time, bytes));
+        slices.iter_mut().for_each(|slice| slice.grow(time, sum));
         open.range = Some(range);
         self.open.insert(thread, open);
     }
@@ -165,6 +221,18 @@ impl<'p> Slices<'p> {
         let same = same.count();
         self.close_all(&mut open, same);
         let known = same > depth;
+        for (depth, &range) in path.iter().enumerate().take(depth).skip(same) {
+            open.slices.push(Slice {
+                thread,
+                depth: depth as u32,
+                range,
+                start: ended,
+                end: ended,
+                told: false,
+                bytes: 0,
+                count: 0,
+            });
+        }
         let mut slice = match open.slices.get(depth) {
             Some(slice) if known => *slice,
             _ => Slice {
@@ -185,7 +253,7 @@ impl<'p> Slices<'p> {
         // events' between then and now: what is inside is inside, and what was before is before.
         let floor = open.ended.get(depth).or(open.ended.last());
         slice.start = slice.start.min(began).max(floor.copied().unwrap_or(0));
-        slice.end = slice.end.max(ended);
+        slice.end = slice.end.max(ended).max(slice.start);
         slice.told = true;
         for around in &mut open.slices {
             around.start = around.start.min(slice.start);
@@ -209,17 +277,43 @@ impl<'p> Slices<'p> {
             bytes: 0,
             count: 0,
         };
-        for open in self.open.values_mut() {
-            if open.range == Some(range) {
-                for of_thread in open.slices.drain(..) {
-                    slice.start = slice.start.min(of_thread.start);
-                    slice.bytes = slice.bytes.saturating_add(of_thread.bytes);
-                    slice.count += of_thread.count;
-                }
+        for thread in self.outermost.remove(&range).unwrap_or_default() {
+            let Some(mut open) = self.open.remove(&thread) else {
+                continue;
+            };
+            if open.slices.first().is_some_and(|of| of.range == range) {
+                self.close_all(&mut open, 0);
                 open.range = None;
             }
+            self.open.insert(thread, open);
         }
-        self.close(slice);
+        let parked = self.parked.remove(&range).unwrap_or_default();
+        self.parked_count -= parked.len();
+        for part in parked {
+            if part.start < start {
+                self.keep(part);
+                continue;
+            }
+            slice.bytes = slice.bytes.saturating_add(part.bytes);
+            slice.count = slice.count.saturating_add(part.count);
+        }
+        self.keep(slice);
+    }
+
+    /// Nothing that is open is known to go on.
+    fn close_everything(&mut self) {
+        let open: Vec<Open> = self.open.drain().map(|(_, open)| open).collect();
+        for mut open in open {
+            self.close_all(&mut open, 0);
+        }
+        self.outermost.clear();
+    }
+
+    /// What has ended until now is not asked about.
+    pub fn forget_ended(&mut self) {
+        self.done.clear();
+        self.parked.clear();
+        (self.parked_count, self.shortest, self.left_out) = (0, 0, 0);
     }
 
     /// Slices from a depth on are over, whenever that was.
@@ -234,6 +328,14 @@ impl<'p> Slices<'p> {
     }
 
     fn close(&mut self, slice: Slice) {
+        if slice.told || slice.depth > 0 || self.parked_count >= self.most {
+            return self.keep(slice);
+        }
+        self.parked.entry(slice.range).or_default().push(slice);
+        self.parked_count += 1;
+    }
+
+    fn keep(&mut self, slice: Slice) {
         if slice.end - slice.start < self.shortest {
             self.left_out += 1;
             return;
@@ -244,26 +346,29 @@ impl<'p> Slices<'p> {
         }
     }
 
-    /// Leaves out the shorter half.
+    /// Leaves out the shorter ones.
     fn prune(&mut self) {
-        let mut lengths: Vec<u64> = self.done.iter().map(|s| s.end - s.start).collect();
-        let middle = lengths.len() / 2;
-        let (_, median, _) = lengths.select_nth_unstable(middle);
-        self.shortest = median.saturating_add(1).max(self.shortest);
-        let before = self.done.len();
-        self.done.retain(|s| s.end - s.start >= self.shortest);
-        self.left_out += (before - self.done.len()) as u64;
+        let length = |slice: &Slice| slice.end - slice.start;
+        if self.done.len() <= self.most || self.most == 0 {
+            return;
+        }
+        let least = self.most - 1;
+        self.done
+            .select_nth_unstable_by_key(least, |slice| Reverse(length(slice)));
+        self.shortest = length(&self.done[least]).max(self.shortest);
+        self.left_out += (self.done.len() - self.most) as u64;
+        self.done.truncate(self.most);
     }
 
     /// All slices, by beginning and depth.
     pub fn finish(&mut self) -> Vec<Slice> {
-        let open: Vec<Open> = self.open.drain().map(|(_, open)| open).collect();
-        for mut open in open {
-            self.close_all(&mut open, 0);
-        }
-        while self.done.len() > self.most {
-            self.prune();
-        }
+        self.close_everything();
+        let parked = std::mem::take(&mut self.parked);
+        parked
+            .into_values()
+            .flatten()
+            .for_each(|slice| self.keep(slice));
+        self.prune();
         let mut done = std::mem::take(&mut self.done);
         done.sort_unstable_by_key(|s| (s.start, s.depth, s.thread, s.end));
         // When those end that are there, with their places; and places that are free again.

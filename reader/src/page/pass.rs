@@ -64,7 +64,6 @@ pub struct Passed {
     pub reserved: Vec<(u8, Vec<Span>)>,
     /// NVTX ranges.
     pub slices: Vec<Slice>,
-    /// Their names.
     /// Ranges that were too short to be kept.
     pub ranges_left_out: u64,
     /// From when on each lane's events are all known, event times; `u64::MAX` never.
@@ -88,12 +87,12 @@ fn before_log(process: &Process) -> (FxHashMap<(u8, u64), Record>, [u64; 2]) {
     let mut touched: FxHashMap<(u8, u64), ()> = FxHashMap::default();
     if !whole {
         for event in process.events() {
-            let (Some(op), Some(kind)) = (event.op(), event.kind()) else {
+            if event.op != Op::Restore as u8 {
+                first[event.lane()].get_or_insert((event.time, event.seq));
+            }
+            let (Some(op), Some(_)) = (event.op(), event.kind()) else {
                 continue;
             };
-            if op != Op::Restore {
-                first[kind.lane()].get_or_insert((event.time, event.seq));
-            }
             let begins = op.begins_allocation();
             if !begins && !op.ends_allocation() && op != Op::Resize {
                 continue;

@@ -245,11 +245,15 @@ fn ranges_are_slices_from_when_they_were_entered() {
     };
     for step in 0..3u64 {
         let at = |tenths: u64| step * SECOND + tenths * SECOND / 10;
+        file.at(at(2));
         for thread in [70, 71] {
-            file.at(at(2));
             block(&mut file, thread, 2);
-            file.at(at(3)).event(range_ended(thread, 2, at(1)));
-            file.at(at(4)).event(range_ended(thread, 1, at(0)));
+        }
+        for (range, began, ended) in [(2, 1, 3), (1, 0, 4)] {
+            for thread in [70, 71] {
+                file.at(at(ended))
+                    .event(range_ended(thread, range, at(began)));
+            }
         }
     }
     block(&mut file, 72, 3);

@@ -45,8 +45,6 @@ pub(crate) enum Request {
         ticket: Ticket,
     },
     Event(Record),
-    /// A range ended that was entered then.
-    RangeEnded(Record, u64),
 }
 
 /// Longest wait for a lock that does not move. On an overloaded machine its holder may be off its
@@ -144,7 +142,6 @@ fn drain(ledger: &mut Ledger) {
             Request::Restore(record) => ledger.restore(&record),
             Request::FreeFailed { lane, ticket } => free_failed(ledger, lane, ticket),
             Request::Event(record) => ledger.event(record),
-            Request::RangeEnded(record, entered) => ledger.range_ended(record, entered),
         }
     }
 }

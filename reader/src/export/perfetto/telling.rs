@@ -138,16 +138,22 @@ impl<'a> Telling<'a> {
                 self.waiting.insert(lifetime.seq, open);
             }
         }
-        let mut told = None;
+        let (mut told, mut last) = (None, 0);
         for event in log.process.events() {
             if !feed.step() {
                 return 0;
             }
             if log.is_after(&event) {
-                break;
+                // Of what has begun by now, when it ends.
+                if event.op() == Some(Op::RangeEnded) && event.aux <= last {
+                    ranges.event(&event);
+                }
+                continue;
             }
+            last = event.time.max(last);
             if told.is_none() && !log.is_before(&event) {
                 told = Some(event.time);
+                ranges.forget_ended();
                 self.catch_up(event.time, feed);
             }
             ranges.event(&event);
@@ -183,8 +189,7 @@ impl<'a> Telling<'a> {
                 track,
             };
             for range in of_track {
-                let is_over =
-                    |open: &mut &Slice| open.depth >= range.depth || open.end < range.start;
+                let is_over = |open: &mut &Slice| open.depth >= range.depth || open.end < range.end;
                 while let Some(over) = open.pop_if(is_over) {
                     feed.push(&[end(over)]);
                 }

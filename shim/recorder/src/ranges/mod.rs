@@ -3,7 +3,7 @@
 //! Frameworks push and pop ranges by the million, and nearly none of them holds an allocation. So
 //! nothing is written for a range until one is made in it; entering and leaving one is a look into a
 //! table of names and one of nested names, a count, and a look at the clock. When one ends in which
-//! something was recorded, the trace hears from when to when it was there. Nothing here waits or allocates, and ranges
+//! something was recorded, the trace hears from when to when it was there. Nothing here waits or allocates, but for the trace's lock where something is written, and ranges
 //! that were opened before there is a trace, or in the parent of a forked child, are known all the
 //! same.
 //!
@@ -16,7 +16,7 @@ pub mod paths;
 pub mod text;
 
 use crate::process;
-use crate::turn::{Request, guarded, leave, with};
+use crate::turn::{guarded, with};
 use names::{Name, Names};
 use paths::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -100,9 +100,8 @@ fn ended(range: open::Ended, thread: u32) {
         thread,
         ..Record::default()
     };
-    if with(|ledger| ledger.range_ended(event, range.entered)).is_none() {
-        leave(Request::RangeEnded(event, range.entered), event.lane());
-    }
+    // Where the trace is stuck, room for what waits is for what cannot be done without.
+    with(|ledger| ledger.range_ended(event, range.entered));
 }
 
 /// What the trace calls the range that an event of the calling thread is in; 0 none. Without any

@@ -187,17 +187,20 @@ pub fn end(id: u64) -> Option<Ended> {
     let open = slot.load(Ordering::SeqCst);
     let entered = BEGUN[at].load(Ordering::Relaxed);
     let is_it = open != 0 && open >> NUMBER == id >> 8;
-    let ends = is_it
-        && slot
-            .compare_exchange(open, 0, Ordering::SeqCst, Ordering::Relaxed)
-            .is_ok();
+    if !is_it {
+        return None;
+    }
+    // Before its slot is another one's.
+    let held = HELD.fetch_and(!(1 << at), Ordering::Relaxed);
+    let ends = slot
+        .compare_exchange(open, 0, Ordering::SeqCst, Ordering::Relaxed)
+        .is_ok();
     if !ends {
         return None;
     }
     if NEWEST.load(Ordering::SeqCst) == open {
         choose_newest();
     }
-    let held = HELD.fetch_and(!(1 << at), Ordering::Relaxed);
     let path = open as Path;
     (held >> at & 1 != 0 && path != 0).then_some(Ended { path, entered })
 }

@@ -179,7 +179,10 @@ impl Cost {
 
 /// How long ago a moment was, nanoseconds; `None` if that cannot be told.
 pub(crate) fn since(moment: u64, clock: &mut Clock) -> Option<u64> {
+    // The counter has jumped, and nobody knows by how much.
+    let lost = SOURCE.load(Ordering::Relaxed) == TICKS && !clock.has_counter();
     match (moment, now()) {
+        _ if lost => None,
         (_, 0) => None,
         (0, _) => Some(u64::MAX),
         (moment, now) => Some(nanoseconds(now.saturating_sub(moment), clock)),
