@@ -61,6 +61,19 @@ pub fn unix_ns() -> u64 {
     clock_ns(libc::CLOCK_REALTIME)
 }
 
+/// Unix time and CLOCK_MONOTONIC at one moment, nanoseconds: of a few tries the closest, as a thread can
+/// lose its core between the two.
+pub fn unix_and_monotonic_ns() -> (u64, u64) {
+    let one = || {
+        let before = monotonic_ns();
+        let unix = unix_ns();
+        let apart = monotonic_ns() - before;
+        (apart, (unix, before + apart / 2))
+    };
+    let tries = (0..5).map(|_| one());
+    tries.min().map_or((0, 0), |(_, moment)| moment)
+}
+
 fn clock_ns(id: libc::clockid_t) -> u64 {
     if counter::is_forbidden() {
         return nanoseconds(counter::clock_by_call(id));

@@ -114,7 +114,7 @@ fn create_at(
         Unusable::Io("can't get memory for the index of a trace", error)
     })?;
     let base = map(&file.fd, layout.file_size)?;
-    let now = (crate::clock::unix_ns(), crate::clock::monotonic_ns());
+    let now = crate::clock::unix_and_monotonic_ns();
     let mut header = layout.header(std::process::id(), now.0, now.1);
     header.pid_namespace = process::pid_namespace();
     header.start_ticks = process::start_ticks();

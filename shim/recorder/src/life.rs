@@ -127,7 +127,7 @@ fn try_start(describe: &dyn Fn() -> Vec<Cold>) -> bool {
     records.extend(describe());
     records.extend(stack::python::take_unreported());
     snapshot::prepare(&settings, &file);
-    let clock = Clock::new(crate::clock::monotonic_ns());
+    let clock = Clock::new(file.header.start_monotonic_ns);
     let mut ledger = Ledger::new(file.into_sections(), clock);
     ranges::paths::write_to(ledger.range_rows());
     let share = settings.budget.map(|percent| percent / 100.0);
