@@ -43,8 +43,16 @@ impl Reading {
         let at = monotonic_ns();
         // The list first: what a process takes in between shows in the device's figure, not the
         // other way round. Without a list there is still that figure.
-        let list = session.processes(device).unwrap_or_default();
+        let mut list = session.processes(device).unwrap_or_default();
         let memory = session.memory(device)?;
+        // More than there is: one of them gave memory back in between, or ended.
+        let sum = list
+            .iter()
+            .filter_map(|of| of.bytes)
+            .fold(0, u64::saturating_add);
+        if sum > memory.used {
+            list = session.processes(device).unwrap_or_default();
+        }
         Ok(Reading { list, memory, at })
     }
 
