@@ -35,6 +35,20 @@ pub struct Slice {
 }
 
 impl Slice {
+    /// As far as one moment in it tells.
+    fn at(thread: u32, depth: usize, range: u32, time: u64) -> Slice {
+        Slice {
+            thread,
+            depth: depth as u32,
+            range,
+            start: time,
+            end: time,
+            told: false,
+            bytes: 0,
+            count: 0,
+        }
+    }
+
     /// Something more was allocated in it.
     fn grow(&mut self, time: u64, (bytes, count): (u64, u64)) {
         self.end = self.end.max(time);
@@ -59,7 +73,7 @@ pub struct Slices<'p> {
     most: usize,
     deepest: usize,
     /// The shortest that is kept, nanoseconds.
-    pub shortest: u64,
+    shortest: u64,
     /// How many were too short.
     pub left_out: u64,
     paths: FxHashMap<u32, Rc<[u32]>>,
@@ -184,18 +198,7 @@ impl<'p> Slices<'p> {
             .take_while(|(slice, range)| slice.range == **range)
             .count();
         self.close_all(&mut open, same);
-        for (depth, &range) in path.iter().enumerate().skip(same) {
-            open.slices.push(Slice {
-                thread,
-                depth: depth as u32,
-                range,
-                start: time,
-                end: time,
-                told: false,
-                bytes: 0,
-                count: 0,
-            });
-        }
+        open.enter(thread, &path[same..], time);
         if same == 0 && path.len() == 1 {
             self.outermost.entry(range).or_default().push(thread);
         }
@@ -220,35 +223,10 @@ impl<'p> Slices<'p> {
         // What is not on the way to it is over.
         let same = same.count();
         self.close_all(&mut open, same);
-        let known = same > depth;
-        for (depth, &range) in path.iter().enumerate().take(depth).skip(same) {
-            open.slices.push(Slice {
-                thread,
-                depth: depth as u32,
-                range,
-                start: ended,
-                end: ended,
-                told: false,
-                bytes: 0,
-                count: 0,
-            });
-        }
-        let mut slice = match open.slices.get(depth) {
-            Some(slice) if known => *slice,
-            _ => Slice {
-                thread,
-                depth: depth as u32,
-                range,
-                start: began,
-                end: ended,
-                told: true,
-                bytes: 0,
-                count: 0,
-            },
+        open.enter(thread, &path[same..], ended);
+        let Some(mut slice) = open.slices.pop() else {
+            return;
         };
-        if known {
-            open.slices.truncate(depth);
-        }
         // When it was entered was found out by a clock that ran a little faster or slower than the
         // events' between then and now: what is inside is inside, and what was before is before.
         let floor = open.ended.get(depth).or(open.ended.last());
@@ -268,14 +246,9 @@ impl<'p> Slices<'p> {
     /// The process ended a range that it had started.
     fn process_range_ended(&mut self, range: u32, start: u64, end: u64) {
         let mut slice = Slice {
-            thread: 0,
-            depth: 0,
-            range,
-            start,
             end,
             told: true,
-            bytes: 0,
-            count: 0,
+            ..Slice::at(0, 0, range, start)
         };
         for thread in self.outermost.remove(&range).unwrap_or_default() {
             let Some(mut open) = self.open.remove(&thread) else {
@@ -391,6 +364,14 @@ impl<'p> Slices<'p> {
 }
 
 impl Open {
+    /// It is in these, too, from a time on.
+    fn enter(&mut self, thread: u32, ranges: &[u32], time: u64) {
+        for &range in ranges {
+            let depth = self.slices.len();
+            self.slices.push(Slice::at(thread, depth, range, time));
+        }
+    }
+
     /// Nothing begins at a depth or further in before this.
     fn note_end(&mut self, depth: usize, end: u64) {
         let before = self.ended.last().copied().unwrap_or(0);

@@ -4,7 +4,7 @@ import json
 
 from .case import SKIPPED, Row
 from .exact import SKIP, command, environment, folder, read_leaks, traced_run
-from .frameworks import lacks
+from .frameworks import lacks, needs
 from .reconcile import MIB, SHARE, SMALL
 from .sums import told
 
@@ -66,13 +66,10 @@ def devices(box, case):
     return row
 
 
+@needs("torch")
 def ranks(box, case):
     """Each rank's number of nvidia-smi explained, and the rank that leaks told apart from the other one."""
     row = Row(case.name)
-    if problem := lacks(box, "torch"):
-        row.verdict = SKIPPED
-        row.notes.append(problem)
-        return row
     place, traces = folder(box, case), box.work / case.name
     traces.mkdir(exist_ok=True)
     ran = box.run([box.reader, "run", "-o", traces / "%p.vrt", "--", *command(box, case)], case.limit, environment(case))

@@ -1,5 +1,6 @@
 """PyTorch, JAX and CuPy: their allocators' own numbers against what the driver layer shows, and the script's lines."""
 
+import functools
 import json
 
 from .case import SKIPPED, Row
@@ -119,6 +120,21 @@ def exact_if(package):
         return row
 
     return check
+
+
+def needs(package):
+    """A check that is skipped where Python lacks the package."""
+
+    def around(check):
+        @functools.wraps(check)
+        def checked(box, case):
+            if problem := lacks(box, package):
+                return Row(case.name, verdict=SKIPPED, notes=[problem])
+            return check(box, case)
+
+        return checked
+
+    return around
 
 
 def lacks(box, package):

@@ -8,9 +8,9 @@ import subprocess
 import threading
 
 from .box import OURS
-from .case import INFO, SKIPPED, Row
+from .case import INFO, Row
 from .exact import command, environment, folder
-from .frameworks import lacks
+from .frameworks import needs
 from .sums import told
 
 UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -53,13 +53,10 @@ def rescue(box, case):
     return row
 
 
+@needs("torch")
 def torch_oom(box, case):
     """The program is killed when it has said what PyTorch says."""
     row = Row(case.name)
-    if problem := lacks(box, "torch"):
-        row.verdict = SKIPPED
-        row.notes.append(problem)
-        return row
     place, traces = folder(box, case), box.work / case.name
     traces.mkdir(exist_ok=True)
     said = killed(box, case, place, traces)

@@ -3,21 +3,18 @@ when its steps were."""
 
 import json
 
-from .case import SKIPPED, Row
+from .case import Row
 from .exact import folder, read_leaks, traced_run
-from .frameworks import lacks
+from .frameworks import needs
 from .sums import told
 
 # What the program's clock and ours may be apart, nanoseconds.
 APART = 1_000_000
 
 
+@needs("torch")
 def ranges(box, case):
     row = Row(case.name)
-    if problem := lacks(box, "torch"):
-        row.verdict = SKIPPED
-        row.notes.append(problem)
-        return row
     ran, ours = traced_run(box, case, row)
     if problem := ran.failure("under us the program"):
         row.wrong(problem)

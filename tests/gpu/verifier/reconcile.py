@@ -4,7 +4,7 @@ import json
 
 from .case import SKIPPED, Row
 from .exact import command, environment, folder
-from .frameworks import lacks
+from .frameworks import needs
 from .sums import told
 
 MIB = 1 << 20
@@ -12,12 +12,9 @@ SMALL, SHARE = 32 * MIB, 0.01
 """What may stay unexplained: so many bytes, or this share of the number."""
 
 
+@needs("torch")
 def reconcile(box, case):
     row = Row(case.name)
-    if problem := lacks(box, "torch"):
-        row.verdict = SKIPPED
-        row.notes.append(problem)
-        return row
     place, trace = folder(box, case), box.work / f"{case.name}.vrt"
     ran = box.run([box.reader, "run", "-f", "-o", trace, "--", *command(box, case)], case.limit, environment(case))
     (place / "run.out").write_text(ran.out + ran.err)

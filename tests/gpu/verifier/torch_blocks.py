@@ -2,9 +2,9 @@
 
 import json
 
-from .case import SKIPPED, Row
+from .case import Row
 from .exact import command, environment, folder, read_leaks
-from .frameworks import lacks
+from .frameworks import needs
 from .box import HERE
 from .sums import shown, told
 
@@ -14,13 +14,10 @@ SHOWN = 3
 """Differences that are written out."""
 
 
+@needs("torch")
 def moment(box, case):
     """At one moment of a run: our live set and PyTorch's."""
     row = Row(case.name)
-    if problem := lacks(box, "torch"):
-        row.verdict = SKIPPED
-        row.notes.append(problem)
-        return row
     place, traces = folder(box, case), box.work / case.name
     traces.mkdir(exist_ok=True)
     env = environment(case) | {"VERIFY_READER": str(box.reader), "VERIFY_TRACES": str(traces)}
@@ -127,13 +124,10 @@ def stream_ordered(document, truth, row):
         row.wrong(f"{len(missing)} storages are in no block of ours: {missing[:SHOWN]}")
 
 
+@needs("torch")
 def planted(box, case):
     """After a script's ordinary end, the line that leaks comes first and is called growing."""
     row = Row(case.name)
-    if problem := lacks(box, "torch"):
-        row.verdict = SKIPPED
-        row.notes.append(problem)
-        return row
     source = (HERE / "cases" / case.program).read_text().splitlines()
     guilty = {number for number, line in enumerate(source, 1) if line.endswith(f"# guilty: {case.arguments[0]}")}
     traces = box.work / case.name

@@ -3,9 +3,9 @@
 //! Frameworks push and pop ranges by the million, and nearly none of them holds an allocation. So
 //! nothing is written for a range until one is made in it; entering and leaving one is a look into a
 //! table of names and one of nested names, a count, and a look at the clock. When one ends in which
-//! something was recorded, the trace hears from when to when it was there. Nothing here waits or allocates, but for the trace's lock where something is written, and ranges
-//! that were opened before there is a trace, or in the parent of a forked child, are known all the
-//! same.
+//! something was recorded, the trace hears from when to when it was there. But for the trace's lock
+//! where something is written, nothing here waits, and nothing allocates; ranges that were opened
+//! before there is a trace, or in the parent of a forked child, are known all the same.
 //!
 //! Everything is bounded: names whose numbers never repeat become one ([`names::DISTINCT`]), names
 //! without room become "(other)", and a nesting without room counts for the range around it.

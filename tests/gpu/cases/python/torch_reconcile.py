@@ -2,7 +2,6 @@
 
 It sets a mark when all is there, and stays a while, so that somebody outside can sample that number, too.
 """
-import ctypes
 import json
 import os
 import tempfile
@@ -11,29 +10,7 @@ import time
 import torch
 import torch.distributed
 
-
-class Process(ctypes.Structure):
-    _fields_ = [("pid", ctypes.c_uint), ("used", ctypes.c_ulonglong), ("gpu_instance", ctypes.c_uint), ("compute_instance", ctypes.c_uint)]
-
-
-def shown_by_nvidia_smi():
-    """Bytes, as NVML says them for this process; None where it does not."""
-    nvml = ctypes.CDLL("libnvidia-ml.so.1")
-    device, count, processes = ctypes.c_void_p(), ctypes.c_uint(64), (Process * 64)()
-    uuid = f"GPU-{torch.cuda.get_device_properties(0).uuid}".encode()
-    if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByUUID(uuid, ctypes.byref(device)):
-        return None
-    if nvml.nvmlDeviceGetComputeRunningProcesses_v3(device, ctypes.byref(count), processes):
-        return None
-    mine = [process.used for process in processes[: count.value] if process.pid == os.getpid()]
-    return mine[0] if mine else None
-
-
-def mark(text):
-    function = getattr(ctypes.CDLL(None), "vramtrace_mark", None)
-    if function:
-        function(text.encode())
-
+from outside import mark, shown_by_nvidia_smi
 
 device = "cuda"
 kept = [torch.randn(4096, 4096, device=device)]
